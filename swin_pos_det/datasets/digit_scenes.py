@@ -66,7 +66,8 @@ class Scene:
     crowd: int | None = None
 
 
-def render_digit(scan: np.ndarray, size: float, angle: float = 0., slant: float = 0., stretch: float = 1.) -> np.ndarray:
+def render_digit(scan: np.ndarray, size: float, angle: float = 0., slant: float = 0.,
+                 stretch: float = 1.) -> np.ndarray:
     """Enlarge a scan smoothly.
 
     Pillow's 8-bit resampling is integer arithmetic: the same mask on every machine.
@@ -87,7 +88,8 @@ def render_digit(scan: np.ndarray, size: float, angle: float = 0., slant: float 
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     matrix = rotation @ np.array([[1 / stretch, slant], [0, 1]])
     offset = 128 - matrix @ (128, 128)
-    big = big.transform(big.size, Image.Transform.AFFINE, (*matrix[0], offset[0], *matrix[1], offset[1]), Image.Resampling.BICUBIC)
+    affine = (*matrix[0], offset[0], *matrix[1], offset[1])
+    big = big.transform(big.size, Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
     left, top, right, bottom = big.point(lambda ink: 255 * (ink >= INK_LEVEL)).getbbox()
     scale = size / max(right - left, bottom - top)
     margin = int(np.ceil(2 / scale))
@@ -207,7 +209,8 @@ def _crop_photo(rng: np.random.Generator, photo: Image.Image, height: int, width
     zoom = _log_uniform(rng, max(least, .5), max(least, 1.2))
     w, h = min(width / zoom, photo.width), min(height / zoom, photo.height)
     x, y = rng.uniform(0, photo.width - w), rng.uniform(0, photo.height - h)
-    crop = np.asarray(photo.resize((width, height), Image.Resampling.BICUBIC, box=(x, y, x + w, y + h)), dtype=np.float32)
+    crop = photo.resize((width, height), Image.Resampling.BICUBIC, box=(x, y, x + w, y + h))
+    crop = np.asarray(crop, dtype=np.float32)
     if rng.random() < .5:
         crop = crop[:, ::-1]
     return crop * rng.uniform(.8, 1.05) * rng.uniform(.9, 1.05, size=3).astype(np.float32)

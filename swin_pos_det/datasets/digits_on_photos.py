@@ -6,7 +6,7 @@
 
 Image ``i`` of a split depends on the seed and on ``i`` alone: more images never change the earlier ones.
 The folder appears at once, by a rename, when everything in it is written; a killed run leaves only a hidden folder
-beside it, which the next run removes.
+beside it, which the next run removes. An empty hidden lock file stays there, too.
 """
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -128,18 +129,18 @@ def make_digits_on_photos(data_root: str | os.PathLike | None = None, num_train:
             if alone:
                 for stale in root.parent.glob(f'.{root.name}.making-*'):
                     shutil.rmtree(stale, ignore_errors=True)
-            made = _is_made(root, {} if force else given, any_version=force)
-            if not made or force:
-                _make(root, Recipe(**{**DEFAULTS, **given}), given, progress)
-    except (FileExistsError, ValueError):
-        raise
+            made = _is_made(root, given, any_recipe=force)
+            if force or not made:
+                _make(root, Recipe(**{**DEFAULTS, **given}), replace=made, progress=progress)
     except OSError as error:
-        raise OSError(f'cannot make the data set at {root} ({error.strerror or error}); pass a data root that can be '
-                      f'written, or set {DATA_VARIABLE} to such a folder') from error
+        if error.errno is None:  # one of ours
+            raise
+        raise OSError(f'cannot make the data set at {root} ({error.strerror}); pass a data root that can be written, '
+                      f'or set {DATA_VARIABLE} to such a folder') from error
     return root
 
 
-def _is_made(root: Path, given: dict, any_version: bool = False) -> bool:
+def _is_made(root: Path, given: dict, any_recipe: bool = False) -> bool:
     """Whether the folder holds the data set asked for. Raises if it holds anything else."""
     if not root.is_dir():
         if root.exists():
@@ -156,7 +157,7 @@ def _is_made(root: Path, given: dict, any_version: bool = False) -> bool:
         found = None
     if not isinstance(found, dict) or found.get('name') != NAME:
         raise FileExistsError(f'{root / MANIFEST} does not describe a {NAME} data set; pass another data root')
-    wanted = given if any_version else dict(version=VERSION, **given)
+    wanted = {} if any_recipe else dict(version=VERSION, **given)
     differing = [f'{key}={found.get(key)}, not {value}' for key, value in wanted.items() if found.get(key) != value]
     if differing:
         raise ValueError(f'the data set at {root} was made with {"; ".join(differing)}; pass another data root, or '
@@ -180,8 +181,8 @@ def _locked(path: Path) -> Iterator[bool]:
         yield held
 
 
-def _make(root: Path, recipe: Recipe, given: dict, progress: bool) -> None:
-    """Write the data set beside ``root``, then put it in place, over an older one if there is one."""
+def _make(root: Path, recipe: Recipe, replace: bool, progress: bool) -> None:
+    """Write the data set beside ``root``, then put it in place, over an older one if it is to be replaced."""
     temp = Path(tempfile.mkdtemp(prefix=f'.{root.name}.making-', dir=root.parent))
     try:
         fresh = temp / 'new'
@@ -189,12 +190,12 @@ def _make(root: Path, recipe: Recipe, given: dict, progress: bool) -> None:
         for split, count in zip(SPLITS, (recipe.num_train, recipe.num_val)):
             _write_split(fresh, split, count, recipe.seed, progress)
         (fresh / MANIFEST).write_text(json.dumps(recipe.manifest(), indent=2) + '\n', encoding='utf-8')
-        if (root / MANIFEST).exists():
+        if replace:
             os.replace(root, temp / 'old')
         try:
             os.replace(fresh, root)
         except OSError:  # where locks do not work, another process may have been first
-            if not _is_made(root, given):
+            if not _is_made(root, recipe._asdict()):
                 raise
     finally:
         shutil.rmtree(temp, ignore_errors=True)
