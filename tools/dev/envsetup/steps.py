@@ -60,7 +60,7 @@ def torch_is_current(setup: Setup) -> bool:
 
 def step_keys(setup: Setup) -> dict[str, str]:
     """The stamps that a finished environment has. Each key includes the one before, as each step builds on it."""
-    packaging = [setup.repo / 'setup.py', setup.repo / 'pyproject.toml', setup.repo / 'swin_pos_det' / 'version.py',
+    packaging = [setup.repo / 'setup.py', setup.repo / 'swin_pos_det' / 'version.py',
                  *sorted((setup.repo / 'requirements').glob('*.txt'))]
     wanted = {
         'tools': [SETUP_VERSION, setup.stack.name, installed_version(setup.venv, 'torch') or '', *BUILD_TOOLS],
@@ -128,6 +128,8 @@ def install_torch(setup: Setup) -> None:
         spec = setup.torch_spec or DEFAULT_TORCH
         setup.pip_install(*spec.split(), log='torch')
         setup.stamps.write('torch-spec', spec)
+    else:
+        say('        kept')
     version = installed_version(setup.venv, 'torch')
     if version is None:
         raise SetupError(f'pip installed no torch for {setup.torch_spec or DEFAULT_TORCH!r}')
@@ -174,7 +176,7 @@ def run_steps(setup: Setup) -> None:
     """
     steps: list[tuple[str, str, Callable[[Setup], None]]] = [
         ('venv', 'virtual environment', make_venv),
-        ('torch', setup.torch_spec or installed_version(setup.venv, 'torch') or DEFAULT_TORCH, install_torch),
+        ('torch', setup.torch_spec or DEFAULT_TORCH, install_torch),
         ('tools', ', '.join(BUILD_TOOLS), lambda s: s.pip_install(*BUILD_TOOLS, log='tools')),
         ('packages', f'mmdet, mmengine and the other packages ({setup.stack.name})', install_packages),
         ('mmcv', f'{mmcv_spec(setup.stack, setup.repo)} with operators', install_mmcv),
