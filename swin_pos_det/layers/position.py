@@ -1,0 +1,34 @@
+"""Absolute position: a learned embedding per token of a reference grid, resampled to the map at hand."""
+from __future__ import annotations
+
+from typing import Tuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+Pair = Tuple[int, int]
+
+
+def resample_absolute(embedding: Tensor, source: Pair, target: Pair) -> Tensor:
+    """Resample an absolute position embedding bicubically to another grid (as Swin's detection code does).
+
+    Args:
+        embedding: (1, h * w, C), learned on the grid ``source``, row-major.
+        source: its grid (h, w) in tokens.
+        target: the grid wanted.
+
+    Returns:
+        (1, target h * target w, C); ``embedding`` itself where the grids agree.
+
+    Raises:
+        ValueError: if the embedding has not h * w tokens.
+    """
+    if embedding.shape[1] != source[0] * source[1]:
+        raise ValueError(
+            f'an absolute position embedding on the grid {source} has {source[0] * source[1]} tokens, '
+            f'got {embedding.shape[1]}')
+    if tuple(source) == tuple(target):
+        return embedding
+    picture = embedding.float().transpose(1, 2).unflatten(2, source)
+    resized = F.interpolate(picture, size=tuple(target), mode='bicubic', align_corners=False)
+    return resized.flatten(2).transpose(1, 2).to(embedding.dtype)

@@ -1,0 +1,176 @@
+"""Windows: how a feature map is padded, shifted and cut, as index arithmetic.
+
+The textbook way moves the features five times per block: pad, roll, partition, and back: merge, roll, crop. All of
+that is one permutation that depends on shapes only. A :class:`WindowPlan` holds it, so that a block needs one gather
+on the way in and one on the way out. ``tests/reference.py`` does it the textbook way, and the tests hold the two equal.
+
+Letters used in shapes: ``B`` images, ``H, W`` the feature map in tokens, ``L = H * W``, ``nW`` windows of all
+images together, ``N`` tokens in a window, ``C`` channels.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Optional, Tuple
+
+import torch
+from torch import Tensor
+
+Pair = Tuple[int, int]
+
+# What is added to the logit of a pair of tokens that must not meet. The value of the Swin code (and of mmdet): far
+# below any logit that a trained model makes, and finite in float16.
+MASKED_LOGIT = -100.0
+
+# Plans kept: a forward uses at most two per stage (shifted and not), so this is eight image sizes of a four-stage
+# Swin. Training on COCO meets thousands of sizes, and building a plan costs far less than the block that uses it.
+MAX_CACHED_PLANS = 64
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """Where every token of a batch goes when it is cut into windows.
+
+    Windows are ordered: first those whose tokens may all attend to each other, over all images, then those that the
+    cyclic shift has put together from parts of the map that are not neighbours. So most windows need no mask at all.
+
+    Attributes:
+        window: height and width of a window in tokens.
+        gather: (nW * N,) int64, for each slot in a window the token in ``(B * L)`` that it holds; for a slot of
+            padding some valid token, to be overwritten.
+        scatter: (B * L,) int64, for each token its slot.
+        padding: (P,) int64, the slots that hold padding, or None if there are none.
+        mask: (M, 1, N, N) float32, 0 or :data:`MASKED_LOGIT`, of the last M windows; None if no window needs one.
+    """
+
+    window: Pair
+    gather: Tensor
+    scatter: Tensor
+    padding: Optional[Tensor]
+    mask: Optional[Tensor]
+
+    @property
+    def num_windows(self) -> int:
+        """Windows of all images together."""
+        return self.gather.numel() // (self.window[0] * self.window[1])
+
+    @property
+    def num_unmasked(self) -> int:
+        """How many windows, from the first on, need no mask."""
+        return self.num_windows - (0 if self.mask is None else self.mask.shape[0])
+
+
+def partition(tokens: Tensor, plan: WindowPlan, fill: Optional[Tensor] = None) -> Tensor:
+    """Cut a batch of feature maps into windows.
+
+    Args:
+        tokens: (B * L, C) the tokens of all images, row by row.
+        plan: made for the same B, H and W.
+        fill: (C,) what padding holds. Default: zeros.
+
+    Returns:
+        (nW, N, C) windows, contiguous.
+    """
+    windows = tokens.index_select(0, plan.gather)
+    if plan.padding is not None:
+        if fill is None:
+            windows = windows.index_fill(0, plan.padding, 0)
+        else:
+            rows = fill.to(windows.dtype).expand(plan.padding.numel(), -1)
+            windows = windows.index_copy(0, plan.padding, rows)
+    return windows.view(plan.num_windows, -1, tokens.shape[-1])
+
+
+def merge(windows: Tensor, plan: WindowPlan) -> Tensor:
+    """Undo :func:`partition`: put the tokens back in their places and drop the padding.
+
+    Args:
+        windows: (nW, N, C).
+        plan: the plan that made the windows.
+
+    Returns:
+        (B * L, C) tokens.
+    """
+    return windows.reshape(-1, windows.shape[-1]).index_select(0, plan.scatter)
+
+
+def window_plan(batch: int, size: Pair, window: Pair, shift: Pair, device: torch.device) -> WindowPlan:
+    """The plan for a batch of feature maps, from a bounded cache.
+
+    The map is padded at the bottom and right to whole windows, then rolled up and left by ``shift`` (in this order,
+    as mmdet does it; timm rolls first). Plans hold indices and masks only, no parameters, so sharing them between
+    models, threads and copies is safe.
+
+    Args:
+        batch: images, at least 1.
+        size: height and width of the map in tokens, at least 1.
+        window: height and width of a window in tokens, at least 1.
+        shift: cyclic shift (down, right) in tokens, each from 0 to below the window's side.
+        device: where the plan's tensors live.
+
+    Returns:
+        The plan. Do not write to its tensors: they are shared.
+    """
+    return _cached_plan(batch, tuple(size), tuple(window), tuple(shift), torch.device(device))
+
+
+@lru_cache(maxsize=MAX_CACHED_PLANS)
+def _cached_plan(batch: int, size: Pair, window: Pair, shift: Pair, device: torch.device) -> WindowPlan:
+    # A plan first needed under inference_mode must serve a later training step too.
+    with torch.inference_mode(False), torch.no_grad():
+        return build_plan(batch, size, window, shift, device)
+
+
+def build_plan(batch: int, size: Pair, window: Pair, shift: Pair, device: torch.device) -> WindowPlan:
+    """:func:`window_plan` without the cache."""
+    (height, width), (rows, cols) = size, window
+    area, length = rows * cols, height * width
+    row, row_region = _axis(height, rows, shift[0], device)
+    col, col_region = _axis(width, cols, shift[1], device)
+
+    # One image: (windows, N), windows in reading order.
+    down, across = row[:, None, :, None], col[None, :, None, :]
+    padded = ((down >= height) | (across >= width)).reshape(-1, area)
+    token = (down * width + across).reshape(-1, area)
+    region = (row_region[:, None, :, None] * 3 + col_region[None, :, None, :]).reshape(-1, area)
+
+    # All images: (B * windows, N), the windows that need no mask first. What is counted here is counted from the
+    # shapes, not from the tensors: reading a tensor would make a GPU wait.
+    windows = batch * token.shape[0]
+    num_masked = windows - batch * (row.shape[0] - (shift[0] > 0)) * (col.shape[0] - (shift[1] > 0))
+    order = torch.argsort((region != region[:, :1]).any(1).repeat(batch), stable=True)
+    offset = torch.arange(batch, device=device).mul(length)[:, None, None]
+    gather = (token + offset).reshape(-1, area)[order].reshape(-1)
+    padded = padded.repeat(batch, 1)[order].reshape(-1)
+
+    slots = torch.arange(gather.numel(), device=device)
+    nowhere = batch * length
+    gather = gather.masked_fill(padded, nowhere)
+    scatter = slots.new_zeros(nowhere + 1).scatter_(0, gather, slots)[:nowhere]
+    num_padding = gather.numel() - nowhere
+    padding = torch.argsort(padded, stable=True)[nowhere:] if num_padding else None
+    gather = gather.clamp(max=nowhere - 1)
+
+    mask = None
+    if num_masked:
+        apart = region.repeat(batch, 1)[order[windows - num_masked:]]
+        mask = (apart[:, None, :] != apart[:, :, None]).to(torch.float32).mul(MASKED_LOGIT).unsqueeze(1)
+    return WindowPlan(window, gather, scatter, padding, mask)
+
+
+def _axis(length: int, window: int, shift: int, device: torch.device) -> Tuple[Tensor, Tensor]:
+    """One axis of the map, cut into windows.
+
+    Returns:
+        Two (windows, window) int64 tensors: the position that each slot holds (``>= length``: padding), and its
+        region. After the shift the last window holds two parts that were apart: they are regions 1 and 2, and only
+        tokens of one region may attend to each other (Swin, section 3.2, figure 4).
+    """
+    padded = -(-length // window) * window
+    slot = torch.arange(padded, device=device)
+    position = (slot + shift) % padded
+    region = torch.zeros_like(slot)
+    if shift:
+        region[padded - window:] = 1
+        region[padded - shift:] = 2
+    return position.view(-1, window), region.view(-1, window)

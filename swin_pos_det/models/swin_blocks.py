@@ -1,0 +1,146 @@
+"""The parts of the backbone: shifted-window attention, block, patch merging, stage.
+
+Module and parameter names are those of mmdet's ``SwinTransformer``, so that checkpoints go both ways.
+"""
+from __future__ import annotations
+
+from typing import Any, Dict, Optional, Sequence, Tuple
+
+import torch.utils.checkpoint as checkpoint
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks.transformer import FFN, build_dropout
+from mmdet.models.layers import PatchMerging as MMDetPatchMerging
+from mmengine.model import BaseModule, ModuleList
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..layers import WindowAttention, window_plan
+
+Pair = Tuple[int, int]
+Cfg = Dict[str, Any]
+
+
+class ShiftedWindowAttention(BaseModule):
+    """Attention within windows that are shifted by half a window or not.
+
+    Args:
+        embed_dims: channels C.
+        num_heads: heads.
+        window_size: window (h, w) in tokens.
+        shift: shift the windows by half their size, rounded down.
+        table_window_size: the window whose offsets the learned table holds.
+        drop_path_rate: stochastic depth, 0 to 1.
+        **attention: further arguments of :class:`~swin_pos_det.layers.WindowAttention`.
+    """
+
+    def __init__(self,
+                 embed_dims: int,
+                 num_heads: int,
+                 window_size: Pair,
+                 shift: bool,
+                 table_window_size: Pair,
+                 drop_path_rate: float = 0.,
+                 **attention: Any) -> None:
+        super().__init__()
+        self.window_size = window_size
+        self.shift = shift
+        self.w_msa = WindowAttention(embed_dims, num_heads, table_window_size, **attention)
+        self.drop = build_dropout(dict(type='DropPath', drop_prob=drop_path_rate))
+
+    @property
+    def shift_size(self) -> Pair:
+        """Cyclic shift (down, right) in tokens."""
+        return (self.window_size[0] // 2, self.window_size[1] // 2) if self.shift else (0, 0)
+
+    def forward(self, x: Tensor, hw_shape: Pair) -> Tensor:
+        """(B, H * W, C) tokens of maps of ``hw_shape`` = (H, W) -> the same shape."""
+        plan = window_plan(x.shape[0], hw_shape, self.window_size, self.shift_size, x.device)
+        return self.drop(self.w_msa(x, plan))
+
+
+class SwinBlock(BaseModule):
+    """A transformer block: attention and feed-forward, each after a norm and with a residual (Swin, equation 3).
+
+    Args:
+        embed_dims: channels C.
+        feedforward_channels: hidden channels of the feed-forward network.
+        drop_rate: dropout after the projections, 0 to 1.
+        drop_path_rate: stochastic depth, 0 to 1.
+        act_cfg: activation.
+        norm_cfg: norm.
+        with_cp: recompute the block in the backward pass instead of keeping its activations.
+        **attention: further arguments of :class:`ShiftedWindowAttention`.
+    """
+
+    def __init__(self, embed_dims: int, feedforward_channels: int, drop_rate: float, drop_path_rate: float,
+                 act_cfg: Cfg, norm_cfg: Cfg, with_cp: bool, **attention: Any) -> None:
+        super().__init__()
+        self.with_cp = with_cp
+        self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
+        self.attn = ShiftedWindowAttention(
+            embed_dims, drop_path_rate=drop_path_rate, proj_drop_rate=drop_rate, **attention)
+        self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
+        self.ffn = FFN(
+            embed_dims=embed_dims,
+            feedforward_channels=feedforward_channels,
+            num_fcs=2,
+            ffn_drop=drop_rate,
+            dropout_layer=dict(type='DropPath', drop_prob=drop_path_rate),
+            act_cfg=act_cfg)
+
+    def forward(self, x: Tensor, hw_shape: Pair) -> Tensor:
+        """(B, H * W, C) tokens of maps of ``hw_shape`` = (H, W) -> the same shape."""
+        if self.with_cp and x.requires_grad:
+            return checkpoint.checkpoint(self._forward, x, hw_shape, use_reentrant=False)
+        return self._forward(x, hw_shape)
+
+    def _forward(self, x: Tensor, hw_shape: Pair) -> Tensor:
+        x = x + self.attn(self.norm1(x), hw_shape)
+        return self.ffn(self.norm2(x), identity=x)
+
+
+class PatchMerging(MMDetPatchMerging):
+    """mmdet's patch merging without ``nn.Unfold`` for the 2x2 case, which is all that Swin has.
+
+    The four tokens' channels are interleaved as Unfold leaves them (channel-major: ``4 c + 2 row + column``), so that
+    mmdet's weights fit. Odd maps are padded with zeros at the bottom and right.
+    """
+
+    def forward(self, x: Tensor, input_size: Pair) -> Tuple[Tensor, Pair]:
+        """(B, H * W, C) tokens of maps of ``input_size`` = (H, W) -> (B, H' * W', C') tokens and (H', W')."""
+        if self.sampler.stride != (2, 2) or self.sampler.kernel_size != (2, 2):
+            return super().forward(x, input_size)
+        height, width = input_size
+        x = x.unflatten(1, (height, width))
+        if height % 2 or width % 2:
+            x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
+        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # B, H', 2, W', 2, C
+        merged = x.shape[1], x.shape[3]
+        x = x.permute(0, 1, 3, 5, 2, 4).flatten(3).flatten(1, 2)
+        if self.norm is not None:
+            x = self.norm(x)
+        return self.reduction(x), merged
+
+
+class SwinStage(BaseModule):
+    """A sequence of blocks, every second one shifted, and the patch merging that leads to the next stage.
+
+    Args:
+        depth: number of blocks.
+        drop_path_rates: stochastic depth of each block.
+        downsample: patch merging, or None after the last stage.
+        **block: further arguments of :class:`SwinBlock`.
+    """
+
+    def __init__(self, depth: int, drop_path_rates: Sequence[float], downsample: Optional[PatchMerging],
+                 **block: Any) -> None:
+        super().__init__()
+        self.blocks = ModuleList(
+            SwinBlock(shift=i % 2 == 1, drop_path_rate=drop_path_rates[i], **block) for i in range(depth))
+        self.downsample = downsample
+
+    def forward(self, x: Tensor, hw_shape: Pair) -> Tensor:
+        """The blocks, without the patch merging: (B, H * W, C) -> the same shape."""
+        for block in self.blocks:
+            x = block(x, hw_shape)
+        return x

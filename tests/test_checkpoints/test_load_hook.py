@@ -1,0 +1,177 @@
+"""Loading: formats, windows, and that nothing stays random."""
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from typing import Dict
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmdet.models.backbones.swin import swin_converter
+from mmengine.runner.checkpoint import load_state_dict
+from torch import Tensor, nn
+
+from swin_pos_det.models import SwinPosTransformer
+from tests.test_models.test_parity import MICRO, randomise
+
+
+def micro(**settings) -> SwinPosTransformer:
+    return SwinPosTransformer(**dict(MICRO, **settings))
+
+
+def microsoft_state_dict(window: int = 7) -> Dict[str, Tensor]:
+    """Random weights under the Swin authors' names, with their classifier and index buffers."""
+    state = OrderedDict()
+    state['patch_embed.proj.weight'] = torch.randn(16, 3, 4, 4)
+    for key in ('patch_embed.proj.bias', 'patch_embed.norm.weight', 'patch_embed.norm.bias'):
+        state[key] = torch.randn(16)
+    for stage, (dims, heads) in enumerate(((16, 2), (32, 4), (64, 8))):
+        for block in range(2):
+            name = f'layers.{stage}.blocks.{block}'
+            state[f'{name}.attn.relative_position_bias_table'] = torch.randn((2 * window - 1)**2, heads)
+            state[f'{name}.attn.relative_position_index'] = torch.zeros(window**2, window**2, dtype=torch.long)
+            if block:
+                state[f'{name}.attn_mask'] = torch.zeros(64, window**2, window**2)
+            for key, shape in (('norm1', ()), ('norm2', ()), ('attn.qkv', (3, 1)), ('attn.proj', (1, 1)),
+                               ('mlp.fc1', (4, 1)), ('mlp.fc2', (1, 4))):
+                out, into = shape or (1, 0)
+                state[f'{name}.{key}.weight'] = torch.randn(out * dims, into * dims) if into else torch.randn(dims)
+                state[f'{name}.{key}.bias'] = torch.randn(out * dims)
+        if stage < 2:
+            state[f'layers.{stage}.downsample.reduction.weight'] = torch.randn(2 * dims, 4 * dims)
+            state[f'layers.{stage}.downsample.norm.weight'] = torch.randn(4 * dims)
+            state[f'layers.{stage}.downsample.norm.bias'] = torch.randn(4 * dims)
+    state['norm.weight'], state['norm.bias'] = torch.randn(64), torch.randn(64)
+    state['head.weight'], state['head.bias'] = torch.randn(1000, 64), torch.randn(1000)
+    return state
+
+
+@pytest.fixture
+def microsoft_file(tmp_path):
+    path = tmp_path / 'swin.pth'
+    torch.save(dict(model=microsoft_state_dict()), path)
+    return str(path)
+
+
+def test_microsoft_weights_load_as_mmdets_converter_loads_them(microsoft_file):
+    model = micro(init_cfg=dict(type='Pretrained', checkpoint=microsoft_file), convert_weights=True)
+    model.init_weights()
+    want = swin_converter(torch.load(microsoft_file, weights_only=True)['model'])
+    for name, parameter in model.named_parameters():
+        if not re.match(r'norm\d', name):
+            assert torch.equal(parameter, want[f'backbone.{name}']), name
+
+
+def test_patch_merging_of_microsoft_weights_computes_their_formula(microsoft_file):
+    state = microsoft_state_dict()
+    model = micro()
+    model.load_state_dict(state, strict=False)
+    x = torch.randn(1, 6 * 4, 16)
+    maps = x.view(1, 6, 4, 16)
+    merged = torch.cat([maps[:, r::2, c::2] for c in (0, 1) for r in (0, 1)], -1).view(1, -1, 64)
+    normed = F.layer_norm(merged, (64, ), state['layers.0.downsample.norm.weight'],
+                          state['layers.0.downsample.norm.bias'])
+    want = F.linear(normed, state['layers.0.downsample.reduction.weight'])
+    got, size = model.stages[0].downsample(x, (6, 4))
+    assert size == (3, 2)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(('window', 'table'), [(12, None), (12, 7), (5, None), ((7, 14), None)])
+def test_tables_of_another_window_are_resampled_as_microsoft_does(microsoft_file, window, table):
+    model = micro(
+        window_size=window, table_window_size=table, init_cfg=dict(type='Pretrained', checkpoint=microsoft_file))
+    model.init_weights()
+    pretrained = microsoft_key = None
+    for name, module in model.named_modules():
+        if not hasattr(module, 'table_window_size'):
+            continue
+        microsoft_key = name.replace('stages', 'layers').replace('.w_msa', '') + '.relative_position_bias_table'
+        pretrained = torch.load(microsoft_file, weights_only=True)['model'][microsoft_key]
+        grid = module.table_window_size
+        if grid != (7, 7):
+            pictures = pretrained.permute(1, 0).view(1, -1, 13, 13)
+            size = (2 * grid[0] - 1, 2 * grid[1] - 1)
+            pretrained = F.interpolate(pictures, size=size, mode='bicubic').flatten(2)[0].permute(1, 0)
+        torch.testing.assert_close(module.relative_position_bias_table.data, pretrained, rtol=0, atol=1e-6)
+    assert microsoft_key
+
+
+@pytest.mark.parametrize('loader', ['torch', 'mmengine'])
+def test_a_detector_loads_through_the_same_hook(loader):
+    source, target = nn.Module(), nn.Module()
+    source.backbone, target.backbone = micro(window_size=5), micro(window_size=(3, 4))
+    source.neck, target.neck = nn.Linear(2, 2), nn.Linear(2, 2)
+    randomise(source)
+    state = source.state_dict()
+    if loader == 'torch':
+        target.load_state_dict(state, strict=True)
+    else:
+        load_state_dict(target, state, strict=True)
+    assert torch.equal(target.neck.weight, source.neck.weight)
+    assert torch.equal(target.backbone.patch_embed.norm.weight, source.backbone.patch_embed.norm.weight)
+    table = target.backbone.stages[0].blocks[0].attn.w_msa.relative_position_bias_table
+    assert table.shape == (35, 2) and (table != 0).any()
+    assert set(state) == set(source.state_dict()), 'the caller\'s state dict is left alone'
+
+
+@pytest.mark.parametrize('embedding_shape', [(1, 64, 16), (1, 16, 8, 8)])
+def test_absolute_embeddings_are_resampled(embedding_shape):
+    source = micro(use_abs_pos_embed=True, pretrain_img_size=32)
+    randomise(source)
+    state = source.state_dict()
+    grid = source.absolute_pos_embed.detach().view(1, 8, 8, 16).permute(0, 3, 1, 2)
+    state['absolute_pos_embed'] = grid if len(embedding_shape) == 4 else grid.flatten(2).transpose(1, 2)
+    target = micro(use_abs_pos_embed=True, pretrain_img_size=(48, 64))
+    target.load_state_dict(state, strict=True)
+    want = F.interpolate(grid, size=(12, 16), mode='bicubic', align_corners=False).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(target.absolute_pos_embed.data, want, rtol=0, atol=1e-6)
+
+
+def test_what_cannot_be_used_raises_with_both_shapes():
+    state = micro().state_dict()
+    with pytest.raises(ValueError, match=r'\(169, 2\), the model \(169, 4\)'):
+        micro(num_heads=(4, 4, 8)).load_state_dict(state, strict=False)
+    with pytest.raises(RuntimeError, match='size mismatch for patch_embed.projection.weight'):
+        micro(embed_dims=32).load_state_dict(
+            {k: v for k, v in state.items() if 'table' not in k}, strict=False)
+
+
+@pytest.mark.parametrize('broken', ['a stage is missing', 'nothing fits', 'wrong prefix'])
+def test_a_pretrained_file_that_leaves_weights_random_raises(tmp_path, broken):
+    state = microsoft_state_dict()
+    prefix = None
+    if broken == 'a stage is missing':
+        state = {k: v for k, v in state.items() if not k.startswith('layers.1')}
+    elif broken == 'nothing fits':
+        state = {'conv1.weight': torch.zeros(1)}
+    else:
+        prefix = 'encoder'
+    path = tmp_path / 'broken.pth'
+    torch.save(dict(model=state), path)
+    init_cfg = dict(type='Pretrained', checkpoint=str(path), **({} if prefix is None else dict(prefix=prefix)))
+    with pytest.raises(ValueError, match='stay random|no keys that start with'):
+        micro(init_cfg=init_cfg).init_weights()
+
+
+@pytest.mark.parametrize('wrap', ['detector', 'ddp', 'bare'])
+def test_mmdet_checkpoints_load_from_init_cfg(tmp_path, wrap):
+    source = micro()
+    randomise(source)
+    state = source.state_dict()
+    prefix = dict(detector='backbone.', ddp='module.backbone.', bare='')[wrap]
+    path = tmp_path / 'detector.pth'
+    torch.save(dict(state_dict={f'{prefix}{k}': v for k, v in state.items()}, meta={}), path)
+    model = micro(init_cfg=dict(type='Pretrained', checkpoint=str(path)))
+    model.init_weights()
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+def test_from_scratch_draws_every_table():
+    model = micro()
+    model.init_weights()
+    assert model.is_init
+    for name, parameter in model.named_parameters():
+        if name.endswith('table'):
+            assert 0.01 < parameter.std() < 0.03, name

@@ -1,0 +1,105 @@
+"""Plans against literal pictures and against the textbook order of pad, roll and partition."""
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from swin_pos_det.layers import merge, partition, window_plan
+from swin_pos_det.layers.windows import MASKED_LOGIT, MAX_CACHED_PLANS, _cached_plan, build_plan
+
+CPU = torch.device('cpu')
+
+CASES = [
+    # batch, size, window, shift
+    (1, (4, 4), (2, 2), (0, 0)),
+    (1, (4, 4), (2, 2), (1, 1)),
+    (2, (5, 7), (3, 3), (1, 1)),
+    (3, (5, 7), (2, 4), (1, 2)),
+    (2, (1, 1), (7, 7), (3, 3)),
+    (1, (3, 2), (7, 7), (3, 3)),
+    (2, (9, 4), (1, 5), (0, 2)),
+    (1, (14, 21), (7, 7), (0, 0)),
+]
+
+
+def test_literal_shifted_windows():
+    # 0 1 2      roll by 1     4 5 3   with padding -> a 4 x 4 map holds 0..8 and 7 padded slots
+    # 3 4 5
+    # 6 7 8
+    plan = window_plan(1, (3, 3), (2, 2), (1, 1), CPU)
+    held = plan.gather.clone()
+    held[plan.padding] = -1
+    # The first window is the only one that the shift leaves whole.
+    assert held.view(-1, 4).tolist() == [[4, 5, 7, 8], [-1, 3, -1, 6], [-1, -1, 1, 2], [-1, -1, -1, 0]]
+    assert plan.num_unmasked == 1
+    last = plan.mask[-1, 0]
+    assert torch.equal(last, MASKED_LOGIT * (1 - torch.eye(4)))
+
+
+@pytest.mark.parametrize(('batch', 'size', 'window', 'shift'), CASES)
+def test_partition_equals_pad_roll_cut(batch, size, window, shift):
+    tokens = torch.randn(batch, size[0] * size[1], 3)
+    plan = window_plan(batch, size, window, shift, CPU)
+    maps = F.pad(tokens.view(batch, *size, 3), (0, 0, 0, -size[1] % window[1], 0, -size[0] % window[0]))
+    maps = torch.roll(maps, (-shift[0], -shift[1]), (1, 2))
+    cut = maps.unflatten(2, (-1, window[1])).unflatten(1, (-1, window[0])).transpose(2, 3).reshape(
+        -1, window[0] * window[1], 3)
+    got = partition(tokens.view(-1, 3), plan)
+    # The plan orders windows in its own way: compare as sets, through a sort by all entries.
+    assert sorted(got.flatten(1).tolist()) == sorted(cut.flatten(1).tolist())
+
+
+@pytest.mark.parametrize(('batch', 'size', 'window', 'shift'), CASES)
+def test_merge_undoes_partition(batch, size, window, shift):
+    tokens = torch.randn(batch * size[0] * size[1], 3)
+    plan = window_plan(batch, size, window, shift, CPU)
+    assert torch.equal(merge(partition(tokens, plan, fill=torch.full((3, ), 9.)), plan), tokens)
+
+
+@pytest.mark.parametrize(('batch', 'size', 'window', 'shift'), CASES)
+def test_padding_and_masks_are_counted_right(batch, size, window, shift):
+    plan = window_plan(batch, size, window, shift, CPU)
+    ones = partition(torch.ones(batch * size[0] * size[1], 1), plan)
+    padding = 0 if plan.padding is None else plan.padding.numel()
+    assert ones.numel() - ones.sum() == padding
+    assert (plan.mask is None) == (not any(shift))
+    if plan.mask is not None:
+        # Every window that is said to need a mask does, and no token is hidden from itself.
+        assert (plan.mask.flatten(1) < 0).any(1).all()
+        assert (plan.mask.diagonal(dim1=-2, dim2=-1) == 0).all()
+
+
+def test_fill_reaches_padding_and_gets_gradients():
+    plan = window_plan(1, (1, 2), (2, 2), (0, 0), CPU)
+    tokens = torch.tensor([[1.], [2.]], requires_grad=True)
+    fill = torch.tensor([7.], requires_grad=True)
+    windows = partition(tokens, plan, fill)
+    assert windows.flatten().tolist() == [1, 2, 7, 7]
+    (windows * torch.tensor([1., 10., 100., 1000.]).view(1, 4, 1)).sum().backward()
+    assert tokens.grad.flatten().tolist() == [1, 10]
+    assert fill.grad.tolist() == [1100]
+
+
+def test_plan_made_in_inference_mode_serves_training():
+    _cached_plan.cache_clear()
+    with torch.inference_mode():
+        window_plan(1, (3, 3), (2, 2), (1, 1), CPU)
+    tokens = torch.randn(9, 1, requires_grad=True)
+    partition(tokens, window_plan(1, (3, 3), (2, 2), (1, 1), CPU)).sum().backward()
+    assert torch.equal(tokens.grad, torch.ones(9, 1))
+
+
+def test_cache_is_bounded_and_shared():
+    for side in range(1, MAX_CACHED_PLANS + 20):
+        window_plan(1, (side, 1), (2, 2), (0, 0), CPU)
+    assert _cached_plan.cache_info().currsize <= MAX_CACHED_PLANS
+    assert window_plan(1, (4, 4), (2, 2), (1, 1), CPU) is window_plan(1, (4, 4), (2, 2), (1, 1), CPU)
+
+
+def test_a_plan_needs_no_look_into_tensors():
+    # On the meta device there is nothing to read, so a host synchronisation would raise.
+    plan = build_plan(2, (5, 7), (3, 3), (1, 1), torch.device('meta'))
+    assert plan.gather.shape == (2 * 6 * 9, )
+    assert plan.padding.numel() == 2 * (54 - 35)
+    assert plan.mask.shape == (2 * 4, 1, 9, 9)
