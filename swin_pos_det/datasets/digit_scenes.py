@@ -18,7 +18,7 @@ MAX_ASPECT = 2.0
 DIGIT_SIZE = (18, 126)  # asked of render_digit; the mask's longer side then lies within 16..128 px
 COMMON_SIZE = (32, 96)  # most digits: what a stride-4 detector sees well
 HEAP_SIZE = (18, 24)
-KEEP_VISIBLE = 0.4  # no digit is covered or cut so far that less than this share of it is left
+KEEP_VISIBLE = 0.5  # no digit is covered or cut so far that less than this share of it is left
 COVERING = .2  # of the digits are put over another one
 CROSSING = .1  # of the digits may cross the border
 CONTRAST = 90  # of 255, in brightness, from what lies behind
@@ -70,8 +70,6 @@ def render_digit(scan: np.ndarray, size: float, angle: float = 0., slant: float 
                  stretch: float = 1.) -> np.ndarray:
     """Enlarge a scan smoothly.
 
-    Pillow's 8-bit resampling is integer arithmetic: the same mask on every machine.
-
     Args:
         scan: (8, 8) uint8 ink.
         size: longer side of the ink, px.
@@ -89,7 +87,7 @@ def render_digit(scan: np.ndarray, size: float, angle: float = 0., slant: float 
     matrix = rotation @ np.array([[1 / stretch, slant], [0, 1]])
     offset = 128 - matrix @ (128, 128)
     affine = (*matrix[0], offset[0], *matrix[1], offset[1])
-    big = big.transform(big.size, Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
+    big = big.transform(big.size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)  # smooth already
     left, top, right, bottom = big.point(lambda ink: 255 * (ink >= INK_LEVEL)).getbbox()
     scale = size / max(right - left, bottom - top)
     margin = int(np.ceil(2 / scale))
