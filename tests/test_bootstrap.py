@@ -258,7 +258,6 @@ class TestRunner:
         with subprocess.Popen([sys.executable, '-c', hold, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                               env=env, text=True) as holder:
             assert holder.stdout.readline() == 'held\n'
-            import threading
             timer = threading.Timer(0.5, holder.kill)
             timer.start()
             with runner.exclusive(lock, 'the wheel cache'):
