@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -71,13 +71,13 @@ def partition(tokens: Tensor, plan: WindowPlan, fill: Optional[Tensor] = None) -
     Returns:
         (nW, N, C) windows, contiguous.
     """
-    windows = tokens.index_select(0, plan.gather)
+    windows = _Select.apply(tokens, plan.gather, plan.scatter, None)
     if plan.padding is not None:
         if fill is None:
-            windows = windows.index_fill(0, plan.padding, 0)
+            windows = windows.index_fill_(0, plan.padding, 0)
         else:
             rows = fill.to(windows.dtype).expand(plan.padding.numel(), -1)
-            windows = windows.index_copy(0, plan.padding, rows)
+            windows = windows.index_copy_(0, plan.padding, rows)
     return windows.view(plan.num_windows, -1, tokens.shape[-1])
 
 
@@ -91,7 +91,28 @@ def merge(windows: Tensor, plan: WindowPlan) -> Tensor:
     Returns:
         (B * L, C) tokens.
     """
-    return windows.reshape(-1, windows.shape[-1]).index_select(0, plan.scatter)
+    return _Select.apply(windows.reshape(-1, windows.shape[-1]), plan.scatter, plan.gather, plan.padding)
+
+
+class _Select(torch.autograd.Function):
+    """``rows.index_select(0, there)`` for an index whose inverse is known.
+
+    So the gradient is one more gather, where autograd would sort the index and add rows one by one. ``back`` has an
+    entry for each row of the input; those listed in ``unused`` were not selected and get no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, there: Tensor, back: Tensor, unused: Optional[Tensor]) -> Tensor:
+        ctx.save_for_backward(back, unused)
+        return rows.index_select(0, there)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+        back, unused = ctx.saved_tensors
+        grad = grad.index_select(0, back)
+        if unused is not None:
+            grad.index_fill_(0, unused, 0)
+        return grad, None, None, None
 
 
 def window_plan(batch: int, size: Pair, window: Pair, shift: Pair, device: torch.device) -> WindowPlan:
