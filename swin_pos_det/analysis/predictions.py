@@ -1,0 +1,160 @@
+"""Pictures of what a detector finds, beside what is there."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import mmcv
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmdet.registry import DATASETS, MODELS
+from mmdet.structures import DetDataSample
+from mmdet.visualization import DetLocalVisualizer
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.device import get_device
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from mmengine.structures import InstanceData
+from mmengine.utils import import_modules_from_strings
+from tqdm import tqdm
+
+# Labels stay readable on pictures of at least this size (longer side, pixels).
+_MIN_SIDE = 640
+_HEADER = 28
+
+
+def draw_predictions(config: Union[str, Path, Config], checkpoint: Union[str, Path], out_dir: Union[str, Path],
+                     num_images: int = 12, score_threshold: float = 0.3) -> list[Path]:
+    """Runs a detector on validation images and writes a PNG for each: ground truth left, predictions right.
+
+    Args:
+        config: a config or its path, such as the one that a run dumps to ``vis_data/config.py``.
+        checkpoint: the detector's weights.
+        out_dir: where the PNGs go; made if need be. Its ``*.png`` from an earlier call are removed.
+        num_images: how many images, spread evenly over the validation set; at least 1.
+        score_threshold: predictions below it are not drawn, in [0, 1].
+
+    Returns:
+        The PNGs.
+
+    Raises:
+        ValueError: if ``num_images`` is below 1, or the config has no validation data.
+        CheckpointError: if the checkpoint cannot be read.
+    """
+    if num_images < 1:
+        raise ValueError(f'num_images must be at least 1, got {num_images}')
+    cfg = config if isinstance(config, Config) else Config.fromfile(str(config))
+    if cfg.get('val_dataloader') is None:
+        raise ValueError('the config has no val_dataloader: there are no validation images to draw')
+    _register(cfg)
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    model = _load_model(cfg, checkpoint)
+    visualizer = DetLocalVisualizer(name='report', alpha=0.45)
+    visualizer.dataset_meta = dataset.metainfo
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for old in out_dir.glob('*.png'):
+        old.unlink()
+    paths = []
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(num_images, len(dataset))).round().astype(int))
+    for index in tqdm(chosen, desc='predictions', unit='image', leave=False):
+        picture = _draw(visualizer, model, dataset, int(index), score_threshold)
+        paths.append(out_dir / f'{Path(dataset.get_data_info(int(index))["img_path"]).stem}.png')
+        mmcv.imwrite(mmcv.rgb2bgr(picture), str(paths[-1]))
+    return paths
+
+
+def contact_sheet(pictures: list[Path], path: Union[str, Path], columns: int = 3, width: int = 640) -> None:
+    """Writes one PNG with all pictures in a grid.
+
+    Args:
+        pictures: PNGs, at least one.
+        path: of the sheet; overwritten.
+        columns: of the grid.
+        width: of each picture in it, pixels.
+    """
+    tiles = [mmcv.imread(str(picture)) for picture in pictures]
+    tiles = [mmcv.imresize(tile, (width, round(tile.shape[0] * width / tile.shape[1])), interpolation='area')
+             for tile in tiles]
+    columns = min(columns, len(tiles))
+    rows = []
+    for start in range(0, len(tiles), columns):
+        row = tiles[start:start + columns]
+        height = max(tile.shape[0] for tile in row)
+        row += [np.full((height, width, 3), 255, np.uint8)] * (columns - len(row))
+        rows.append(np.hstack([mmcv.impad(tile, shape=(height + 8, width + 8), pad_val=255) for tile in row]))
+    mmcv.imwrite(np.vstack(rows), str(path))
+
+
+def _register(cfg: Config) -> None:
+    if cfg.get('custom_imports'):
+        import_modules_from_strings(**cfg.custom_imports)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+
+
+def _load_model(cfg: Config, checkpoint: Union[str, Path]) -> torch.nn.Module:
+    for part in (cfg.model, cfg.model.get('backbone', {})):
+        part.pop('init_cfg', None)  # the checkpoint has all weights: nothing to download
+    model = MODELS.build(cfg.model)
+    load_checkpoint(model, str(checkpoint), map_location='cpu')
+    return model.to(get_device()).eval()
+
+
+def _draw(visualizer: DetLocalVisualizer, model: torch.nn.Module, dataset: Any, index: int,
+          score_threshold: float) -> np.ndarray:
+    """An RGB picture (H, W, 3), uint8: both halves and their captions."""
+    image = mmcv.imread(dataset.get_data_info(index)['img_path'], channel_order='rgb')
+    with torch.no_grad():
+        predicted = model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances.cpu()
+    predicted = predicted[predicted.scores >= score_threshold]
+    sample = DetDataSample(gt_instances=_ground_truth(dataset, index, image.shape[:2]), pred_instances=predicted)
+    image = _enlarge(image, sample)
+    visualizer.add_datasample('picture', image, sample, draw_gt=True, draw_pred=True, pred_score_thr=score_threshold)
+    picture = visualizer.get_image()
+    counts = len(sample.gt_instances), len(predicted)
+    return np.vstack([_captions(picture.shape[1], *counts, score_threshold), picture])
+
+
+def _ground_truth(dataset: Any, index: int, shape: tuple[int, int]) -> InstanceData:
+    """The annotations of an image at its own size, whatever the pipeline of the dataset does; crowds left out."""
+    info = dataset.get_data_info(index)
+    info.update(ori_shape=shape, img_shape=shape)
+    info['instances'] = [item for item in info.get('instances', []) if not item.get('ignore_flag')]
+    with_mask = all('mask' in item for item in info['instances'])
+    loaded = Compose([dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=with_mask)])(info)
+    instances = InstanceData(bboxes=loaded['gt_bboxes'].tensor, labels=torch.as_tensor(loaded['gt_bboxes_labels']))
+    if with_mask:
+        instances.masks = torch.as_tensor(loaded['gt_masks'].to_ndarray().reshape(-1, *shape)).bool()
+    return instances
+
+
+def _enlarge(image: np.ndarray, sample: DetDataSample) -> np.ndarray:
+    """Scales a small image, and boxes and masks in ``sample`` with it, by a whole number."""
+    factor = -(-_MIN_SIDE // max(image.shape[:2]))
+    if factor <= 1:
+        return image
+    for instances in (sample.gt_instances, sample.pred_instances):
+        instances.bboxes = instances.bboxes * factor
+        if 'masks' in instances:
+            masks = torch.as_tensor(instances.pop('masks'))
+            instances.masks = masks.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
+    return mmcv.imrescale(image, float(factor), interpolation='bicubic')
+
+
+def _captions(width: int, num_truth: int, num_predicted: int, score_threshold: float) -> np.ndarray:
+    """A strip (_HEADER, width, 3) that says what the two halves show."""
+    from PIL import Image, ImageDraw
+    strip = Image.new('RGB', (width, _HEADER), 'white')
+    draw = ImageDraw.Draw(strip)
+    texts = (f'ground truth: {num_truth}', f'predictions: {num_predicted} (score >= {score_threshold:g})')
+    for half, text in enumerate(texts):
+        draw.text((8 + half * width // 2, _HEADER // 2), text, fill='black', anchor='lm', font=_font())
+    return np.asarray(strip)
+
+
+def _font() -> Optional[Any]:
+    import matplotlib
+    from PIL import ImageFont
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf')), 18)

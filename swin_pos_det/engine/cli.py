@@ -1,0 +1,163 @@
+"""What ``tools/train.py`` and ``tools/test.py`` share: arguments, configs, and errors a user can act on."""
+from __future__ import annotations
+
+import argparse
+import os
+import os.path as osp
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from ..checkpoints import CheckpointError, load_checkpoint_file
+from ..datasets.coco_root import CocoRootError, apply_coco_root, check_coco_root
+
+
+class UserError(Exception):
+    """Something on the command line or in a config is wrong; the message says what, and what would be right."""
+
+
+class _Options(DictAction):
+    """``--cfg-options`` that answers a mistyped pair with argparse's usage line instead of a traceback."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:
+        for pair in values:
+            if '=' not in pair:
+                raise argparse.ArgumentError(self, f'{pair!r} is not of the form key=value')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (ValueError, AssertionError, SyntaxError) as error:
+            raise argparse.ArgumentError(self, f'{" ".join(values)}: {error}') from error
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of both tools; their names and meaning are MMDetection's."""
+    parser.add_argument('--cfg-options', nargs='+', action=_Options, metavar='KEY=VALUE',
+                        help='settings of the config to override, such as train_cfg.max_epochs=3 or '
+                             '\'data_preprocessor.mean="[0,0,0]"\' (quote lists, no blanks inside)')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                        help='how the processes of a distributed run were started (default: none, one process); '
+                             'tools/dist_*.sh and tools/slurm_*.sh set it')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
+                        help='set by launchers: the number of this process on its machine')
+    parser.add_argument('--traceback', action='store_true',
+                        help='show where an error came from, also for mistakes that are told in one line otherwise')
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Reads ``args.config`` with the command line's changes: options, launcher, work dir, ``COCO_ROOT``.
+
+    Raises:
+        UserError: if the config cannot be read, or an option does not fit it.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if not osp.isfile(args.config):
+        raise UserError(f'config {args.config} does not exist (current directory: {os.getcwd()})')
+    try:
+        cfg = Config.fromfile(args.config)
+    except Exception as error:
+        raise UserError(f'config {args.config} cannot be read: {type(error).__name__}: {error}') from error
+    cfg.launcher = args.launcher
+    if args.cfg_options is not None:
+        try:
+            cfg.merge_from_dict(args.cfg_options)
+        except (KeyError, TypeError, IndexError, ValueError) as error:
+            raise UserError(f'--cfg-options do not fit {args.config}: {error}') from error
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = osp.join('./work_dirs', osp.splitext(osp.basename(args.config))[0])
+    apply_coco_root(cfg)
+    return cfg
+
+
+def check_data(cfg: Config, needed_for: Iterable[str]) -> None:
+    """Fails early, and in one line, when the COCO folder that ``cfg`` names is not there.
+
+    Raises:
+        CocoRootError: see :func:`swin_pos_det.datasets.coco_root.check_coco_root`.
+    """
+    check_coco_root(cfg, [part for part in needed_for if cfg.get(f'{part}_dataloader') is not None])
+
+
+def check_checkpoint(path: str, to_resume: bool = False) -> None:
+    """Looks at a local checkpoint before anything is built; other places (``http://``) are left to the loader.
+
+    Raises:
+        CheckpointError: if it cannot be loaded, or, with ``to_resume``, if it holds no training state.
+    """
+    if '://' in path:
+        return
+    checkpoint = load_checkpoint_file(path, map_location='cpu', mmap=True)
+    lacking = [key for key in ('meta', 'state_dict', 'optimizer', 'message_hub') if key not in checkpoint]
+    if to_resume and lacking:
+        raise CheckpointError(f'checkpoint {path} cannot be resumed from: it has no {", ".join(lacking)}. To start a '
+                              f'new training from its weights, use --cfg-options load_from={path}')
+
+
+def check_auto_resume(work_dir: str) -> None:
+    """Looks at the checkpoint that ``--resume`` without a name would pick up in ``work_dir``, if there is one.
+
+    Raises:
+        CheckpointError: if ``last_checkpoint`` in ``work_dir`` names a file that cannot be resumed from.
+    """
+    latest = find_latest_checkpoint(work_dir)
+    if latest is None:
+        print_log(f'nothing to resume in {work_dir}: starting from the beginning', logger='current')
+        return
+    if not osp.isfile(latest):
+        raise CheckpointError(f'{osp.join(work_dir, "last_checkpoint")} names {latest!r}, which does not exist; '
+                              f'name one: --resume {osp.join(work_dir, "<checkpoint>.pth")}')
+    check_checkpoint(latest, to_resume=True)
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Builds the runner that ``cfg`` asks for.
+
+    Raises:
+        UserError: if a part of this package refuses its settings.
+    """
+    try:
+        return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+    except (ValueError, TypeError) as error:
+        if _raised_in_this_package(error):
+            raise UserError(str(error)) from error
+        raise
+
+
+def _raised_in_this_package(error: BaseException) -> bool:
+    """Whether ``error``, or the first in the chain that led to it, comes from a line of this package."""
+    while error.__context__ is not None:
+        error = error.__context__
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get('__name__', '').startswith('swin_pos_det.')
+
+
+def run_cli(command: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser,
+            argv: Sequence[str] | None = None) -> int:
+    """Parses ``argv``, runs ``command``, and turns a user's mistake into one line on stderr.
+
+    Args:
+        command: does the work; gets the parsed arguments.
+        parser: of the tool; must have ``--traceback``.
+        argv: default: the command line.
+
+    Returns:
+        The exit status: 0, or 1 after a user's mistake. Any other exception passes through with its traceback.
+    """
+    args = parser.parse_args(argv)
+    try:
+        command(args)
+    except (UserError, CheckpointError, CocoRootError) as error:
+        if args.traceback:
+            raise
+        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,97 @@
+"""Evaluates a checkpoint. Same arguments and behaviour as MMDetection's tools/test.py."""
+import argparse
+import importlib.util
+import os.path as osp
+import sys
+import warnings
+from copy import deepcopy
+
+if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
+    sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
+
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmdet.evaluation import DumpDetResults
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.config import ConfigDict
+
+import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
+from swin_pos_det.engine.cli import (UserError, add_common_arguments, build_runner, check_checkpoint, check_data,
+                                     load_config, run_cli)
+
+
+def pickle_name(name: str) -> str:
+    """An argparse type: the name of a file for pickled predictions."""
+    if not name.endswith(('.pkl', '.pickle')):
+        raise argparse.ArgumentTypeError(f'{name!r} must end in .pkl or .pickle')
+    return name
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of this tool."""
+    parser = argparse.ArgumentParser(
+        description='Evaluate a checkpoint on the test data of its config (for COCO configs: val2017).',
+        epilog='Example: python tools/test.py CONFIG.py work_dirs/demo/epoch_1.pth. For COCO configs, set the '
+               'environment variable COCO_ROOT to the folder with annotations/ and val2017/.')
+    parser.add_argument('config', help='path of the config file')
+    parser.add_argument('checkpoint', help='the .pth file to evaluate')
+    parser.add_argument('--work-dir', metavar='DIR',
+                        help='where the metrics go (default: work_dir of the config, else work_dirs/<config name>)')
+    parser.add_argument('--out', type=pickle_name, metavar='FILE.pkl', help='also write all predictions to this file')
+    parser.add_argument('--show', action='store_true', help='show each prediction in a window')
+    parser.add_argument('--show-dir', metavar='DIR',
+                        help='write pictures of predictions to DIR, inside the timestamped folder of the work dir')
+    parser.add_argument('--wait-time', type=float, default=2, metavar='SECONDS',
+                        help='with --show: how long each picture stays (default: 2)')
+    parser.add_argument('--tta', action='store_true', help="test-time augmentation: the config's, else flipping")
+    add_common_arguments(parser)
+    return parser
+
+
+def use_test_time_augmentation(cfg) -> None:
+    """Wraps the model and the test pipeline of ``cfg`` for test-time augmentation."""
+    if 'tta_model' not in cfg:
+        warnings.warn('the config has no tta_model: results of all views go through one NMS at IoU 0.5', stacklevel=2)
+        cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
+    if 'tta_pipeline' not in cfg:
+        warnings.warn('the config has no tta_pipeline: each image is tested as it is and flipped', stacklevel=2)
+        dataset = cfg.test_dataloader.dataset
+        while 'dataset' in dataset:
+            dataset = dataset['dataset']
+        keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
+        cfg.tta_pipeline = deepcopy(dataset.pipeline)
+        cfg.tta_pipeline[-1] = dict(type='TestTimeAug', transforms=[
+            [dict(type='RandomFlip', prob=1.), dict(type='RandomFlip', prob=0.)],
+            [dict(type='PackDetInputs', meta_keys=keys)],
+        ])
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def test(args: argparse.Namespace) -> None:
+    """Evaluates as the command line says."""
+    setup_cache_size_limit_of_dynamo()
+    cfg = load_config(args)
+    check_data(cfg, ['test'])
+    check_checkpoint(args.checkpoint)
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if args.show or args.show_dir:
+        if 'visualization' not in cfg.get('default_hooks', {}):
+            raise UserError('--show and --show-dir need default_hooks.visualization = dict(type='
+                            '"DetVisualizationHook") in the config')
+        cfg = trigger_visualization_hook(cfg, args)
+    if args.tta:
+        use_test_time_augmentation(cfg)
+    runner = build_runner(cfg)
+    if args.out is not None:
+        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+    runner.test()
+
+
+def main(argv=None) -> int:
+    """Runs the tool; returns its exit status."""
+    return run_cli(test, get_parser(), argv)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

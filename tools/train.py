@@ -1,0 +1,75 @@
+"""Trains a detector. Same arguments and behaviour as MMDetection's tools/train.py."""
+import argparse
+import importlib.util
+import os.path as osp
+import sys
+
+if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
+    sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
+
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+
+import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
+from swin_pos_det.engine.amp import use_mixed_precision
+from swin_pos_det.engine.cli import (UserError, add_common_arguments, build_runner, check_auto_resume, check_checkpoint,
+                                     check_data, load_config, run_cli)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of this tool."""
+    parser = argparse.ArgumentParser(
+        description='Train a detector. Checkpoints, logs and the full config go to the work dir.',
+        epilog='Example: python tools/train.py configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py. For '
+               'COCO configs, set the environment variable COCO_ROOT to the folder with annotations/, train2017/, '
+               'val2017/.')
+    parser.add_argument('config', help='path of the config file')
+    parser.add_argument('--work-dir', metavar='DIR',
+                        help='where results go (default: work_dir of the config, else work_dirs/<config name>)')
+    parser.add_argument('--amp', action='store_true',
+                        help='mixed precision: float16 with loss scaling on a GPU, bfloat16 on the CPU')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help="scale the learning rate with the total batch size, from the config's base_batch_size")
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                        help='go on with a training that was stopped: from CHECKPOINT, or without a name from the '
+                             'last one in the work dir')
+    add_common_arguments(parser)
+    return parser
+
+
+def scale_learning_rate(cfg) -> None:
+    """Turns MMEngine's linear scaling of the learning rate on."""
+    setting = cfg.get('auto_scale_lr')
+    if not setting or 'enable' not in setting or 'base_batch_size' not in setting:
+        raise UserError('--auto-scale-lr needs auto_scale_lr = dict(enable=False, base_batch_size=16) in the config, '
+                        f'which has auto_scale_lr = {setting}')
+    setting.enable = True
+
+
+def train(args: argparse.Namespace) -> None:
+    """Trains as the command line says."""
+    setup_cache_size_limit_of_dynamo()
+    cfg = load_config(args)
+    check_data(cfg, ['train', 'val'])
+    use_mixed_precision(cfg, args.amp)
+    if args.auto_scale_lr:
+        scale_learning_rate(cfg)
+    if args.resume == 'auto':
+        check_auto_resume(cfg.work_dir)
+        cfg.resume = True
+        cfg.load_from = None
+    elif args.resume is not None:
+        check_checkpoint(args.resume, to_resume=True)
+        cfg.resume = True
+        cfg.load_from = args.resume
+    elif cfg.get('load_from'):
+        check_checkpoint(cfg.load_from, to_resume=cfg.get('resume', False))
+    build_runner(cfg).train()
+
+
+def main(argv=None) -> int:
+    """Runs the tool; returns its exit status."""
+    return run_cli(train, get_parser(), argv)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
