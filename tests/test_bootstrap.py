@@ -193,12 +193,31 @@ class TestStamps:
     def test_digest_keeps_parts_apart(self):
         assert stamps.digest('ab', 'c') != stamps.digest('a', 'bc')
 
-    def test_a_folder_that_is_no_environment_is_never_replaced(self, setup):
-        setup.venv.mkdir()
-        (setup.venv / 'thesis.tex').write_text('years of work')
-        with pytest.raises(runner.SetupError, match='is no virtual environment'):
-            steps.make_venv(setup)
-        assert (setup.venv / 'thesis.tex').read_text() == 'years of work'
+    @pytest.mark.parametrize('way', ['venv', 'absent/../venv'])
+    def test_a_folder_that_is_no_environment_is_never_touched(self, setup, way, monkeypatch, capsys):
+        (setup.venv / 'chapter').mkdir(parents=True)
+        (setup.venv / 'chapter' / 'thesis.tex').write_text('years of work')
+        monkeypatch.setattr(cli, 'find_problems', lambda _: [])
+        monkeypatch.setenv('SWIN_POS_DET_CACHE', str(setup.cache))
+        assert cli.run(['--venv', str(setup.venv.parent / way)]) == 1
+        assert 'is no virtual environment' in capsys.readouterr().err
+        assert [path for path in setup.venv.rglob('*') if path.is_file()] == [setup.venv / 'chapter' / 'thesis.tex']
+
+    def test_a_folder_above_the_repository_is_refused(self, setup):
+        (setup.repo.parent / 'pyvenv.cfg').touch()
+        for venv in (setup.repo, setup.repo.parent):
+            with pytest.raises(runner.SetupError, match='holds the repository'):
+                steps.refuse_other_folders(venv, setup.repo)
+
+    def test_replacing_a_broken_environment_leaves_other_files(self, setup):
+        (setup.venv / 'lib').mkdir(parents=True)
+        (setup.venv / 'lib64').symlink_to('lib')
+        (setup.venv / 'notes').mkdir()
+        steps.remove_environment(setup.venv)
+        assert (setup.venv / 'lib').is_dir(), 'without pyvenv.cfg it is none'
+        (setup.venv / 'pyvenv.cfg').touch()
+        steps.remove_environment(setup.venv)
+        assert [path.name for path in setup.venv.iterdir()] == ['notes']
 
 
 class TestInterrupted:

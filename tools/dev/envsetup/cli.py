@@ -34,7 +34,8 @@ def run(arguments: Sequence[str]) -> int:
     """Set up; returns the exit status."""
     args = parse_args(arguments)
     stack = STACKS[args.stack]
-    venv = (args.venv or REPO / stack.venv).expanduser().absolute()
+    # Resolved before anything is looked at: a `..` after a folder that does not exist yet would fool the checks.
+    venv = (args.venv or REPO / stack.venv).expanduser().resolve()
     setup = Setup(stack, venv, cache_root(), os.environ.get('TORCH_SPEC') or None)
     try:
         if is_up_to_date(setup):

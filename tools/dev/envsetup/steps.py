@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -106,14 +107,39 @@ def find_problems(setup: Setup) -> list[str]:
     return [problem for problem in found if problem] + checks.check_disk(needs)
 
 
+def refuse_other_folders(venv: Path, repo: Path) -> None:
+    """Keep away from folders that hold anything but an environment.
+
+    Raises:
+        SetupError: if `venv` is a file, has files but no `pyvenv.cfg`, or holds the repository.
+    """
+    venv = venv.resolve()
+    if venv == repo.resolve() or venv in repo.resolve().parents:
+        raise SetupError(f'{venv} holds the repository and cannot be the virtual environment; name another folder')
+    other = venv.is_file() or (not (venv / 'pyvenv.cfg').is_file() and any(not p.is_dir() for p in venv.rglob('*')))
+    if other:
+        raise SetupError(f'{venv} exists and is no virtual environment; move it away or name another folder')
+
+
+def remove_environment(venv: Path) -> None:
+    """Remove an environment's own parts and nothing else, unlike `python -m venv --clear`, which empties the folder."""
+    if not (venv / 'pyvenv.cfg').is_file():
+        return
+    for name in ('bin', 'include', 'lib', 'share', 'etc', '.swin-pos-det'):
+        if (venv / name).is_dir() and not (venv / name).is_symlink():
+            shutil.rmtree(venv / name)
+    for name in ('lib64', 'pyvenv.cfg'):
+        (venv / name).unlink(missing_ok=True)
+
+
 def make_venv(setup: Setup) -> None:
-    """Create the environment; one that works is kept, and nothing but an environment is ever replaced."""
-    if not (setup.venv / 'pyvenv.cfg').exists() and any(path.is_file() for path in setup.venv.glob('**/*')):
-        raise SetupError(f'{setup.venv} exists and is no virtual environment; move it away or name another')
+    """Create the environment, or keep one that works."""
+    refuse_other_folders(setup.venv, setup.repo)
     half_made = setup.stamps.read('venv') is None and setup.stamps.read('venv-started') is not None
     log = setup.cache / 'logs' / f'{digest(str(setup.venv))[:16]}.venv.log'
     if half_made or not setup.python.exists() or run_python(setup.python, '').returncode != 0:
-        run_logged([sys.executable, '-m', 'venv', '--clear', '--without-pip', setup.venv], log)
+        remove_environment(setup.venv)
+        run_logged([sys.executable, '-m', 'venv', '--without-pip', setup.venv], log)
         setup.stamps.write('venv-started', '')
     if run_python(setup.python, 'import pip').returncode != 0:
         run_logged([setup.python, '-m', 'ensurepip', '--upgrade', '--default-pip'], log)
