@@ -1,0 +1,89 @@
+"""Reports on a training: metrics.json, curves.png, pictures of predictions, and a short table."""
+import argparse
+import importlib.util
+import os.path as osp
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
+    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
+
+from rich.console import Console
+from rich.table import Table
+
+import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
+from swin_pos_det.analysis import plot_curves, read_training, summarize, write_metrics
+from swin_pos_det.analysis.predictions import contact_sheet, draw_predictions
+from swin_pos_det.engine.cli import UserError, run_cli
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of this tool."""
+    parser = argparse.ArgumentParser(
+        description='Report on the newest training in a work dir. Writes metrics.json, curves.png (losses and AP), '
+                    'predictions/*.png (ground truth beside predictions) and predictions.png (all of them) into it.',
+        epilog='Example: python tools/analysis_tools/report_run.py work_dirs/demo')
+    parser.add_argument('work_dir', type=Path, metavar='WORK_DIR', help='the work dir of tools/train.py')
+    parser.add_argument('--checkpoint', type=Path, metavar='FILE',
+                        help='weights for the pictures (default: the last checkpoint in the work dir)')
+    parser.add_argument('--num-images', type=int, default=12, metavar='N',
+                        help='validation images to draw, spread over the set; 0 for none (default: 12)')
+    parser.add_argument('--score-threshold', type=float, default=0.3, metavar='S',
+                        help='leave out predictions below this score (default: 0.3)')
+    parser.add_argument('--traceback', action='store_true', help='show where an error came from')
+    return parser
+
+
+def format_seconds(seconds: float) -> str:
+    """Such as ``'45 s'``, ``'7 min 05 s'`` or ``'2 h 03 min'``."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f'{rest} s'
+    return f'{minutes} min {rest:02d} s' if minutes < 60 else f'{minutes // 60} h {minutes % 60:02d} min'
+
+
+def result_table(metrics: dict, pictures: list) -> Table:
+    """The table that ends the report."""
+    table = Table(title=f'{metrics["config"]}: {metrics["iterations"]} iterations', show_header=False)
+    for name, key in (('box AP', 'bbox_mAP'), ('box AP50', 'bbox_mAP_50'), ('mask AP', 'segm_mAP'),
+                      ('mask AP50', 'segm_mAP_50')):
+        if key in metrics['final']:
+            best = metrics['best'][key]
+            table.add_row(name, f'{metrics["final"][key]:.3f} (best {best["value"]:.3f} at {best["iteration"]})')
+    if not metrics['final']:
+        table.add_row('AP', 'no evaluation was logged')
+    table.add_row('training time', f'{format_seconds(metrics["train_time_s"])} '
+                                   f'({metrics["seconds_per_iteration"]:.2f} s per iteration)')
+    table.add_row('wall time', f'{format_seconds(metrics["wall_time_s"])}, set-up and evaluations included')
+    table.add_row('checkpoint', metrics['checkpoint'] or 'none')
+    table.add_row('pictures', '\n'.join(map(str, pictures)))
+    return table
+
+
+def report(args: argparse.Namespace) -> None:
+    """Writes the files and prints the table."""
+    if args.num_images < 0:
+        raise UserError(f'--num-images must be at least 0, got {args.num_images}')
+    try:
+        training = read_training(args.work_dir)
+        metrics = summarize(args.work_dir, args.checkpoint)
+    except FileNotFoundError as error:
+        raise UserError(str(error)) from error
+    write_metrics(metrics, args.work_dir / 'metrics.json')
+    pictures = [args.work_dir / 'curves.png']
+    plot_curves(training, pictures[0], title=metrics['config'] or '')
+    if args.num_images and metrics['checkpoint']:
+        drawn = draw_predictions(training.runs[-1].config, metrics['checkpoint'], args.work_dir / 'predictions',
+                                 args.num_images, args.score_threshold)
+        contact_sheet(drawn, args.work_dir / 'predictions.png')
+        pictures += [args.work_dir / 'predictions.png', f'{args.work_dir / "predictions"}/ ({len(drawn)} files)']
+    Console().print(result_table(metrics, pictures))
+
+
+def main(argv=None) -> int:
+    """Runs the tool; returns its exit status."""
+    return run_cli(report, get_parser(), argv)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
