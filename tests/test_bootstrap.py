@@ -367,6 +367,33 @@ class TestWheels:
         with pytest.raises(runner.SetupError, match='fits torch 2.13.0.*cannot be built: a C.. compiler is missing'):
             mmcv_wheel.build(target, tmp_path, facts)
 
+    @pytest.mark.parametrize(('name', 'accepted'), [('onedl_mmcv-2.3.6-cp311-cp311-linux_x86_64.whl', True),
+                                                    ('onedl_mmcv-2.3.6-py3-none-any.whl', False)])
+    def test_a_finished_build_goes_into_the_cache_if_it_has_operators(self, target, monkeypatch, name, accepted):
+        def compile_it(command, log, *, env, progress):
+            assert env['MMCV_WITH_OPS'] == '1'
+            self.make_wheel(Path(command[command.index('--wheel-dir') + 1]) / name)
+
+        monkeypatch.setattr(mmcv_wheel, 'check_compiler', lambda: None)
+        monkeypatch.setattr(mmcv_wheel, 'check_headers', lambda _: None)
+        monkeypatch.setattr(mmcv_wheel, 'unpack_source', lambda _, work: work / 'src')
+        monkeypatch.setattr(mmcv_wheel, 'run_logged', compile_it)
+        facts = {'torch': '2.13.0+cpu', 'include': '', 'cuda': None}
+        if accepted:
+            assert mmcv_wheel.build(target, target.cache, facts) == target.cache / name
+            assert [path.name for path in target.cache.iterdir()] == [name]
+        else:
+            with pytest.raises(runner.SetupError, match='no wheel with operators'):
+                mmcv_wheel.build(target, target.cache, facts)
+
+    def test_an_interrupted_build_keeps_its_source_and_objects(self, target, tmp_path, monkeypatch):
+        compiled = tmp_path / 'work' / 'src' / 'build' / 'nms.o'
+        compiled.parent.mkdir(parents=True)
+        compiled.touch()
+        monkeypatch.setattr(mmcv_wheel.Target, 'pip', lambda *_, **__: pytest.fail('downloads again'))
+        assert mmcv_wheel.unpack_source(target, tmp_path / 'work') == tmp_path / 'work' / 'src'
+        assert compiled.exists()
+
     @pytest.mark.parametrize(('cores', 'gib', 'jobs'), [(2, 24, 2), (64, 12, 8), (4, 1, 1)])
     def test_compile_jobs_follow_cores_and_memory(self, cores, gib, jobs):
         assert mmcv_wheel.compile_jobs(cores, gib * 2**30) == jobs
