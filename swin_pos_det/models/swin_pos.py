@@ -171,7 +171,7 @@ class SwinPosTransformer(BaseModule):
         self.absolute_pos_embed = nn.Parameter(
             torch.zeros(1, self.absolute_grid[0] * self.absolute_grid[1], self.num_features[0]))
 
-    def train(self, mode: bool = True) -> 'SwinPosTransformer':
+    def train(self, mode: bool = True) -> SwinPosTransformer:
         """Set training or evaluation mode; frozen stages stay in evaluation mode."""
         super().train(mode)
         self._freeze_stages()
