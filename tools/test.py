@@ -15,8 +15,15 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import ConfigDict
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
-from swin_pos_det.engine.cli import (UserError, add_common_arguments, build_runner, check_checkpoint, check_data,
-                                     load_config, run_cli)
+from swin_pos_det.engine.cli import (
+    UserError,
+    add_common_arguments,
+    build_runner,
+    check_checkpoint,
+    check_data,
+    load_config,
+    run_cli,
+)
 
 
 def pickle_name(name: str) -> str:

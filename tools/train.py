@@ -11,8 +11,16 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
 from swin_pos_det.engine.amp import use_mixed_precision
-from swin_pos_det.engine.cli import (UserError, add_common_arguments, build_runner, check_auto_resume, check_checkpoint,
-                                     check_data, load_config, run_cli)
+from swin_pos_det.engine.cli import (
+    UserError,
+    add_common_arguments,
+    build_runner,
+    check_auto_resume,
+    check_checkpoint,
+    check_data,
+    load_config,
+    run_cli,
+)
 
 
 def get_parser() -> argparse.ArgumentParser:

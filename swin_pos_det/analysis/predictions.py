@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Union
 
+import matplotlib
 import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmdet.registry import DATASETS, MODELS
-from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -18,11 +18,11 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from mmengine.structures import InstanceData
 from mmengine.utils import import_modules_from_strings
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 # Labels stay readable on pictures of at least this size (longer side, pixels).
 _MIN_SIDE = 640
-_HEADER = 28
 
 
 def draw_predictions(config: Union[str, Path, Config], checkpoint: Union[str, Path], out_dir: Union[str, Path],
@@ -51,7 +51,7 @@ def draw_predictions(config: Union[str, Path, Config], checkpoint: Union[str, Pa
     _register(cfg)
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     model = _load_model(cfg, checkpoint)
-    visualizer = DetLocalVisualizer(name='report', alpha=0.45)
+    visualizer = DetLocalVisualizer(name='report')
     visualizer.dataset_meta = dataset.metainfo
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,8 @@ def contact_sheet(pictures: list[Path], path: Union[str, Path], columns: int = 3
         row = tiles[start:start + columns]
         height = max(tile.shape[0] for tile in row)
         row += [np.full((height, width, 3), 255, np.uint8)] * (columns - len(row))
-        rows.append(np.hstack([mmcv.impad(tile, shape=(height + 8, width + 8), pad_val=255) for tile in row]))
+        size, white = (height + 8, width + 8), (255, 255, 255)
+        rows.append(np.hstack([mmcv.impad(tile, shape=size, pad_val=white) for tile in row]))
     mmcv.imwrite(np.vstack(rows), str(path))
 
 
@@ -109,12 +110,35 @@ def _draw(visualizer: DetLocalVisualizer, model: torch.nn.Module, dataset: Any, 
     with torch.no_grad():
         predicted = model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances.cpu()
     predicted = predicted[predicted.scores >= score_threshold]
-    sample = DetDataSample(gt_instances=_ground_truth(dataset, index, image.shape[:2]), pred_instances=predicted)
-    image = _enlarge(image, sample)
-    visualizer.add_datasample('picture', image, sample, draw_gt=True, draw_pred=True, pred_score_thr=score_threshold)
-    picture = visualizer.get_image()
-    counts = len(sample.gt_instances), len(predicted)
-    return np.vstack([_captions(picture.shape[1], *counts, score_threshold), picture])
+    truth = _ground_truth(dataset, index, image.shape[:2])
+    factor = max(1, -(-_MIN_SIDE // max(image.shape[:2])))
+    large = mmcv.imrescale(image, float(factor), interpolation='bicubic')
+    halves = [_draw_instances(visualizer, large, instances, factor) for instances in (truth, predicted)]
+    captions = _captions(2 * large.shape[1], len(truth), len(predicted), score_threshold)
+    return np.vstack([captions, np.hstack(halves)])
+
+
+def _draw_instances(visualizer: DetLocalVisualizer, image: np.ndarray, instances: InstanceData,
+                    factor: int) -> np.ndarray:
+    """``image``, which is ``factor`` times as large as ``instances`` say, with them; one colour for each class."""
+    classes, palette = visualizer.dataset_meta['classes'], visualizer.dataset_meta['palette']
+    colors = [tuple(palette[label]) for label in instances.labels.tolist()]
+    visualizer.set_image(image)
+    if len(instances) == 0:
+        return visualizer.get_image()
+    if 'masks' in instances:
+        masks = torch.as_tensor(instances.masks).repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
+        visualizer.draw_binary_masks(masks.numpy().astype(bool), colors=colors, alphas=0.5)
+    boxes = instances.bboxes * factor
+    visualizer.draw_bboxes(boxes, edge_colors=colors, line_widths=3)
+    scores = instances.scores.tolist() if 'scores' in instances else [None] * len(instances)
+    texts = [classes[label] if score is None else f'{classes[label]} {score:.2f}'
+             for label, score in zip(instances.labels.tolist(), scores)]
+    height, width = image.shape[:2]
+    corners = boxes[:, :2].clamp(min=torch.zeros(2), max=torch.tensor([width - 50., height - 24.]))
+    visualizer.draw_texts(texts, corners, font_sizes=18, colors='white',
+                          bboxes=[dict(facecolor='black', alpha=0.7, pad=1, edgecolor='none')] * len(texts))
+    return visualizer.get_image()
 
 
 def _ground_truth(dataset: Any, index: int, shape: tuple[int, int]) -> InstanceData:
@@ -130,31 +154,13 @@ def _ground_truth(dataset: Any, index: int, shape: tuple[int, int]) -> InstanceD
     return instances
 
 
-def _enlarge(image: np.ndarray, sample: DetDataSample) -> np.ndarray:
-    """Scales a small image, and boxes and masks in ``sample`` with it, by a whole number."""
-    factor = -(-_MIN_SIDE // max(image.shape[:2]))
-    if factor <= 1:
-        return image
-    for instances in (sample.gt_instances, sample.pred_instances):
-        instances.bboxes = instances.bboxes * factor
-        if 'masks' in instances:
-            masks = torch.as_tensor(instances.pop('masks'))
-            instances.masks = masks.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
-    return mmcv.imrescale(image, float(factor), interpolation='bicubic')
-
-
 def _captions(width: int, num_truth: int, num_predicted: int, score_threshold: float) -> np.ndarray:
-    """A strip (_HEADER, width, 3) that says what the two halves show."""
-    from PIL import Image, ImageDraw
-    strip = Image.new('RGB', (width, _HEADER), 'white')
+    """A strip of that width, RGB, that says what the two halves show; its height goes with the width."""
+    size = max(12, width // 70)
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf')), size)
+    strip = Image.new('RGB', (width, size * 8 // 5), 'white')
     draw = ImageDraw.Draw(strip)
     texts = (f'ground truth: {num_truth}', f'predictions: {num_predicted} (score >= {score_threshold:g})')
     for half, text in enumerate(texts):
-        draw.text((8 + half * width // 2, _HEADER // 2), text, fill='black', anchor='lm', font=_font())
+        draw.text((size // 2 + half * width // 2, strip.height // 2), text, fill='black', anchor='lm', font=font)
     return np.asarray(strip)
-
-
-def _font() -> Optional[Any]:
-    import matplotlib
-    from PIL import ImageFont
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf')), 18)

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 _STAMP = re.compile(r'^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - ')
-_TRAIN_LINE = re.compile(r'Epoch\(train\)\s+\[\d+\]\[\s*\d+/(\d+)\]')
+_TRAIN_LINE = re.compile(r'(?P<unit>Epoch|Iter)\(train\)\s+(?:\[\d+\])?\[\s*(?P<done>\d+)/\s*(?P<length>\d+)\]'
+                         r'.*?\btime: (?P<time>[\d.]+)')
+_SAVING = 'Saving checkpoint at'
+# From the last of these lines before training iterations, these are timed.
+_OTHER_WORK = re.compile(r'Checkpoints will be saved to|(Epoch|Iter)\(val\)')
 _RESUMED = re.compile(r'resumed epoch: \d+, iter: (\d+)')
 
 
@@ -20,8 +24,9 @@ class Run:
 
     Attributes:
         folder: that folder; its name orders runs in time.
-        train: one dict per logged training interval, with ``iter`` (counted from 1), ``time`` and ``data_time``
-            (seconds per iteration, averaged over the interval), ``lr``, and the losses.
+        train: one dict per logged training interval, as MMEngine wrote it: ``iter`` (counted from 1), ``lr``, the
+            losses (averaged over MMEngine's window), ..., and ``seconds``: how long the iterations since the last
+            entry took.
         val: one dict per evaluation: its metrics, and ``iter``, the iterations done before it.
         resumed_from: iterations that an earlier run had done, or None for a fresh run.
         iters_per_epoch: None for runs that count iterations, not epochs.
@@ -60,11 +65,7 @@ class Training:
     @property
     def train_seconds(self) -> float:
         """Time of the training iterations, data loading included; set-up, evaluations and lost work are not."""
-        total, done = 0., 0
-        for entry in self.train:
-            total += entry['time'] * (entry['iter'] - done)
-            done = entry['iter']
-        return total
+        return sum(entry['seconds'] for entry in self.train)
 
     @property
     def wall_seconds(self) -> float:
@@ -100,11 +101,15 @@ def read_run(folder: Path) -> Optional[Run]:
     if not scalars.is_file():
         return None
     run = Run(folder)
+    clock: list[float] = []
     for log in folder.glob('*.log'):
-        _read_text_log(run, log)
+        clock += _read_text_log(run, log)
     last = run.resumed_from or 0
     for entry in _json_lines(scalars):
         if 'loss' in entry and 'iter' in entry:
+            # "time" is an average over a window that may be longer than the interval, hence the log's clock.
+            index = len(run.train)
+            entry['seconds'] = clock[index] if index < len(clock) else entry['time'] * (entry['iter'] - last)
             run.train.append(entry)
             last = entry['iter']
         elif any('/' in key for key in entry):
@@ -114,25 +119,41 @@ def read_run(folder: Path) -> Optional[Run]:
     return run
 
 
-def _read_text_log(run: Run, log: Path) -> None:
-    stamps = []
+def _read_text_log(run: Run, log: Path) -> list[float]:
+    """Fills in what only the text log knows; returns the seconds of training that each training line ends."""
+    clock: list[float] = []
+    first = now = mark = None
+    pending = 0.  # training time after the last training line
+    training: Optional[re.Match] = None  # the last training line, if the last work was training
     for line in log.read_text(errors='replace').splitlines():
         stamp = _STAMP.match(line)
-        if stamp:
-            stamps.append(stamp.group(1))
-        length = _TRAIN_LINE.search(line)
-        if length:
-            run.iters_per_epoch = int(length.group(1))
+        if not stamp:
+            continue
+        now = datetime.strptime(stamp.group(1), '%Y/%m/%d %H:%M:%S')
+        first, mark = first or now, mark or now
         resumed = _RESUMED.search(line)
         if resumed:
             run.resumed_from = int(resumed.group(1))
-    if stamps:
-        first, last = (datetime.strptime(stamp, '%Y/%m/%d %H:%M:%S') for stamp in (stamps[0], stamps[-1]))
-        run.seconds = (last - first).total_seconds()
+        found = _TRAIN_LINE.search(line)
+        if found:
+            clock.append(pending + (now - mark).total_seconds())
+            pending, mark, training = 0., now, found
+            run.iters_per_epoch = int(found['length']) if found['unit'] == 'Epoch' else None
+        elif _SAVING in line and training:
+            pending, mark, training = pending + (now - mark).total_seconds(), now, None
+        elif _OTHER_WORK.search(line):
+            if training and training['unit'] == 'Epoch':  # the unlogged end of an epoch, without a checkpoint after it
+                pending += (int(training['length']) - int(training['done'])) * float(training['time'])
+            mark, training = now, None
+    if first is not None:
+        run.seconds = (now - first).total_seconds()
+    if clock:
+        clock[-1] += pending
+    return clock
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file with one JSON object per line; a last line that a killed run left half-written is skipped."""
+    """The objects in a file with one per line; a line that a killed run left half-written is skipped."""
     for line in path.read_text(errors='replace').splitlines():
         try:
             entry = json.loads(line)

@@ -21,9 +21,10 @@ def summarize(work_dir: Union[str, Path], checkpoint: Union[str, Path, None] = N
         checkpoint: the file that the report is about. Default: see :func:`find_checkpoint`.
 
     Returns:
-        ``config`` (its name), ``work_dir``, ``runs`` (their timestamps), ``checkpoint`` (a path, or None), ``iterations``,
-        ``train_time_s`` (iterations only), ``wall_time_s`` (set-up and evaluations too), ``seconds_per_iteration``,
-        ``final`` (metric -> value of the last evaluation, in [0, 1]; empty without one), ``final_iteration``, ``best``
+        ``config`` (its name), ``work_dir``, ``runs`` (their timestamps), ``checkpoint`` (a path, or None),
+        ``iterations``, ``train_time_s`` (iterations only), ``wall_time_s`` (set-up and evaluations too),
+        ``seconds_per_iteration``, ``final`` (metric -> value of the last evaluation, in [0, 1]; empty without one),
+        ``final_iteration``, ``best``
         (metric -> ``value`` and ``iteration``), ``versions``. Sizes without objects (-1 in COCO's tables) are left out.
 
     Raises:

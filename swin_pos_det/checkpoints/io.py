@@ -105,7 +105,7 @@ def _restricted_pickle_module() -> types.SimpleNamespace:
     return types.SimpleNamespace(__name__='restricted_pickle', Unpickler=_RestrictedUnpickler, load=load)
 
 
-def _protected_torch_load(source: str | BinaryIO, map_location: MapLocation, mmap: bool = False,
+def _protected_torch_load(source: str | io.BytesIO, map_location: MapLocation, mmap: bool = False,
                           use_allow_list: bool = _TORCH_HAS_ALLOW_LIST) -> Any:
     """``torch.load`` that resolves allowed names only; raises ``UnpicklingError`` (among others) at any other."""
     statistics = dict(HistoryBuffer._statistics_methods)  # unpickling a HistoryBuffer writes into this class attribute
@@ -123,7 +123,7 @@ def _protected_torch_load(source: str | BinaryIO, map_location: MapLocation, mma
         HistoryBuffer._statistics_methods.update(statistics)
 
 
-def _pickles(source: str | BinaryIO) -> Iterator[BinaryIO]:
+def _pickles(source: str | io.BytesIO) -> Iterator[BinaryIO]:
     """The pickles of a checkpoint, undecoded: the ``*.pkl`` members of a zip, else the file itself."""
     if zipfile.is_zipfile(source):
         with zipfile.ZipFile(source) as archive:
@@ -148,23 +148,20 @@ def _globals_in(stream: BinaryIO) -> Iterator[str]:
                     yield _python3_name(*strings[-2:])
                 elif isinstance(argument, str):
                     strings.append(argument)
-    except Exception:  # noqa: BLE001 - raw tensor data, or a damaged pickle: what came before is all there is to tell
+    except Exception:  # raw tensor data, or a damaged pickle: what came before is all there is to tell
         return
 
 
-def _refused_globals(source: str | BinaryIO) -> list[str]:
+def _refused_globals(source: str | io.BytesIO) -> list[str]:
     """Names which the pickles of ``source`` ask for and which are on no allow-list."""
     found = {name for stream in _pickles(source) for name in _globals_in(stream)}
     return sorted(found.difference(_get_allowed_globals(), _allowed_globals()))
 
 
-def _reject_by_content(source: str | BinaryIO, name: str) -> None:
+def _reject_by_content(source: str | io.BytesIO, name: str) -> None:
     """Recognises, from the first bytes, files that cannot be checkpoints; raises :class:`CheckpointError`."""
-    stream = open(source, 'rb') if isinstance(source, str) else source
-    try:
+    with open(source, 'rb') if isinstance(source, str) else io.BytesIO(source.getvalue()) as stream:
         head = stream.read(256)
-    finally:
-        stream.close() if isinstance(source, str) else stream.seek(0)
     text = head.lstrip(b'\xef\xbb\xbf \t\r\n').lower()
     if not head:
         raise CheckpointError(f'checkpoint {name} is empty (0 bytes): copy or download it again')
@@ -183,7 +180,7 @@ def _reject_by_content(source: str | BinaryIO, name: str) -> None:
                                       'is needed')
 
 
-def _explain(error: Exception, source: str | BinaryIO, name: str) -> CheckpointError:
+def _explain(error: Exception, source: str | io.BytesIO, name: str) -> CheckpointError:
     """The error to raise for one that ``torch.load`` raised."""
     refused = []
     if isinstance(error, (_Refused, pickle.UnpicklingError)):
@@ -207,7 +204,7 @@ def _has_tensor(value: Any, depth: int = 3) -> bool:
     return isinstance(value, dict) and depth > 0 and any(_has_tensor(item, depth - 1) for item in value.values())
 
 
-def _load(source: str | BinaryIO, name: str, map_location: MapLocation, mmap: bool = False) -> dict:
+def _load(source: str | io.BytesIO, name: str, map_location: MapLocation, mmap: bool = False) -> dict:
     """Shared end of all loaders. ``source`` is a path or an ``io.BytesIO``; ``name`` is for messages."""
     _reject_by_content(source, name)
     try:

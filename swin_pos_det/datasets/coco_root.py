@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import os.path as osp
 from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 ENV = 'COCO_ROOT'
 DEFAULT_ROOT = 'data/coco/'
@@ -26,7 +29,7 @@ class CocoRootError(FileNotFoundError):
     """The COCO folder, or a part of it, is not there; the message says how to set it and what it must hold."""
 
 
-def apply_coco_root(cfg: MutableMapping, root: Optional[str] = None) -> None:
+def apply_coco_root(cfg: Config, root: Optional[str] = None) -> None:
     """Replaces mmdet's default root ``data/coco/`` in every dataset and metric of a config, in place.
 
     Reaches nested datasets (``RepeatDataset``, ``ConcatDataset``, ...) and lists of metrics. Paths that do not start
@@ -40,13 +43,14 @@ def apply_coco_root(cfg: MutableMapping, root: Optional[str] = None) -> None:
     if not root:
         return
     root = osp.join(osp.abspath(osp.expanduser(root)), '')
-    for holder, key in _paths_in(cfg, sum(_SECTIONS.values(), ())):
-        holder[key] = root + _below_default_root(holder[key])
+    for section in sum(_SECTIONS.values(), ()):
+        for holder, key in _paths_in(cfg.get(section)):
+            holder[key] = root + _below_default_root(holder[key])
     if isinstance(cfg.get('data_root'), str) and _below_default_root(cfg['data_root']) is not None:
         cfg['data_root'] = root
 
 
-def check_coco_root(cfg: MutableMapping, needed_for: Iterable[str] = ('train', 'val')) -> None:
+def check_coco_root(cfg: Config, needed_for: Iterable[str] = ('train', 'val')) -> None:
     """Checks that the COCO files which a config names exist. Does nothing for a config without COCO.
 
     COCO means: paths under ``data/coco/``, or under ``COCO_ROOT`` once :func:`apply_coco_root` has put it there.
@@ -89,10 +93,10 @@ def _below_default_root(path: str) -> Optional[str]:
     return rest[len(folder) + 1:] if rest.startswith(folder + '/') else None
 
 
-def _paths_in(node: Any, keys: Iterable[str] = ()) -> Iterator[tuple[Any, Any]]:
-    """(container, key) of each string below ``node`` that starts with the default root, ``keys`` of it at the top."""
+def _paths_in(node: Any) -> Iterator[tuple[Any, Any]]:
+    """(container, key) of each string below ``node`` that starts with the default root."""
     if isinstance(node, MutableMapping):
-        items = [(key, node[key]) for key in (keys or list(node)) if key in node]
+        items = list(node.items())
     elif isinstance(node, MutableSequence):
         items = list(enumerate(node))
     else:

@@ -1,0 +1,165 @@
+"""The command lines of train.py and test.py: MMDetection's flags, and one line for each mistake."""
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mmdet
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+class Evil:
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.path}', )
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.delenv('COCO_ROOT', raising=False)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def error_of(capsys):
+    """Runs a tool that must fail with one line, and returns that line."""
+
+    def run(tool, *argv):
+        status = tool.main([str(argument) for argument in argv])
+        lines = capsys.readouterr().err.splitlines()
+        assert status == 1
+        errors = [line for line in lines if line.startswith('error: ')]
+        assert len(errors) == 1
+        assert lines[-1] == errors[0]
+        assert not any('Traceback' in line for line in lines)
+        return errors[0]
+
+    return run
+
+
+@pytest.mark.parametrize('name', ['train', 'test'])
+def test_flags_are_a_superset_of_mmdets(request, name):
+    theirs = Path(mmdet.__file__).parent / f'.mim/tools/{name}.py'
+    if not theirs.is_file():
+        pytest.skip('this mmdet comes without its tools')
+    flags = set(re.findall(r"'(--[\w-]+)'", theirs.read_text()))
+    assert {'--work-dir', '--cfg-options', '--launcher', '--local-rank'} <= flags
+    ours = set(request.getfixturevalue(f'{name}_tool').get_parser()._option_string_actions)
+    assert flags <= ours
+
+
+def test_resume_means_auto_without_a_name(train_tool):
+    parse = train_tool.get_parser().parse_args
+    assert parse(['c.py']).resume is None
+    assert parse(['c.py', '--resume']).resume == 'auto'
+    assert parse(['c.py', '--resume', 'a.pth']).resume == 'a.pth'
+
+
+def test_missing_config(train_tool, test_tool, error_of, tmp_path):
+    assert f'config nope.py does not exist (current directory: {tmp_path})' in error_of(train_tool, 'nope.py')
+    assert 'config nope.py does not exist' in error_of(test_tool, 'nope.py', 'nope.pth')
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    ('model = dict(', 'SyntaxError'), ("_base_ = 'gone.py'", 'gone.py'), ('a = 1 / 0', 'ZeroDivisionError')])
+def test_broken_config(train_tool, error_of, tmp_path, text, message):
+    (tmp_path / 'broken.py').write_text(text)
+    error = error_of(train_tool, 'broken.py')
+    assert 'config broken.py cannot be read' in error
+    assert message in error
+
+
+@pytest.mark.parametrize(('option', 'message'), [
+    ('train_cfg.max_epochs', "'train_cfg.max_epochs' is not of the form key=value"), ('a=[1,2', 'a=[1,2: ')])
+def test_mistyped_options(train_tool, capsys, nano_config, option, message):
+    with pytest.raises(SystemExit) as stop:
+        train_tool.main([nano_config, '--cfg-options', option])
+    assert stop.value.code == 2
+    assert f'argument --cfg-options: {message}' in capsys.readouterr().err
+
+
+def test_option_that_does_not_fit(train_tool, error_of, nano_config):
+    assert '--cfg-options do not fit' in error_of(train_tool, nano_config, '--cfg-options', 'train_pipeline.9.scale=1')
+
+
+def test_out_must_be_a_pickle(test_tool, capsys):
+    with pytest.raises(SystemExit):
+        test_tool.main(['c.py', 'c.pth', '--out', 'a.json'])
+    assert "'a.json' must end in .pkl" in capsys.readouterr().err
+
+
+def test_unusable_checkpoints(train_tool, test_tool, error_of, nano_config, tmp_path):
+    weights = tmp_path / 'weights.pth'
+    torch.save({'state_dict': {'w': torch.ones(3)}}, weights)
+    (tmp_path / 'cut.pth').write_bytes(weights.read_bytes()[:-40])
+    (tmp_path / 'page.pth').write_text('<!DOCTYPE html>')
+    torch.save({'state_dict': {'w': torch.ones(3)}, 'meta': Evil(tmp_path / 'ran')}, tmp_path / 'evil.pth')
+    for name, message in [('none.pth', 'does not exist'), ('cut.pth', 'is truncated'), ('page.pth', 'is a web page'),
+                          ('evil.pth', 'asks to call posix.system' if os.name == 'posix' else 'asks to call')]:
+        assert message in error_of(test_tool, nano_config, name), name
+        error = error_of(train_tool, nano_config, '--resume', name)
+        assert name in error
+        assert message in error
+        assert message in error_of(train_tool, nano_config, '--cfg-options', f'load_from={name}')
+    assert not (tmp_path / 'ran').exists()
+    assert 'cannot be resumed from: it has no meta, optimizer, message_hub' in error_of(
+        train_tool, nano_config, '--resume', 'weights.pth')
+
+
+def test_resume_in_a_work_dir_whose_checkpoint_is_gone(train_tool, error_of, nano_config, tmp_path):
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run/last_checkpoint').write_text('/old/place/epoch_3.pth')
+    error = error_of(train_tool, nano_config, '--work-dir', 'run', '--resume')
+    assert "run/last_checkpoint names '/old/place/epoch_3.pth', which does not exist" in error
+
+
+def test_auto_scale_lr_needs_a_base(train_tool, error_of, nano_config):
+    error = error_of(train_tool, nano_config, '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None')
+    assert 'base_batch_size' in error
+
+
+@pytest.mark.parametrize('root', [None, 'nowhere'])
+def test_missing_coco(train_tool, test_tool, error_of, tmp_path, monkeypatch, root):
+    if root:
+        monkeypatch.setenv('COCO_ROOT', root)
+    (tmp_path / 'coco.py').write_text("_base_ = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py'")
+    for arguments in ([train_tool, 'coco.py'], [test_tool, 'coco.py', 'any.pth']):
+        error = error_of(*arguments)
+        assert f'{tmp_path}/{root or "data/coco"} does not exist' in error
+        assert 'COCO_ROOT' in error
+        assert 'annotations/instances_val2017.json' in error
+
+
+def test_wrong_setting_of_this_package(train_tool, error_of, nano_config):
+    error = error_of(train_tool, nano_config, '--work-dir', 'run', '--cfg-options', 'model.backbone.window_size=-1')
+    assert 'window_size' in error
+    assert '-1' in error
+
+
+def test_other_errors_keep_their_traceback(train_tool, nano_config):
+    with pytest.raises(KeyError, match='NoSuchDetector'):
+        train_tool.main([nano_config, '--work-dir', 'run', '--cfg-options', 'model.type=NoSuchDetector'])
+
+
+def test_traceback_on_request(train_tool):
+    with pytest.raises(Exception, match='does not exist'):
+        train_tool.main(['nope.py', '--traceback'])
+
+
+@pytest.mark.parametrize('tool', ['train.py', 'test.py'])
+def test_help_in_a_new_process_from_another_directory(tmp_path, tool):
+    done = subprocess.run([sys.executable, ROOT / 'tools' / tool, '--help'], cwd=tmp_path, capture_output=True, text=True, check=False,
+                          env={key: value for key, value in os.environ.items() if key != 'PYTHONPATH'})
+    assert done.returncode == 0, done.stderr
+    assert '--cfg-options' in done.stdout
+    assert 'COCO_ROOT' in done.stdout

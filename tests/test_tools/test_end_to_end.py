@@ -1,0 +1,103 @@
+"""The main job on a tiny scale: train, get killed, resume, evaluate, report."""
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from swin_pos_det.checkpoints import load_checkpoint_file
+
+ROOT = Path(__file__).parents[2]
+EPOCHS, BATCH, IMAGES = 3, 2, 12
+
+# Small images, few proposals; every detection counts, so that the barely trained model's APs are not all 0.
+CONFIG = f"""
+_base_ = '{ROOT}/configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py'
+recipe = dict(num_train={IMAGES}, num_val=4, seed=5, data_root='digits')
+scale = dict(scale=(128, 128))
+train_dataloader = dict(batch_size={BATCH}, num_workers=0, persistent_workers=False,
+                        dataset=dict(filter_cfg=None, **recipe))
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=recipe)
+test_dataloader = val_dataloader
+val_evaluator = dict(metric=['bbox', 'segm', 'proposal'])
+test_evaluator = val_evaluator
+model = dict(test_cfg=dict(rcnn=dict(score_thr=0., max_per_img=30)))
+train_cfg = dict(max_epochs={EPOCHS})
+default_hooks = dict(logger=dict(interval=1))
+"""
+
+
+def tool(work_dir, *arguments):
+    """Starts a tool as a user does, from another directory."""
+    command = [sys.executable, *(str(ROOT / 'tools' / arguments[0]), *map(str, arguments[1:]))]
+    return subprocess.Popen(command, cwd=work_dir, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            env={**os.environ, 'OMP_NUM_THREADS': '1'})
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output[-3000:]
+    return output
+
+
+def entries(run):
+    """What MMEngine logged in the newest run below ``run``."""
+    files = sorted(run.glob('*/vis_data/scalars.json'))
+    return [json.loads(line) for line in files[-1].read_text().splitlines() if line.endswith('}')] if files else []
+
+
+def kill_in_the_middle_of(epoch, process, run):
+    while not any(entry.get('epoch') == epoch and 'loss' in entry for entry in entries(run)):
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def coco_metrics(entry):
+    return {key: value for key, value in entry.items() if key.startswith('coco/')}
+
+
+@pytest.mark.slow
+def test_train_kill_resume_evaluate_report(tmp_path):
+    (tmp_path / 'tiny.py').write_text(CONFIG)
+    run = tmp_path / 'run'
+    per_epoch = IMAGES // BATCH
+
+    kill_in_the_middle_of(2, tool(tmp_path, 'train.py', 'tiny.py', '--work-dir', 'run'), run)
+    assert not (run / 'epoch_2.pth').exists()
+    assert load_checkpoint_file(run / 'epoch_1.pth')['meta']['iter'] == per_epoch
+    killed = [entry['iter'] for entry in entries(run) if 'loss' in entry]
+    assert per_epoch < killed[-1] < 2 * per_epoch
+
+    output = finish(tool(tmp_path, 'train.py', 'tiny.py', '--work-dir', 'run', '--resume'))
+    assert f'resumed epoch: 1, iter: {per_epoch}' in output
+    resumed = [entry['iter'] for entry in entries(run) if 'loss' in entry]
+    assert resumed == list(range(per_epoch + 1, EPOCHS * per_epoch + 1))
+    last = run / f'epoch_{EPOCHS}.pth'
+    meta = load_checkpoint_file(last)['meta']
+    assert (meta['epoch'], meta['iter']) == (EPOCHS, EPOCHS * per_epoch)
+
+    trained = coco_metrics(entries(run)[-1])
+    assert {'coco/bbox_mAP', 'coco/segm_mAP', 'coco/AR@100'} <= set(trained)
+    assert max(trained.values()) > 0, 'equal zeros would prove nothing'
+    finish(tool(tmp_path, 'test.py', 'tiny.py', last, '--work-dir', 'eval', '--out', 'predictions.pkl'))
+    evaluated = json.loads(next((tmp_path / 'eval').glob('*/*.json')).read_text())
+    assert coco_metrics(evaluated) == trained
+    assert (tmp_path / 'predictions.pkl').stat().st_size > 0
+
+    output = finish(tool(tmp_path, 'analysis_tools/report_run.py', 'run', '--num-images', '2', '--score-threshold', '0'))
+    assert 'box AP' in output
+    metrics = json.loads((run / 'metrics.json').read_text())
+    assert metrics['iterations'] == EPOCHS * per_epoch
+    assert len(metrics['runs']) == 2
+    assert metrics['final']['bbox_mAP'] == trained['coco/bbox_mAP']
+    assert len(list((run / 'predictions').glob('*.png'))) == 2
+    assert (run / 'predictions.png').is_file()
+    assert (run / 'curves.png').is_file()
