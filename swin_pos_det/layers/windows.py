@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Optional, Tuple
+from typing import Any, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ Pair = Tuple[int, int]
 # What is added to the logit of a pair of tokens that must not meet. The value of the Swin code (and of mmdet): far
 # below any logit that a trained model makes, and finite in float16.
 MASKED_LOGIT = -100.0
+# The same for padding where it is hidden: what lies there may be anything, so further below.
+HIDDEN_LOGIT = -10000.0
 
 # Plans kept: a forward uses at most two per stage (shifted and not), so this is eight image sizes of a four-stage
 # Swin. Training on COCO meets thousands of sizes, and building a plan costs far less than the block that uses it.
@@ -31,8 +33,9 @@ MAX_CACHED_PLANS = 64
 class WindowPlan:
     """Where every token of a batch goes when it is cut into windows.
 
-    Windows are ordered: first those whose tokens may all attend to each other, over all images, then those that the
-    cyclic shift has put together from parts of the map that are not neighbours. So most windows need no mask at all.
+    Windows are ordered: first those whose tokens may all attend to each other, over all images, then those that need
+    a mask: where the cyclic shift has put together parts of the map that are not neighbours, or where padding is
+    hidden. So most windows need no mask at all.
 
     Attributes:
         window: height and width of a window in tokens.
@@ -40,7 +43,8 @@ class WindowPlan:
             padding some valid token, to be overwritten.
         scatter: (B * L,) int64, for each token its slot.
         padding: (P,) int64, the slots that hold padding, or None if there are none.
-        mask: (M, 1, N, N) float32, 0 or :data:`MASKED_LOGIT`, of the last M windows; None if no window needs one.
+        mask: (M, 1, N, N) float32, what to add to the logits [query, key] of the last M windows: 0 where they may
+            attend; None if no window needs one.
     """
 
     window: Pair
@@ -115,7 +119,13 @@ class _Select(torch.autograd.Function):
         return grad, None, None, None
 
 
-def window_plan(batch: int, size: Pair, window: Pair, shift: Pair, device: torch.device) -> WindowPlan:
+def window_plan(batch: int,
+                size: Pair,
+                window: Pair,
+                shift: Pair,
+                device: torch.device,
+                hide_padding: bool = False,
+                valid: Optional[Sequence[Pair]] = None) -> WindowPlan:
     """The plan for a batch of feature maps, from a bounded cache.
 
     The map is padded at the bottom and right to whole windows, then rolled up and left by ``shift`` (in this order,
@@ -128,58 +138,66 @@ def window_plan(batch: int, size: Pair, window: Pair, shift: Pair, device: torch
         window: height and width of a window in tokens, at least 1.
         shift: cyclic shift (down, right) in tokens, each from 0 to below the window's side.
         device: where the plan's tensors live.
+        hide_padding: keep tokens from attending to padding; otherwise padding is attended to, as in mmdet.
+        valid: with ``hide_padding``, for each image the height and width in tokens of its own part of the map, top
+            left; the rest is padding too. Default: the whole map.
 
     Returns:
         The plan. Do not write to its tensors: they are shared.
     """
-    return _cached_plan(batch, tuple(size), tuple(window), tuple(shift), torch.device(device))
+    size, own = tuple(size), None
+    if hide_padding and valid is not None:
+        own = tuple(tuple(pair) for pair in valid)
+        own = None if own == (size, ) * batch else own
+    return _cached_plan(batch, size, tuple(window), tuple(shift), torch.device(device), hide_padding, own)
 
 
 @lru_cache(maxsize=MAX_CACHED_PLANS)
-def _cached_plan(batch: int, size: Pair, window: Pair, shift: Pair, device: torch.device) -> WindowPlan:
+def _cached_plan(*request: Any) -> WindowPlan:
     # A plan first needed under inference_mode must serve a later training step too.
     with torch.inference_mode(False), torch.no_grad():
-        return build_plan(batch, size, window, shift, device)
+        return build_plan(*request)
 
 
-def build_plan(batch: int, size: Pair, window: Pair, shift: Pair, device: torch.device) -> WindowPlan:
-    """:func:`window_plan` without the cache."""
+def build_plan(batch: int, size: Pair, window: Pair, shift: Pair, device: torch.device, hide_padding: bool = False,
+               valid: Optional[Sequence[Pair]] = None) -> WindowPlan:
+    """:func:`window_plan` without the cache.
+
+    Worked out on the CPU, where counting windows makes no GPU wait, and then moved.
+    """
     (height, width), (rows, cols) = size, window
     area, length = rows * cols, height * width
-    row, row_region = _axis(height, rows, shift[0], device)
-    col, col_region = _axis(width, cols, shift[1], device)
-
-    # One image: (windows, N), windows in reading order.
+    row, row_region = _axis(height, rows, shift[0])
+    col, col_region = _axis(width, cols, shift[1])
     down, across = row[:, None, :, None], col[None, :, None, :]
-    padded = ((down >= height) | (across >= width)).reshape(-1, area)
-    token = (down * width + across).reshape(-1, area)
-    region = (row_region[:, None, :, None] * 3 + col_region[None, :, None, :]).reshape(-1, area)
+    region = (row_region[:, None, :, None] * 3 + col_region[None, :, None, :]).reshape(1, -1, area)
 
-    # All images: (B * windows, N), the windows that need no mask first. What is counted here is counted from the
-    # shapes, not from the tensors: reading a tensor would make a GPU wait.
-    windows = batch * token.shape[0]
-    num_masked = windows - batch * (row.shape[0] - (shift[0] > 0)) * (col.shape[0] - (shift[1] > 0))
-    order = torch.argsort((region != region[:, :1]).any(1).repeat(batch), stable=True)
-    offset = torch.arange(batch, device=device).mul(length)[:, None, None]
-    gather = (token + offset).reshape(-1, area)[order].reshape(-1)
-    padded = padded.repeat(batch, 1)[order].reshape(-1)
+    # (B, windows of an image in reading order, N)
+    padded = ((down >= height) | (across >= width)).reshape(1, -1, area).expand(batch, -1, -1)
+    token = (down * width + across).reshape(1, -1, area) + torch.arange(batch)[:, None, None] * length
+    hidden = padded & hide_padding
+    if valid is not None:
+        own = torch.tensor(valid).view(batch, 2, 1, 1, 1, 1)
+        hidden = ((down >= own[:, 0]) | (across >= own[:, 1])).reshape(batch, -1, area)
+    mixed = (region != region[..., :1]).any(-1) | (hidden != hidden[..., :1]).any(-1)
 
-    slots = torch.arange(gather.numel(), device=device)
-    nowhere = batch * length
-    gather = gather.masked_fill(padded, nowhere)
-    scatter = slots.new_zeros(nowhere + 1).scatter_(0, gather, slots)[:nowhere]
-    num_padding = gather.numel() - nowhere
-    padding = torch.argsort(padded, stable=True)[nowhere:] if num_padding else None
-    gather = gather.clamp(max=nowhere - 1)
-
+    # (B * windows, N), the windows that need no mask first.
+    order = torch.argsort(mixed.flatten(), stable=True)
+    padded, token = padded.reshape(-1, area)[order].flatten(), token.view(-1, area)[order].flatten()
+    masked = order[order.numel() - int(mixed.sum()):]
     mask = None
-    if num_masked:
-        apart = region.repeat(batch, 1)[order[windows - num_masked:]]
-        mask = (apart[:, None, :] != apart[:, :, None]).to(torch.float32).mul(MASKED_LOGIT).unsqueeze(1)
-    return WindowPlan(window, gather, scatter, padding, mask)
+    if masked.numel():
+        region = region.expand(batch, -1, -1).reshape(-1, area)[masked]
+        mask = (region[:, None, :] != region[:, :, None]).float().mul_(MASKED_LOGIT)
+        mask = mask.add_(hidden.reshape(-1, area)[masked, None, :].float(), alpha=HIDDEN_LOGIT).unsqueeze(1).to(device)
+    padding = padded.nonzero().flatten()
+    scatter = torch.empty(batch * length, dtype=torch.int64)
+    scatter[token[~padded]] = (~padded).nonzero().flatten()
+    return WindowPlan(window, token.masked_fill(padded, 0).to(device), scatter.to(device),
+                      padding.to(device) if padding.numel() else None, mask)
 
 
-def _axis(length: int, window: int, shift: int, device: torch.device) -> Tuple[Tensor, Tensor]:
+def _axis(length: int, window: int, shift: int) -> Tuple[Tensor, Tensor]:
     """One axis of the map, cut into windows.
 
     Returns:
@@ -188,7 +206,7 @@ def _axis(length: int, window: int, shift: int, device: torch.device) -> Tuple[T
         tokens of one region may attend to each other (Swin, section 3.2, figure 4).
     """
     padded = -(-length // window) * window
-    slot = torch.arange(padded, device=device)
+    slot = torch.arange(padded)
     position = (slot + shift) % padded
     region = torch.zeros_like(slot)
     if shift:

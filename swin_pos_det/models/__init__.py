@@ -1,4 +1,5 @@
-"""The mmdet side: the registered backbone and its parts."""
+"""The mmdet side: the registered backbone, its parts, and the data preprocessor that serves it."""
+from .data_preprocessor import SwinPosDataPreprocessor, attach_valid_sizes, valid_sizes
 from .swin_pos import SwinPosTransformer
 
-__all__ = ['SwinPosTransformer']
+__all__ = ['SwinPosDataPreprocessor', 'SwinPosTransformer', 'attach_valid_sizes', 'valid_sizes']

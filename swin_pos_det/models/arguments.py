@@ -1,22 +1,53 @@
 """Checks of the backbone's arguments: a mistake is named, with its value and what would be right."""
 from __future__ import annotations
 
-from typing import Any, List, Sequence, Tuple, Union
+from typing import Any, List, Optional, Sequence, Tuple, Union
+
+from ..layers import GLOBAL, WINDOW_POLICIES, WindowRule
 
 Pair = Tuple[int, int]
-WindowSize = Union[int, Pair, Sequence[Union[int, Pair]]]
+WindowSize = Union[int, str, Pair, Sequence[Union[int, str, Pair]]]
+
+PADDINGS = ('attend', 'mask')
 
 
-def windows_per_stage(name: str, value: WindowSize, num_stages: int) -> List[Pair]:
+def window_rules(window_size: WindowSize, policy: str, num_stages: int) -> List[WindowRule]:
+    """Read ``window_size`` and ``window_policy``: the rule of each stage.
+
+    Raises:
+        TypeError, ValueError: see :func:`windows_per_stage`, or an unknown policy.
+    """
+    if policy not in WINDOW_POLICIES:
+        raise ValueError(f'window_policy must be one of {WINDOW_POLICIES}, got {policy!r}')
+    return [WindowRule(size, policy) for size in windows_per_stage('window_size', window_size, num_stages, GLOBAL)]
+
+
+def table_windows(table_window_size: Optional[WindowSize], rules: Sequence[WindowRule]) -> List[Pair]:
+    """Read ``table_window_size``: the window that each stage's tables are for; by default that of its rule.
+
+    Raises:
+        TypeError, ValueError: see :func:`windows_per_stage`, or a global window without a table's window.
+    """
+    if table_window_size is not None:
+        return windows_per_stage('table_window_size', table_window_size, len(rules))
+    for stage, rule in enumerate(rules):
+        if rule.size == GLOBAL:
+            raise ValueError(f"stage {stage} has window_size='global', which has no grid of its own: say which window "
+                             'its table holds, such as table_window_size=7')
+    return [rule.size for rule in rules]
+
+
+def windows_per_stage(name: str, value: WindowSize, num_stages: int, also: Optional[str] = None) -> List[Any]:
     """Read a window setting.
 
     Args:
         name: the argument's name, for messages.
         value: an int (square, every stage), a tuple (h, w) (every stage), or a list with an int or (h, w) per stage.
         num_stages: how many stages there are.
+        also: a word that may stand in place of a size.
 
     Returns:
-        (h, w) in tokens for each stage.
+        (h, w) in tokens, or the word, for each stage.
 
     Raises:
         TypeError: if it is none of these.
@@ -26,20 +57,23 @@ def windows_per_stage(name: str, value: WindowSize, num_stages: int) -> List[Pai
         if len(value) != num_stages:
             raise ValueError(f'{name} as a list needs one entry for each of the {num_stages} stages, got {value!r} '
                              f'with {len(value)}; write a tuple (h, w) for a rectangular window')
-        return [size_pair(name, entry) for entry in value]
-    return [size_pair(name, value)] * num_stages
+        return [size_pair(name, entry, also) for entry in value]
+    return [size_pair(name, value, also)] * num_stages
 
 
-def size_pair(name: str, value: Any) -> Pair:
-    """An int or a pair of ints, all at least 1, as a pair (h, w).
+def size_pair(name: str, value: Any, also: Optional[str] = None) -> Any:
+    """An int or a pair of ints, all at least 1, as a pair (h, w); or the word ``also`` as it is.
 
     Raises:
-        TypeError: if it is neither.
+        TypeError: if it is none of these.
         ValueError: if a side is below 1.
     """
+    if also is not None and value == also:
+        return value
     sides = (value, value) if is_int(value) else value
     if not isinstance(sides, (tuple, list)) or len(sides) != 2 or not all(is_int(side) for side in sides):
-        raise TypeError(f'{name} takes an int or a pair (h, w) of ints, got {value!r}')
+        word = f', or {also!r}' if also else ''
+        raise TypeError(f'{name} takes an int or a pair (h, w) of ints{word}, got {value!r}')
     if min(sides) < 1:
         raise ValueError(f'{name} must be at least 1 on each side, got {value!r}')
     return int(sides[0]), int(sides[1])

@@ -14,47 +14,31 @@ from mmengine.model import BaseModule, ModuleList
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..layers import WindowAttention, window_plan
+from ..layers import WindowAttention, WindowPlan, WindowRule, window_plan
 
 Pair = Tuple[int, int]
 Cfg = Dict[str, Any]
 
 
 class ShiftedWindowAttention(BaseModule):
-    """Attention within windows that are shifted by half a window or not.
+    """Attention within windows, and stochastic depth.
 
     Args:
         embed_dims: channels C.
         num_heads: heads.
-        window_size: window (h, w) in tokens.
-        shift: shift the windows by half their size, rounded down.
         table_window_size: the window whose offsets the learned table holds.
         drop_path_rate: stochastic depth, 0 to 1.
         **attention: further arguments of :class:`~swin_pos_det.layers.WindowAttention`.
     """
 
-    def __init__(self,
-                 embed_dims: int,
-                 num_heads: int,
-                 window_size: Pair,
-                 shift: bool,
-                 table_window_size: Pair,
-                 drop_path_rate: float = 0.,
+    def __init__(self, embed_dims: int, num_heads: int, table_window_size: Pair, drop_path_rate: float = 0.,
                  **attention: Any) -> None:
         super().__init__()
-        self.window_size = window_size
-        self.shift = shift
         self.w_msa = WindowAttention(embed_dims, num_heads, table_window_size, **attention)
         self.drop = build_dropout(dict(type='DropPath', drop_prob=drop_path_rate))
 
-    @property
-    def shift_size(self) -> Pair:
-        """Cyclic shift (down, right) in tokens."""
-        return (self.window_size[0] // 2, self.window_size[1] // 2) if self.shift else (0, 0)
-
-    def forward(self, x: Tensor, hw_shape: Pair) -> Tensor:
-        """(B, H * W, C) tokens of maps of ``hw_shape`` = (H, W) -> the same shape."""
-        plan = window_plan(x.shape[0], hw_shape, self.window_size, self.shift_size, x.device)
+    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        """(B, H * W, C) tokens, cut into windows as ``plan`` says -> the same shape."""
         return self.drop(self.w_msa(x, plan))
 
 
@@ -88,14 +72,14 @@ class SwinBlock(BaseModule):
             dropout_layer=dict(type='DropPath', drop_prob=drop_path_rate),
             act_cfg=act_cfg)
 
-    def forward(self, x: Tensor, hw_shape: Pair) -> Tensor:
-        """(B, H * W, C) tokens of maps of ``hw_shape`` = (H, W) -> the same shape."""
+    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        """(B, H * W, C) tokens, cut into windows as ``plan`` says -> the same shape."""
         if self.with_cp and x.requires_grad:
-            return checkpoint.checkpoint(self._forward, x, hw_shape, use_reentrant=False)
-        return self._forward(x, hw_shape)
+            return checkpoint.checkpoint(self._forward, x, plan, use_reentrant=False)
+        return self._forward(x, plan)
 
-    def _forward(self, x: Tensor, hw_shape: Pair) -> Tensor:
-        x = x + self.attn(self.norm1(x), hw_shape)
+    def _forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        x = x + self.attn(self.norm1(x), plan)
         return self.ffn(self.norm2(x), identity=x)
 
 
@@ -128,19 +112,36 @@ class SwinStage(BaseModule):
     Args:
         depth: number of blocks.
         drop_path_rates: stochastic depth of each block.
+        window_rule: the window that a map gets; may be replaced at any time.
+        hide_padding: keep tokens from attending to padding.
         downsample: patch merging, or None after the last stage.
         **block: further arguments of :class:`SwinBlock`.
     """
 
-    def __init__(self, depth: int, drop_path_rates: Sequence[float], downsample: Optional[PatchMerging],
-                 **block: Any) -> None:
+    def __init__(self, depth: int, drop_path_rates: Sequence[float], window_rule: WindowRule, hide_padding: bool,
+                 downsample: Optional[PatchMerging], **block: Any) -> None:
         super().__init__()
-        self.blocks = ModuleList(
-            SwinBlock(shift=i % 2 == 1, drop_path_rate=drop_path_rates[i], **block) for i in range(depth))
+        self.window_rule = window_rule
+        self.hide_padding = hide_padding
+        self.blocks = ModuleList(SwinBlock(drop_path_rate=drop_path_rates[i], **block) for i in range(depth))
         self.downsample = downsample
 
-    def forward(self, x: Tensor, hw_shape: Pair) -> Tensor:
-        """The blocks, without the patch merging: (B, H * W, C) -> the same shape."""
-        for block in self.blocks:
-            x = block(x, hw_shape)
+    def forward(self, x: Tensor, hw_shape: Pair, scale: float = 1., valid: Optional[Sequence[Pair]] = None) -> Tensor:
+        """The blocks, without the patch merging.
+
+        Args:
+            x: (B, H * W, C) tokens.
+            hw_shape: (H, W).
+            scale: of the image against the reference size, for the window policy.
+            valid: for each image the (h, w) of its own part of the map, top left. Default: the whole map.
+
+        Returns:
+            (B, H * W, C).
+        """
+        window = self.window_rule.window(hw_shape, scale)
+        shifts = (0, 0), self.window_rule.shift(hw_shape, window)
+        plans = [window_plan(x.shape[0], hw_shape, window, shift, x.device, self.hide_padding, valid)
+                 for shift in shifts]
+        for i, block in enumerate(self.blocks):
+            x = block(x, plans[i % 2])
         return x

@@ -12,12 +12,15 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule, ModuleList
 from mmengine.model.weight_init import constant_init, trunc_normal_, trunc_normal_init
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..checkpoints import adapt_state_dict, load_pretrained
-from ..layers import resample_absolute
+from ..layers import WindowRule, image_scale, resample_absolute
 from ..layers.relative_bias import RESAMPLING_MODES
-from .arguments import Pair, WindowSize, check_layout, check_rate, size_pair, windows_per_stage
+from .arguments import PADDINGS, Pair, WindowSize, check_layout, check_rate, size_pair, table_windows, window_rules
+from .data_preprocessor import valid_sizes
 from .swin_blocks import PatchMerging, SwinStage
+from .valid_area import shrink, zero_outside
 
 Cfg = Dict[str, Any]
 
@@ -35,7 +38,8 @@ class SwinPosTransformer(BaseModule):
         in_channels: channels of the image.
         embed_dims: channels C of the first stage; each stage doubles them. 96 for T and S, 128 for B, 192 for L.
         patch_size: side of a patch in pixels; equals ``strides[0]``.
-        window_size: window in tokens: an int, a tuple (h, w), or a list with one of these per stage.
+        window_size: nominal window in tokens: an int, a tuple (h, w), ``'global'`` for one window over the whole map,
+            or a list with one of these per stage. It can be changed at run time, see :meth:`set_window_size`.
         mlp_ratio: hidden channels of the feed-forward networks over C.
         depths: blocks of each stage. (2, 2, 6, 2) for T, (2, 2, 18, 2) for S, B and L.
         num_heads: heads of each stage. (3, 6, 12, 24) for T and S, (4, 8, 16, 32) for B, (6, 12, 24, 48) for L.
@@ -60,6 +64,14 @@ class SwinPosTransformer(BaseModule):
         table_window_size: the window whose offsets the learned tables hold, in the forms of ``window_size``.
             Default: ``window_size``. Where the two differ, tables are resampled in every forward, with gradients.
         resampling: how tables are resampled: 'bicubic', 'bilinear' or 'nearest'.
+        window_policy: how windows adapt to the map: 'fixed' (as mmdet), 'fit' (least padding) or 'scale' (with the
+            image's resolution); see :class:`~swin_pos_det.layers.WindowRule`.
+        reference_size: for 'scale', the image size in pixels, int or (h, w) in either order, at which windows have
+            their nominal size: usually the ``scale`` of the training's ``Resize``.
+        padding: 'attend': tokens attend to padding, as in mmdet. 'mask': padding is hidden, both that which completes
+            windows and that which completes the batch; for the latter the model needs
+            ``data_preprocessor=dict(type='SwinPosDataPreprocessor', ...)``. Under the policy 'fixed' an image's
+            features are then the same alone and in any batch; they are zero outside it.
 
     Raises:
         ValueError, TypeError: naming a setting that cannot be, and what could.
@@ -97,7 +109,10 @@ class SwinPosTransformer(BaseModule):
                  init_cfg: Optional[Union[Cfg, List[Cfg]]] = None,
                  *,
                  table_window_size: Optional[WindowSize] = None,
-                 resampling: str = 'bicubic') -> None:
+                 resampling: str = 'bicubic',
+                 window_policy: str = 'fixed',
+                 reference_size: Optional[Union[int, Pair]] = None,
+                 padding: str = 'attend') -> None:
         check_layout(embed_dims, depths, num_heads, strides, out_indices, frozen_stages)
         for name, rate in (('drop_rate', drop_rate), ('attn_drop_rate', attn_drop_rate),
                            ('drop_path_rate', drop_path_rate)):
@@ -105,8 +120,9 @@ class SwinPosTransformer(BaseModule):
         if size_pair('patch_size', patch_size) != size_pair('strides[0]', strides[0]):
             raise ValueError(f'patches do not overlap in Swin: strides[0] must equal patch_size={patch_size!r}, '
                              f'got {strides[0]!r}')
-        if resampling not in RESAMPLING_MODES:
-            raise ValueError(f'resampling must be one of {RESAMPLING_MODES}, got {resampling!r}')
+        for name, value, choices in (('resampling', resampling, RESAMPLING_MODES), ('padding', padding, PADDINGS)):
+            if value not in choices:
+                raise ValueError(f'{name} must be one of {choices}, got {value!r}')
         super().__init__(init_cfg=_resolve_init_cfg(init_cfg, pretrained))
         self.in_channels = in_channels
         self.out_indices = tuple(out_indices)
@@ -124,9 +140,11 @@ class SwinPosTransformer(BaseModule):
         self._add_absolute_position(pretrain_img_size, patch_size)
         self.drop_after_pos = nn.Dropout(p=drop_rate)
 
-        windows = windows_per_stage('window_size', window_size, len(depths))
-        tables = windows if table_window_size is None else windows_per_stage(
-            'table_window_size', table_window_size, len(depths))
+        self.padding = padding
+        self._warned = False
+        self.reference_size = None if reference_size is None else size_pair('reference_size', reference_size)
+        rules = self._window_rules(window_size, window_policy, len(depths))
+        tables = table_windows(table_window_size, rules)
         rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist()
         self.stages = ModuleList()
         for i, dims in enumerate(self.num_features):
@@ -141,7 +159,8 @@ class SwinPosTransformer(BaseModule):
                     embed_dims=dims,
                     num_heads=num_heads[i],
                     feedforward_channels=int(mlp_ratio * dims),
-                    window_size=windows[i],
+                    window_rule=rules[i],
+                    hide_padding=padding == 'mask',
                     table_window_size=tables[i],
                     qkv_bias=qkv_bias,
                     qk_scale=qk_scale,
@@ -155,6 +174,38 @@ class SwinPosTransformer(BaseModule):
             self.add_module(f'norm{i}', build_norm_layer(norm_cfg, self.num_features[i])[1])
         self._freeze_unused()
         self._freeze_stages()
+
+    def _window_rules(self, window_size: WindowSize, policy: str, num_stages: int) -> List[WindowRule]:
+        rules = window_rules(window_size, policy, num_stages)
+        if policy == 'scale' and self.reference_size is None:
+            raise ValueError("window_policy='scale' needs reference_size, the image size in pixels at which windows "
+                             'have their nominal size, such as (800, 1333)')
+        if policy != 'scale' and self.reference_size is not None:
+            warnings.warn(f'reference_size={self.reference_size} has no effect with window_policy={policy!r}',
+                          stacklevel=4)
+        return rules
+
+    @property
+    def window_size(self) -> List[Union[Pair, str]]:
+        """The nominal window of each stage, (h, w) in tokens or ``'global'``."""
+        return [stage.window_rule.size for stage in self.stages]
+
+    def set_window_size(self, window_size: WindowSize, window_policy: Optional[str] = None) -> None:
+        """Change the windows, from the next forward on.
+
+        No parameter is made, replaced or changed: learned tables keep their own grid and are resampled in the
+        forward. So an optimizer, EMA or DDP wrapper stays valid, and going back is exact.
+
+        Args:
+            window_size: in the forms of the constructor's.
+            window_policy: default: as it is.
+
+        Raises:
+            ValueError, TypeError: if the setting cannot be; nothing is changed then.
+        """
+        policy = self.stages[0].window_rule.policy if window_policy is None else window_policy
+        for stage, rule in zip(self.stages, self._window_rules(window_size, policy, len(self.stages))):
+            stage.window_rule = rule
 
     def _add_absolute_position(self, pretrain_img_size: Union[int, Pair], patch_size: Union[int, Pair]) -> None:
         image = size_pair('pretrain_img_size', tuple(pretrain_img_size) * 2 if _is_single(pretrain_img_size)
@@ -242,20 +293,47 @@ class SwinPosTransformer(BaseModule):
         """
         if x.dim() != 4 or x.shape[1] != self.in_channels or 0 in x.shape:
             raise ValueError(f'expected images of shape (B, {self.in_channels}, H, W), got {tuple(x.shape)}')
-        x, hw_shape = self.patch_embed(x)
+        scale = 1. if self.reference_size is None else image_scale(x.shape[-2:], self.reference_size)
+        valid = self._valid_sizes(x)
+        x, hw_shape = self.patch_embed(zero_outside(x, valid))
+        valid = shrink(valid, self.patch_embed.projection.stride)
         if self.use_abs_pos_embed:
-            x = x + resample_absolute(self.absolute_pos_embed, self.absolute_grid, hw_shape)
+            x = x + self._absolute_position(hw_shape, valid)
         x = self.drop_after_pos(x)
 
         outs = []
         for i, stage in enumerate(self.stages[:max(self.out_indices) + 1]):
             if i > 0:
-                x, hw_shape = self.stages[i - 1].downsample(x, hw_shape)
-            x = stage(x, hw_shape)
+                downsample = self.stages[i - 1].downsample
+                x, hw_shape = downsample(zero_outside(x, valid, hw_shape), hw_shape)
+                valid = shrink(valid, downsample.sampler.stride)
+            x = stage(x, hw_shape, scale, valid)
             if i in self.out_indices:
-                out = getattr(self, f'norm{i}')(x)
+                out = zero_outside(getattr(self, f'norm{i}')(x), valid, hw_shape)
                 outs.append(out.unflatten(1, hw_shape).permute(0, 3, 1, 2).contiguous())
         return outs
+
+    def _valid_sizes(self, images: Tensor) -> Optional[List[Pair]]:
+        """Each image's size in pixels where it matters: if padding is hidden and there is some."""
+        if self.padding != 'mask':
+            return None
+        sizes = valid_sizes(images)
+        if sizes is None and len(images) > 1 and not self._warned:
+            self._warned = True
+            warnings.warn("padding='mask' hides the padding of a batch only if it knows each image's size: set "
+                          "data_preprocessor=dict(type='SwinPosDataPreprocessor', ...)", stacklevel=2)
+        canvas = tuple(images.shape[-2:])
+        return None if sizes is None or all(size == canvas for size in sizes) else sizes
+
+    def _absolute_position(self, hw_shape: Pair, valid: Optional[List[Pair]]) -> Tensor:
+        """(1 or B, H * W, C): the embedding resampled to the map, or to each image's own part of it."""
+        if valid is None:
+            return resample_absolute(self.absolute_pos_embed, self.absolute_grid, hw_shape)
+        maps = []
+        for own in valid:
+            tokens = resample_absolute(self.absolute_pos_embed, self.absolute_grid, own).unflatten(1, own)
+            maps.append(F.pad(tokens, (0, 0, 0, hw_shape[1] - own[1], 0, hw_shape[0] - own[0])))
+        return torch.cat(maps).flatten(1, 2)
 
 
 def _is_single(value: Any) -> bool:

@@ -177,7 +177,7 @@ def test_double_precision_follows_the_model():
 
 @pytest.mark.parametrize(('settings', 'error', 'message'), [
     (dict(window_size=0), ValueError, 'window_size must be at least 1 on each side, got 0'),
-    (dict(window_size=7.), TypeError, r'an int or a pair \(h, w\) of ints, got 7.0'),
+    (dict(window_size=7.), TypeError, r'an int or a pair \(h, w\) of ints, or .global., got 7.0'),
     (dict(window_size=(7, 7, 7)), TypeError, r'got \(7, 7, 7\)'),
     (dict(window_size=[7, 7]), ValueError, 'one entry for each of the 3 stages'),
     (dict(table_window_size=True), TypeError, 'got True'),
