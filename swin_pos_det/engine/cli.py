@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import linecache
 import os
 import os.path as osp
 import sys
@@ -131,13 +132,19 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def _raised_in_this_package(error: BaseException) -> bool:
-    """Whether ``error``, or the first in the chain that led to it, comes from a line of this package."""
+    """Whether ``error``, or the first in the chain that led to it, comes from a ``raise`` in this package.
+
+    A ``TypeError`` that Python itself raises in a line of this package is a bug of ours and not meant.
+    """
     while error.__context__ is not None:
         error = error.__context__
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals.get('__name__', '').startswith('swin_pos_det.')
+    if trace is None or not trace.tb_frame.f_globals.get('__name__', '').startswith('swin_pos_det.'):
+        return False
+    line = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+    return line.lstrip().startswith('raise ')
 
 
 def run_cli(command: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser,

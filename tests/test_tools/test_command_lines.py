@@ -158,8 +158,9 @@ def test_traceback_on_request(train_tool):
 
 @pytest.mark.parametrize('tool', ['train.py', 'test.py'])
 def test_help_in_a_new_process_from_another_directory(tmp_path, tool):
-    done = subprocess.run([sys.executable, ROOT / 'tools' / tool, '--help'], cwd=tmp_path, capture_output=True, text=True, check=False,
-                          env={key: value for key, value in os.environ.items() if key != 'PYTHONPATH'})
+    env = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+    done = subprocess.run([sys.executable, ROOT / 'tools' / tool, '--help'], cwd=tmp_path, env=env,
+                          capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert '--cfg-options' in done.stdout
     assert 'COCO_ROOT' in done.stdout
