@@ -1,0 +1,81 @@
+"""Training one set of weights for a range of windows."""
+from __future__ import annotations
+
+import random
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+Pair = Tuple[int, int]
+
+
+@HOOKS.register_module()
+class ElasticWindowHook(Hook):
+    """Draw a window for each training iteration; evaluate at the nominal one.
+
+    A table that was only ever used at one window loses accuracy when it is resampled to others (Swin V2, table 1).
+    Trained with many, it has to serve them all. The window of an iteration follows from ``seed`` and the iteration's
+    number alone: so it is the same on all ranks without communication, and a resumed training draws what the
+    uninterrupted one would have drawn.
+
+    Args:
+        windows: to draw from, each an int or (h, w) in tokens.
+        nominal_share: probability of the nominal window, 0 to 1; the rest is shared evenly by ``windows``.
+        seed: of the draws.
+
+    Raises:
+        ValueError: if there are no windows, or the share is no probability.
+        TypeError: before training, if the model's backbone has no ``set_window_size``.
+    """
+
+    # Before hooks that look at the model in the same iteration.
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(self, windows: Sequence[Union[int, Pair]], nominal_share: float = 0., seed: int = 0) -> None:
+        if not windows:
+            raise ValueError('windows must hold at least one window, such as [5, 7, 10, 14], got none')
+        if not 0 <= nominal_share <= 1:
+            raise ValueError(f'nominal_share must be from 0 to 1, got {nominal_share!r}')
+        self.windows = list(windows)
+        self.nominal_share = nominal_share
+        self.seed = seed
+        self._nominal: Optional[list] = None
+
+    def draw(self, iteration: int) -> Optional[Union[int, Pair]]:
+        """The window of an iteration, counted from 0; None for the nominal one."""
+        rng = random.Random(f'{self.seed}/{iteration}')
+        return None if rng.random() < self.nominal_share else rng.choice(self.windows)
+
+    def before_train(self, runner: Runner) -> None:
+        """Note the nominal window, and check that every window can be."""
+        backbone = self._backbone(runner)
+        self._nominal = backbone.window_size
+        for window in self.windows:
+            backbone.set_window_size(_as_tuple(window))
+        backbone.set_window_size(self._nominal)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[Dict[str, Any]] = None) -> None:
+        """Set the iteration's window."""
+        window = self.draw(runner.iter)
+        self._backbone(runner).set_window_size(self._nominal if window is None else _as_tuple(window))
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Back to the nominal window, so that whatever comes next (evaluation, a checkpoint) finds that."""
+        self._backbone(runner).set_window_size(self._nominal)
+
+    @staticmethod
+    def _backbone(runner: Runner) -> Any:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        backbone = getattr(model, 'backbone', None)
+        if not hasattr(backbone, 'set_window_size'):
+            raise TypeError(f'ElasticWindowHook needs a SwinPosTransformer as the backbone of the model, '
+                            f'got {type(backbone).__name__}')
+        return backbone
+
+
+def _as_tuple(window: Any) -> Any:
+    # In a list, a config's (h, w) may have become [h, w], which would mean one window per stage.
+    return tuple(window) if isinstance(window, list) else window
