@@ -19,11 +19,12 @@ model = dict(
         bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=10),
         mask_roi_extractor=dict(out_channels=64, roi_layer=dict(sampling_ratio=2)),
         mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=10)),
-    train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=64))),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=64, pos_fraction=0.5))),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100)))
 
-# 8 epochs of 97 iterations or so.
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=8, val_interval=2)
+# 6 epochs of 193 iterations or so.
+train_dataloader = dict(batch_size=2)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=6, val_interval=2)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -34,7 +35,7 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=1.))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', T_max=8, by_epoch=True, convert_to_iter_based=True, eta_min=1e-5),
+    dict(type='CosineAnnealingLR', T_max=6, by_epoch=True, convert_to_iter_based=True, eta_min=1e-5),
 ]
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2))
 randomness = dict(seed=0)

@@ -13,15 +13,15 @@ from PIL import Image, ImageFilter
 
 from .digit_sources import DigitScans
 
-LONG_SIDE = (192, 320)  # of an image, in px
+LONG_SIDE = (192, 288)  # of an image, in px
 MAX_ASPECT = 2.0
 DIGIT_SIZE = (18, 126)  # asked of render_digit; the mask's longer side then lies within 16..128 px
-COMMON_SIZE = (32, 96)  # most digits: what a stride-4 detector sees well
+COMMON_SIZE = (36, 96)  # most digits: what a stride-4 detector sees well
 HEAP_SIZE = (18, 24)
 KEEP_VISIBLE = 0.5  # no digit is covered or cut so far that less than this share of it is left
-COVERING = .2  # of the digits are put over another one
-CROSSING = .1  # of the digits may cross the border
-CONTRAST = 90  # of 255, in brightness, from what lies behind
+COVERING = .12  # of the digits are put over another one
+CROSSING = .06  # of the digits may cross the border
+CONTRAST = 90  # of 255: a digit is so much brighter than what lies behind
 CYCLE = 32  # of so many images in a row, one is empty and one holds a crowd
 EMPTY_AT, CROWD_AT = 5, 21
 
@@ -105,8 +105,8 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 def _draw_digit(rng: np.random.Generator, scans: DigitScans, size: float, label: int | None = None) -> Digit:
     candidates = np.arange(len(scans.labels)) if label is None else np.flatnonzero(scans.labels == label)
     which = int(rng.choice(candidates))
-    alpha = render_digit(scans.images[which], size, angle=rng.uniform(-12, 12), slant=rng.uniform(-.15, .15),
-                         stretch=_log_uniform(rng, .85, 1.2))
+    alpha = render_digit(scans.images[which], size, angle=rng.uniform(-6, 6), slant=rng.uniform(-.06, .06),
+                         stretch=_log_uniform(rng, .92, 1.1))
     return Digit(int(scans.labels[which]), int(scans.indices[which]), alpha)
 
 
@@ -194,7 +194,7 @@ def lay_out(rng: np.random.Generator, index: int, scans: DigitScans, num_photos:
         return scene
     if index % CYCLE == CROWD_AT:
         _add_heap(rng, scene, scans)
-    for _ in range(int(rng.integers(2, 7)) if scene.crowd is None else 2):
+    for _ in range(int(rng.integers(4, 9)) if scene.crowd is None else 3):
         low, high = COMMON_SIZE if rng.random() < .85 else DIGIT_SIZE
         size = _log_uniform(rng, low, min(high, .75 * min(height, width)))
         _place(rng, scene, _draw_digit(rng, scans, size))
@@ -211,17 +211,17 @@ def _crop_photo(rng: np.random.Generator, photo: Image.Image, height: int, width
     crop = np.asarray(crop, dtype=np.float32)
     if rng.random() < .5:
         crop = crop[:, ::-1]
-    return crop * rng.uniform(.8, 1.05) * rng.uniform(.9, 1.05, size=3).astype(np.float32)
+    return crop * rng.uniform(.5, .8) * rng.uniform(.9, 1.05, size=3).astype(np.float32)
 
 
 def _draw_tint(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
-    """An RGB colour, 0-255, that stands out in brightness from (N, 3) background pixels."""
+    """An RGB colour, 0-255, that is brighter than (N, 3) background pixels."""
     luma = np.array([.299, .587, .114])
     behind = background.mean(axis=0) @ luma if len(background) else 128.
-    best, best_contrast = np.zeros(3), -1.
+    best, best_contrast = np.full(3, 255.), 0.
     for _ in range(30):
-        tint = 255 * np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(.15, 1), rng.uniform(.1, 1)))
-        contrast = abs(tint @ luma - behind)
+        tint = 255 * np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(.1, .9), rng.uniform(.75, 1)))
+        contrast = tint @ luma - behind
         if contrast > best_contrast:
             best, best_contrast = tint, contrast
         if contrast > CONTRAST:
