@@ -56,6 +56,10 @@ def get_parser() -> argparse.ArgumentParser:
 
 def use_test_time_augmentation(cfg) -> None:
     """Wraps the model and the test pipeline of ``cfg`` for test-time augmentation."""
+    parts = (cfg.model, cfg.model.get('roi_head') or {})
+    if cfg.get('tta_model', {}).get('type', 'DetTTAModel') == 'DetTTAModel' and any(p.get('mask_head') for p in parts):
+        raise UserError("mmdet's test-time augmentation has no instance masks; for the boxes alone, add "
+                        '--cfg-options model.roi_head.mask_head=None test_evaluator.metric=bbox')
     if 'tta_model' not in cfg:
         warnings.warn('the config has no tta_model: results of all views go through one NMS at IoU 0.5', stacklevel=2)
         cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))

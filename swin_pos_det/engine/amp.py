@@ -83,7 +83,7 @@ def use_mixed_precision(cfg: Config, requested: bool) -> None:
     if requested:
         wrapper.type = 'AmpOptimWrapper'
         wrapper.loss_scale = 'dynamic'
-    if wrapper.get('type') != 'AmpOptimWrapper' or _has_accelerator():
+    if wrapper.get('type') != 'AmpOptimWrapper' or has_accelerator():
         return
     print_log('no GPU: mixed precision is bfloat16 for backbone and neck, float32 for the heads', logger='current')
     wrapper.type = 'CPUAmpOptimWrapper'
@@ -91,5 +91,6 @@ def use_mixed_precision(cfg: Config, requested: bool) -> None:
     wrapper.pop('dtype', None)
 
 
-def _has_accelerator() -> bool:
+def has_accelerator() -> bool:
+    """Whether there is a device of the kinds that MMEngine trains on, other than the CPU."""
     return is_cuda_available() or is_npu_available() or is_mlu_available() or is_musa_available()

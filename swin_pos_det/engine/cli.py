@@ -9,13 +9,16 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 from mmengine.config import Config, DictAction
+from mmengine.dist import is_distributed
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from ..checkpoints import CheckpointError, load_checkpoint_file
 from ..datasets.coco_root import CocoRootError, apply_coco_root, check_coco_root
+from .amp import has_accelerator
 
 
 class UserError(Exception):
@@ -118,17 +121,28 @@ def check_auto_resume(work_dir: str) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Builds the runner that ``cfg`` asks for.
+    """Builds the runner that ``cfg`` asks for, after joining the other processes of a run without GPUs.
 
     Raises:
         UserError: if a part of this package refuses its settings.
     """
+    _join_on_cpu(cfg)
     try:
         return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     except (ValueError, TypeError) as error:
         if _raised_in_this_package(error):
             raise UserError(str(error)) from error
         raise
+
+
+def _join_on_cpu(cfg: Config) -> None:
+    """Lets several processes train on CPUs: MMEngine's defaults for them name CUDA devices, and fail there."""
+    if cfg.launcher != 'pytorch' or has_accelerator() or is_distributed():
+        return
+    torch.distributed.init_process_group(backend='gloo')
+    unused = cfg.get('find_unused_parameters', False)
+    defaults = dict(type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=unused)
+    cfg.model_wrapper_cfg = {**defaults, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
 
 
 def _raised_in_this_package(error: BaseException) -> bool:

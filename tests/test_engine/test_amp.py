@@ -73,7 +73,7 @@ def test_float16_is_refused_on_the_cpu():
 @pytest.mark.parametrize('requested', [False, True])
 @pytest.mark.parametrize('configured', ['OptimWrapper', 'AmpOptimWrapper'])
 def test_which_wrapper_is_used(monkeypatch, has_gpu, requested, configured):
-    monkeypatch.setattr(amp, '_has_accelerator', lambda: has_gpu)
+    monkeypatch.setattr(amp, 'has_accelerator', lambda: has_gpu)
     cfg = Config(dict(optim_wrapper=dict(type=configured, optimizer=dict(type='SGD', lr=0.1))))
     use_mixed_precision(cfg, requested)
     wants_amp = requested or configured == 'AmpOptimWrapper'

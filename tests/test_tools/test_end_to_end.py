@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -61,6 +62,23 @@ def kill_in_the_middle_of(epoch, process, run):
 
 def coco_metrics(entry):
     return {key: value for key, value in entry.items() if key.startswith('coco/')}
+
+
+@pytest.mark.slow
+def test_two_processes_share_an_epoch(tmp_path):
+    (tmp_path / 'tiny.py').write_text(CONFIG)
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    command = ['bash', str(ROOT / 'tools/dist_train.sh'), 'tiny.py', '2', '--work-dir', 'run', '--cfg-options',
+               'train_cfg.max_epochs=1']
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'PYTHON': sys.executable, 'PORT': f'{port}'}
+    finish(subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True))
+    logged = entries(tmp_path / 'run')
+    assert [entry['iter'] for entry in logged if 'loss' in entry] == [1, 2, 3]
+    assert 'coco/segm_mAP' in logged[-1]
+    assert load_checkpoint_file(tmp_path / 'run/epoch_1.pth')['meta']['iter'] == IMAGES // BATCH // 2
 
 
 @pytest.mark.slow
