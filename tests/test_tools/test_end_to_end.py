@@ -72,7 +72,8 @@ def test_two_processes_share_an_epoch(tmp_path):
         port = free.getsockname()[1]
     command = ['bash', str(ROOT / 'tools/dist_train.sh'), 'tiny.py', '2', '--work-dir', 'run', '--cfg-options',
                'train_cfg.max_epochs=1']
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'PYTHON': sys.executable, 'PORT': f'{port}'}
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'PYTHON': sys.executable,
+           'PORT': str(port)}
     finish(subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                             text=True))
     logged = entries(tmp_path / 'run')
