@@ -1,0 +1,44 @@
+"""Counts the tokens that windows process on a data set's images: what padding costs, and what 'fit' saves."""
+import argparse
+import importlib.util
+import os.path as osp
+import sys
+
+if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
+    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
+
+from rich.console import Console
+from rich.table import Table
+
+from swin_pos_det.analysis.window_tokens import resized_images, token_table
+
+
+def main(argv=None) -> int:
+    """Runs the tool; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        description="Count the tokens that a Swin-T's windows process on the images of a COCO annotation file, resized "
+                    'as for testing, one image a batch.',
+        epilog='Example: python tools/analysis_tools/count_window_tokens.py $COCO_ROOT/annotations/'
+               'instances_val2017.json')
+    parser.add_argument('annotations', nargs='+', metavar='FILE', help='COCO annotation files')
+    parser.add_argument('--windows', nargs='+', type=int, default=[7, 8, 10, 12, 14, 16], metavar='N',
+                        help='nominal windows (default: 7 8 10 12 14 16)')
+    parser.add_argument('--scale', nargs=2, type=int, default=[1333, 800], metavar=('LONG', 'SHORT'),
+                        help='of the keep-ratio resize (default: 1333 800)')
+    args = parser.parse_args(argv)
+    missing = [path for path in args.annotations if not osp.isfile(path)]
+    if missing:
+        print(f'error: {missing[0]} does not exist', file=sys.stderr)
+        return 1
+    images = [size for path in args.annotations for size in resized_images(path, tuple(args.scale))]
+    table = Table('window', "padding of 'fixed'", "padding of 'fit'", "tokens saved by 'fit'", 'never more',
+                  title=f'{len(images)} images at {args.scale[0]}x{args.scale[1]}')
+    for row in token_table(images, args.windows):
+        table.add_row(str(row['window']), f'{row["fixed"]:.1%}', f'{row["fit"]:.1%}', f'{row["saved"]:.1%}',
+                      'yes' if row['never_more'] else 'NO')
+    Console().print(table)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
