@@ -22,9 +22,9 @@ model = dict(
     train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=64, pos_fraction=0.5))),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100)))
 
-# 6 epochs of 193 iterations or so.
+# 4 epochs of 193 iterations or so.
 train_dataloader = dict(batch_size=2)
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=6, val_interval=2)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=2)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -35,9 +35,7 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=1.))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', T_max=6, by_epoch=True, convert_to_iter_based=True, eta_min=1e-5),
+    dict(type='CosineAnnealingLR', T_max=4, by_epoch=True, convert_to_iter_based=True, eta_min=1e-5),
 ]
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2))
 randomness = dict(seed=0)
-# Fork's copies of a process that has used threads may hang, and a GPU's kernels change nothing here.
-env_cfg = dict(cudnn_benchmark=False)

@@ -13,7 +13,7 @@ train_dataloader = dict(
     dataset=dict(
         _delete_=True,
         type='RepeatDataset',
-        times=50,
+        times=25,
         dataset=dict(
             **dataset,
             pipeline=[
@@ -37,5 +37,3 @@ val_evaluator = dict(
     metric=['bbox', 'segm'],
     ann_file='data/coco/annotations/instances_train2017.json')
 test_evaluator = val_evaluator
-
-train_cfg = dict(max_epochs=4)
