@@ -1,0 +1,74 @@
+"""Evaluates one checkpoint at several windows and image scales: a table, a JSON file and a heat map."""
+import argparse
+import ast
+import importlib.util
+import os.path as osp
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
+    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
+
+from rich.console import Console
+from rich.table import Table
+
+import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
+from swin_pos_det.analysis.window_sweep import METRICS, plot_sweep, sweep
+from swin_pos_det.engine.cli import UserError, add_common_arguments, check_checkpoint, check_data, load_config, run_cli
+from swin_pos_det.layers import WINDOW_POLICIES
+
+
+def window(text: str):
+    """An argparse type: an int, ``h,w``, ``global``, or ``native`` for the config's own."""
+    if text in ('native', 'global'):
+        return None if text == 'native' else text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = None
+    if isinstance(value, int) or (isinstance(value, tuple) and len(value) == 2):
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no window: write 7, or 7,14 for (h, w), or 'global', or 'native'")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of this tool."""
+    parser = argparse.ArgumentParser(
+        description="Evaluate one checkpoint at several windows and image scales. Writes sweep.json and sweep.png into "
+                    'the work dir; a sweep that was interrupted goes on where it stopped.',
+        epilog='Example: python tools/analysis_tools/sweep_windows.py CONFIG CHECKPOINT --windows 5 7 10 14 '
+               '--scales 0.5 1 2')
+    parser.add_argument('config', help='path of the config file')
+    parser.add_argument('checkpoint', help='the .pth file to evaluate')
+    parser.add_argument('--windows', nargs='+', type=window, default=[None], metavar='W',
+                        help="windows: 7, or 7,14 for (h, w), or 'global', or 'native': the config's (default: native)")
+    parser.add_argument('--scales', nargs='+', type=float, default=[1.], metavar='S',
+                        help='factors on the image size of the test pipeline (default: 1)')
+    parser.add_argument('--policy', choices=WINDOW_POLICIES, help="window policy (default: the config's)")
+    parser.add_argument('--work-dir', metavar='DIR', help='where results go (default: work_dirs/<config name>)')
+    add_common_arguments(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Sweeps as the command line says."""
+    cfg = load_config(args)
+    check_data(cfg, ['test'])
+    check_checkpoint(args.checkpoint)
+    folder = Path(cfg.work_dir)
+    try:
+        rows = sweep(cfg, args.checkpoint, args.windows, args.scales, folder / 'sweep.json', args.policy)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    plot_sweep(rows, folder / 'sweep.png', osp.basename(args.config))
+    table = Table('scale', 'window', *METRICS, title=osp.basename(args.config))
+    for row in rows:
+        values = [row.get(key) for key in METRICS.values()]
+        table.add_row(f'{row["scale"]:g}', row['window'],
+                      *('-' if v is None else f'{v:.3f}' if v <= 1 else f'{v:.0f}' for v in values))
+    Console().print(table)
+    print(f'{folder / "sweep.json"}\n{folder / "sweep.png"}')
+
+
+if __name__ == '__main__':
+    sys.exit(run_cli(run, get_parser()))
