@@ -145,35 +145,44 @@ class SwinPosTransformer(BaseModule):
         self.reference_size = None if reference_size is None else size_pair('reference_size', reference_size)
         rules = self._window_rules(window_size, window_policy, len(depths))
         tables = table_windows(table_window_size, rules)
-        rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist()
-        self.stages = ModuleList()
-        for i, dims in enumerate(self.num_features):
-            is_last = i == len(depths) - 1
-            downsample = None if is_last else PatchMerging(
-                dims, 2 * dims, stride=strides[i + 1], norm_cfg=norm_cfg if patch_norm else None)
-            self.stages.append(
-                SwinStage(
-                    depth=depths[i],
-                    drop_path_rates=rates[sum(depths[:i]):sum(depths[:i + 1])],
-                    downsample=downsample,
-                    embed_dims=dims,
-                    num_heads=num_heads[i],
-                    feedforward_channels=int(mlp_ratio * dims),
-                    window_rule=rules[i],
-                    hide_padding=padding == 'mask',
-                    table_window_size=tables[i],
-                    qkv_bias=qkv_bias,
-                    qk_scale=qk_scale,
-                    drop_rate=drop_rate,
-                    attn_drop_rate=attn_drop_rate,
-                    act_cfg=act_cfg,
-                    norm_cfg=norm_cfg,
-                    with_cp=with_cp,
-                    resampling=resampling))
+        self.stages = ModuleList(
+            self._stage(
+                i,
+                depths,
+                drop_path_rate,
+                stride=strides[i + 1] if i + 1 < len(depths) else None,
+                patch_norm=patch_norm,
+                num_heads=num_heads[i],
+                feedforward_channels=int(mlp_ratio * dims),
+                window_rule=rules[i],
+                table_window_size=tables[i],
+                qkv_bias=qkv_bias,
+                qk_scale=qk_scale,
+                drop_rate=drop_rate,
+                attn_drop_rate=attn_drop_rate,
+                act_cfg=act_cfg,
+                norm_cfg=norm_cfg,
+                with_cp=with_cp,
+                resampling=resampling) for i, dims in enumerate(self.num_features))
         for i in self.out_indices:
             self.add_module(f'norm{i}', build_norm_layer(norm_cfg, self.num_features[i])[1])
         self._freeze_unused()
         self._freeze_stages()
+
+    def _stage(self, index: int, depths: Sequence[int], drop_path_rate: float, stride: Any, patch_norm: bool,
+               norm_cfg: Cfg, **block: Any) -> SwinStage:
+        dims = self.num_features[index]
+        rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist()
+        downsample = None if stride is None else PatchMerging(
+            dims, 2 * dims, stride=stride, norm_cfg=norm_cfg if patch_norm else None)
+        return SwinStage(
+            depth=depths[index],
+            drop_path_rates=rates[sum(depths[:index]):],
+            downsample=downsample,
+            hide_padding=self.padding == 'mask',
+            embed_dims=dims,
+            norm_cfg=norm_cfg,
+            **block)
 
     def _window_rules(self, window_size: WindowSize, policy: str, num_stages: int) -> List[WindowRule]:
         rules = window_rules(window_size, policy, num_stages)
