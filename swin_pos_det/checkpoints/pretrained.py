@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from typing import Any, Dict, Mapping, Optional
 
 from mmengine.logging import print_log
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 
 # Where the weights are inside a checkpoint, by who made it: mmengine, the Swin authors.
 _CONTAINERS = ('state_dict', 'model')
-_OUTPUT_NORM = re.compile(r'norm\d+\.(weight|bias)')
 
 
 def backbone_state_dict(checkpoint: Mapping[str, Any], prefix: Optional[str] = None) -> Dict[str, Tensor]:
@@ -30,12 +30,16 @@ def backbone_state_dict(checkpoint: Mapping[str, Any], prefix: Optional[str] = N
         if isinstance(checkpoint.get(container), Mapping):
             checkpoint = checkpoint[container]
             break
+    metadata = getattr(checkpoint, '_metadata', {})
     state_dict = {re.sub(r'^module\.', '', key): value for key, value in checkpoint.items()}
     if prefix is None:
         prefix = 'backbone.' if any(key.startswith('backbone.') for key in state_dict) else ''
     elif prefix and not prefix.endswith('.'):
         prefix += '.'
-    found = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
+    found = OrderedDict(
+        (key[len(prefix):], value) for key, value in state_dict.items() if key.startswith(prefix))
+    # As torch keeps it: what the backbone noted about itself, now under the empty prefix.
+    found._metadata = {'': metadata.get(prefix[:-1], metadata.get(f'module.{prefix}'[:-1], {}))}
     if not found:
         raise ValueError(f'the checkpoint has no keys that start with {prefix!r}; it has, for instance, '
                          f'{sorted(state_dict)[:3]}')
@@ -52,23 +56,14 @@ def load_pretrained(backbone: nn.Module, filename: str, prefix: Optional[str] = 
 
     Raises:
         CheckpointError: if the file cannot be read.
-        ValueError: if a parameter would stay random, or shapes do not fit. Norms of the outputs, which classifiers do
-            not have, may be new.
+        ValueError: if it does not fit, see :func:`~swin_pos_det.checkpoints.adapt_state_dict`.
     """
     checkpoint = CheckpointLoader.load_checkpoint(filename, map_location='cpu', logger='current')
-    state_dict = backbone_state_dict(checkpoint, prefix)
     try:
-        missing, unused = backbone.load_state_dict(state_dict, strict=False)
-    except RuntimeError as error:  # torch's list of shapes that differ
+        new, unused = backbone.load_state_dict(backbone_state_dict(checkpoint, prefix), strict=False)
+    except ValueError as error:
         raise ValueError(f'{filename} does not fit {type(backbone).__name__}: {error}') from error
-    new = [key for key in missing if _OUTPUT_NORM.fullmatch(key)]
-    random = [key for key in missing if key not in new]
-    if random:
-        raise ValueError(
-            f'{filename} has no weights for {len(random)} parameters of {type(backbone).__name__}, such as '
-            f'{random[:3]}; they would stay random. It has, for instance, {sorted(state_dict)[:3]}')
-    loaded = len(backbone.state_dict()) - len(new)
     print_log(
-        f'{type(backbone).__name__}: loaded {loaded} tensors from {filename}; new: {new or "none"}; '
-        f'unused: {unused or "none"}',
+        f'{type(backbone).__name__}: loaded {len(backbone.state_dict()) - len(new)} tensors from {filename}; '
+        f'new: {new or "none"}; unused: {unused or "none"}',
         logger='current')

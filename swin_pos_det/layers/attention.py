@@ -80,9 +80,9 @@ class WindowAttention(nn.Module):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, plan: WindowPlan) -> Tensor:
         """(nW, heads, N, head channels) of queries, keys, values -> the same shape of results."""
         bias = self.position_bias(plan.window).to(q.dtype).unsqueeze(0)
-        if plan.mask is None:
+        if plan.region is None:
             return self._softmax_attention(q, k, v, bias)
-        masked = bias + plan.mask.to(q.dtype)
+        masked = bias + plan.mask(q.dtype)
         first = plan.num_unmasked
         if first == 0:
             return self._softmax_attention(q, k, v, masked)

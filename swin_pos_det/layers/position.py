@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Tuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -29,6 +30,8 @@ def resample_absolute(embedding: Tensor, source: Pair, target: Pair) -> Tensor:
             f'got {embedding.shape[1]}')
     if tuple(source) == tuple(target):
         return embedding
-    picture = embedding.float().transpose(1, 2).unflatten(2, source)
+    # Not every device can interpolate half precision.
+    full = embedding.float() if embedding.dtype in (torch.float16, torch.bfloat16) else embedding
+    picture = full.transpose(1, 2).unflatten(2, source)
     resized = F.interpolate(picture, size=tuple(target), mode='bicubic', align_corners=False)
     return resized.flatten(2).transpose(1, 2).to(embedding.dtype)

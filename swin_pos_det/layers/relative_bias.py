@@ -17,7 +17,9 @@ Pair = Tuple[int, int]
 
 RESAMPLING_MODES = ('bicubic', 'bilinear', 'nearest')
 
+# Kept are the indices of windows up to 32 x 32 tokens, 8 MB each; of larger ones (whole maps) none.
 MAX_CACHED_INDICES = 16
+MAX_CACHED_AREA = 1024
 
 
 def table_size(window: Pair) -> Pair:
@@ -35,11 +37,11 @@ def relative_position_index(window: Pair, device: torch.device = torch.device('c
     Returns:
         (N, N) int64 with ``N = h * w``; entry ``[q, k]`` is the row of offset ``q - k``. Shared: do not write to it.
     """
-    return _cached_index(tuple(window), torch.device(device))
+    make = _cached_index if window[0] * window[1] <= MAX_CACHED_AREA else _make_index
+    return make(tuple(window), torch.device(device))
 
 
-@lru_cache(maxsize=MAX_CACHED_INDICES)
-def _cached_index(window: Pair, device: torch.device) -> Tensor:
+def _make_index(window: Pair, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         rows = torch.arange(window[0], device=device)
         cols = torch.arange(window[1], device=device)
@@ -48,6 +50,9 @@ def _cached_index(window: Pair, device: torch.device) -> Tensor:
         index = down[:, None, :, None] * table_size(window)[1] + across[None, :, None, :]
         area = window[0] * window[1]
         return index.reshape(area, area)
+
+
+_cached_index = lru_cache(maxsize=MAX_CACHED_INDICES)(_make_index)
 
 
 def resample_table(table: Tensor, source: Pair, target: Pair, mode: str = 'bicubic') -> Tensor:
@@ -77,7 +82,9 @@ def resample_table(table: Tensor, source: Pair, target: Pair, mode: str = 'bicub
         raise ValueError(f'resampling mode must be one of {RESAMPLING_MODES}, got {mode!r}')
     if tuple(source) == tuple(target):
         return table
-    picture = table.float().t().reshape(1, -1, rows, cols)
+    # Not every device can interpolate half precision.
+    full = table.float() if table.dtype in (torch.float16, torch.bfloat16) else table
+    picture = full.t().reshape(1, -1, rows, cols)
     # align_corners may only be said where it has a meaning.
     corners = None if mode == 'nearest' else False
     resized = F.interpolate(picture, size=table_size(target), mode=mode, align_corners=corners)

@@ -24,9 +24,9 @@ MASKED_LOGIT = -100.0
 # The same for padding where it is hidden: what lies there may be anything, so further below.
 HIDDEN_LOGIT = -10000.0
 
-# Plans kept: a forward uses at most two per stage (shifted and not), so this is eight image sizes of a four-stage
+# Plans kept: a forward uses at most two per stage (shifted and not), so this is four image sizes of a four-stage
 # Swin. Training on COCO meets thousands of sizes, and building a plan costs far less than the block that uses it.
-MAX_CACHED_PLANS = 64
+MAX_CACHED_PLANS = 32
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,17 @@ class WindowPlan:
             padding some valid token, to be overwritten.
         scatter: (B * L,) int64, for each token its slot.
         padding: (P,) int64, the slots that hold padding, or None if there are none.
-        mask: (M, 1, N, N) float32, what to add to the logits [query, key] of the last M windows: 0 where they may
-            attend; None if no window needs one.
+        region: (M, N) int64, for each slot of the last M windows, those that need a mask, the part of the map that it
+            comes from; None if no window needs one.
+        hidden: (M, N) bool, which of these slots hold hidden padding.
     """
 
     window: Pair
     gather: Tensor
     scatter: Tensor
     padding: Optional[Tensor]
-    mask: Optional[Tensor]
+    region: Optional[Tensor]
+    hidden: Optional[Tensor]
 
     @property
     def num_windows(self) -> int:
@@ -61,7 +63,15 @@ class WindowPlan:
     @property
     def num_unmasked(self) -> int:
         """How many windows, from the first on, need no mask."""
-        return self.num_windows - (0 if self.mask is None else self.mask.shape[0])
+        return self.num_windows - (0 if self.region is None else self.region.shape[0])
+
+    def mask(self, dtype: torch.dtype) -> Tensor:
+        """(M, 1, N, N) what to add to the logits [query, key] of the last M windows: 0 where they may attend.
+
+        Made anew for each call: kept in the cache it would take N times the memory of the rest of the plan.
+        """
+        apart = (self.region[:, None, :] != self.region[:, :, None]).to(dtype).mul_(MASKED_LOGIT)
+        return apart.add_(self.hidden[:, None, :].to(dtype), alpha=HIDDEN_LOGIT).unsqueeze(1)
 
 
 def partition(tokens: Tensor, plan: WindowPlan, fill: Optional[Tensor] = None) -> Tensor:
@@ -119,6 +129,7 @@ class _Select(torch.autograd.Function):
         return grad, None, None, None
 
 
+@torch.compiler.disable  # a compiler would trace the arithmetic below, and again for each size
 def window_plan(batch: int,
                 size: Pair,
                 window: Pair,
@@ -174,10 +185,10 @@ def build_plan(batch: int, size: Pair, window: Pair, shift: Pair, device: torch.
 
     # (B, windows of an image in reading order, N)
     padded = ((down >= height) | (across >= width)).reshape(1, -1, area).expand(batch, -1, -1)
-    token = (down * width + across).reshape(1, -1, area) + torch.arange(batch)[:, None, None] * length
+    token = (down * width + across).reshape(1, -1, area) + torch.arange(batch, device='cpu')[:, None, None] * length
     hidden = padded & hide_padding
     if valid is not None:
-        own = torch.tensor(valid).view(batch, 2, 1, 1, 1, 1)
+        own = torch.tensor(valid, device='cpu').view(batch, 2, 1, 1, 1, 1)
         hidden = ((down >= own[:, 0]) | (across >= own[:, 1])).reshape(batch, -1, area)
     mixed = (region != region[..., :1]).any(-1) | (hidden != hidden[..., :1]).any(-1)
 
@@ -185,16 +196,16 @@ def build_plan(batch: int, size: Pair, window: Pair, shift: Pair, device: torch.
     order = torch.argsort(mixed.flatten(), stable=True)
     padded, token = padded.reshape(-1, area)[order].flatten(), token.view(-1, area)[order].flatten()
     masked = order[order.numel() - int(mixed.sum()):]
-    mask = None
     if masked.numel():
-        region = region.expand(batch, -1, -1).reshape(-1, area)[masked]
-        mask = (region[:, None, :] != region[:, :, None]).float().mul_(MASKED_LOGIT)
-        mask = mask.add_(hidden.reshape(-1, area)[masked, None, :].float(), alpha=HIDDEN_LOGIT).unsqueeze(1).to(device)
+        region = region.expand(batch, -1, -1).reshape(-1, area)[masked].to(device)
+        hidden = hidden.expand(batch, -1, -1).reshape(-1, area)[masked].to(device)
+    else:
+        region = hidden = None
     padding = padded.nonzero().flatten()
-    scatter = torch.empty(batch * length, dtype=torch.int64)
+    scatter = torch.empty(batch * length, dtype=torch.int64, device='cpu')
     scatter[token[~padded]] = (~padded).nonzero().flatten()
     return WindowPlan(window, token.masked_fill(padded, 0).to(device), scatter.to(device),
-                      padding.to(device) if padding.numel() else None, mask)
+                      padding.to(device) if padding.numel() else None, region, hidden)
 
 
 def _axis(length: int, window: int, shift: int) -> Tuple[Tensor, Tensor]:
@@ -206,7 +217,7 @@ def _axis(length: int, window: int, shift: int) -> Tuple[Tensor, Tensor]:
         tokens of one region may attend to each other (Swin, section 3.2, figure 4).
     """
     padded = -(-length // window) * window
-    slot = torch.arange(padded)
+    slot = torch.arange(padded, device='cpu')
     position = (slot + shift) % padded
     region = torch.zeros_like(slot)
     if shift:

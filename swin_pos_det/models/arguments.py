@@ -84,32 +84,61 @@ def is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def check_rate(name: str, value: Any) -> None:
-    """Raise ValueError unless ``value`` is a number from 0 to below 1."""
-    if not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ValueError(f'{name} must be a number from 0 to below 1, got {value!r}')
+def check_rates(**rates: Any) -> None:
+    """Raise ValueError unless each is a number from 0 to below 1."""
+    for name, value in rates.items():
+        if not _is_number(value) or not 0 <= value < 1:
+            raise ValueError(f'{name} must be a number from 0 to below 1, got {value!r}')
 
 
-def check_layout(embed_dims: int, depths: Sequence[int], num_heads: Sequence[int], strides: Sequence[Any],
-                 out_indices: Sequence[int], frozen_stages: int) -> None:
+def check_positive(**numbers: Any) -> None:
+    """Raise ValueError unless each is an int of at least 1; a ``*_ratio`` or ``*_scale`` may be any number above 0."""
+    for name, value in numbers.items():
+        fractional = name.endswith(('_ratio', '_scale'))
+        if not (_is_number(value) if fractional else is_int(value)) or value <= 0:
+            kind = 'a number above 0' if fractional else 'an int of at least 1'
+            raise ValueError(f'{name} must be {kind}, got {value!r}')
+
+
+def check_choices(**settings: Any) -> None:
+    """Raise ValueError unless each value is one of its choices: ``name=(value, choices)``."""
+    for name, (value, choices) in settings.items():
+        if value not in choices:
+            raise ValueError(f'{name} must be one of {choices}, got {value!r}')
+
+
+def check_layout(embed_dims: int, depths: Sequence[int], num_heads: Sequence[int], patch_size: Any,
+                 strides: Sequence[Any], out_indices: Sequence[int], frozen_stages: int) -> None:
     """Check that the stages fit together.
 
     Raises:
-        ValueError: naming the first setting that does not.
+        TypeError, ValueError: naming the first setting that does not.
     """
+    per_stage = dict(depths=depths, num_heads=num_heads, strides=strides, out_indices=out_indices)
+    for name, value in per_stage.items():
+        if not isinstance(value, (list, tuple, range)):
+            raise TypeError(f'{name} takes a list or tuple, one entry per stage, got {value!r}')
     num_stages = len(depths)
     if num_stages < 1 or not all(is_int(depth) and depth >= 1 for depth in depths):
         raise ValueError(f'depths must hold at least one stage of at least one block each, got {depths!r}')
-    for name, value in (('num_heads', num_heads), ('strides', strides)):
-        if len(value) != num_stages:
+    for name in ('num_heads', 'strides'):
+        if len(per_stage[name]) != num_stages:
             raise ValueError(f'{name} must have one entry for each of the {num_stages} stages of depths={depths!r}, '
-                             f'got {value!r}')
+                             f'got {per_stage[name]!r}')
     for stage, heads in enumerate(num_heads):
         dims = embed_dims * 2**stage
         if not is_int(heads) or heads < 1 or dims % heads:
             raise ValueError(f'num_heads[{stage}] must divide the {dims} channels of stage {stage}, got {heads!r}')
+    sizes = [size_pair(f'strides[{i}]', stride) for i, stride in enumerate(strides)]
+    if size_pair('patch_size', patch_size) != sizes[0]:
+        raise ValueError(f'patches do not overlap in Swin: strides[0] must equal patch_size={patch_size!r}, '
+                         f'got {strides[0]!r}')
     indices = list(out_indices)
     if not indices or len(set(indices)) != len(indices) or not all(i in range(num_stages) for i in indices):
         raise ValueError(f'out_indices must be different stages from 0 to {num_stages - 1}, got {out_indices!r}')
     if not is_int(frozen_stages) or not -1 <= frozen_stages <= num_stages:
         raise ValueError(f'frozen_stages must be from -1 (nothing) to {num_stages}, got {frozen_stages!r}')
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

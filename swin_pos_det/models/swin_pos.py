@@ -14,10 +14,21 @@ from mmengine.model.weight_init import constant_init, trunc_normal_, trunc_norma
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import adapt_state_dict, load_pretrained
+from ..checkpoints import adapt_state_dict, load_pretrained, note_table_windows
 from ..layers import WindowRule, image_scale, resample_absolute
 from ..layers.relative_bias import RESAMPLING_MODES
-from .arguments import PADDINGS, Pair, WindowSize, check_layout, check_rate, size_pair, table_windows, window_rules
+from .arguments import (
+    PADDINGS,
+    Pair,
+    WindowSize,
+    check_choices,
+    check_layout,
+    check_positive,
+    check_rates,
+    size_pair,
+    table_windows,
+    window_rules,
+)
 from .data_preprocessor import valid_sizes
 from .swin_blocks import PatchMerging, SwinStage
 from .valid_area import shrink, zero_outside
@@ -113,16 +124,11 @@ class SwinPosTransformer(BaseModule):
                  window_policy: str = 'fixed',
                  reference_size: Optional[Union[int, Pair]] = None,
                  padding: str = 'attend') -> None:
-        check_layout(embed_dims, depths, num_heads, strides, out_indices, frozen_stages)
-        for name, rate in (('drop_rate', drop_rate), ('attn_drop_rate', attn_drop_rate),
-                           ('drop_path_rate', drop_path_rate)):
-            check_rate(name, rate)
-        if size_pair('patch_size', patch_size) != size_pair('strides[0]', strides[0]):
-            raise ValueError(f'patches do not overlap in Swin: strides[0] must equal patch_size={patch_size!r}, '
-                             f'got {strides[0]!r}')
-        for name, value, choices in (('resampling', resampling, RESAMPLING_MODES), ('padding', padding, PADDINGS)):
-            if value not in choices:
-                raise ValueError(f'{name} must be one of {choices}, got {value!r}')
+        check_positive(in_channels=in_channels, embed_dims=embed_dims, mlp_ratio=mlp_ratio,
+                       **({} if qk_scale is None else dict(qk_scale=qk_scale)))
+        check_layout(embed_dims, depths, num_heads, patch_size, strides, out_indices, frozen_stages)
+        check_rates(drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate)
+        check_choices(resampling=(resampling, RESAMPLING_MODES), padding=(padding, PADDINGS))
         super().__init__(init_cfg=_resolve_init_cfg(init_cfg, pretrained))
         self.in_channels = in_channels
         self.out_indices = tuple(out_indices)
@@ -166,6 +172,7 @@ class SwinPosTransformer(BaseModule):
                 resampling=resampling) for i, dims in enumerate(self.num_features))
         for i in self.out_indices:
             self.add_module(f'norm{i}', build_norm_layer(norm_cfg, self.num_features[i])[1])
+        self._register_state_dict_hook(note_table_windows)
         self._freeze_unused()
         self._freeze_stages()
 
@@ -261,16 +268,19 @@ class SwinPosTransformer(BaseModule):
         Raises:
             CheckpointError, ValueError: if the checkpoint cannot be read or does not fit.
         """
-        if not self.init_cfg:
+        cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg] * bool(self.init_cfg)
+        pretrained = [cfg for cfg in cfgs if cfg.get('type') == 'Pretrained']
+        if not pretrained:
             print_log(f'No pretrained weights for {type(self).__name__}: training starts from scratch',
                       logger='current')
             self._draw_weights()
-            self._is_init = True
-        elif isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
-            load_pretrained(self, self.init_cfg['checkpoint'], prefix=self.init_cfg.get('prefix'))
-            self._is_init = True
-        else:
+        if len(cfgs) > len(pretrained):
+            self.init_cfg = [cfg for cfg in cfgs if cfg not in pretrained]
             super().init_weights()
+            self.init_cfg = cfgs
+        for cfg in pretrained:
+            load_pretrained(self, cfg['checkpoint'], prefix=cfg.get('prefix'))
+        self._is_init = True
 
     def _draw_weights(self) -> None:
         # mmdet leaves the tables at zero here; the Swin authors draw them too (std 0.02).
@@ -283,9 +293,10 @@ class SwinPosTransformer(BaseModule):
             elif isinstance(module, nn.LayerNorm):
                 constant_init(module, 1.0)
 
-    def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        adapt_state_dict(state_dict, prefix, self)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+    def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, local_metadata: Dict[str, Any],
+                              *args: Any) -> None:
+        adapt_state_dict(state_dict, prefix, self, local_metadata)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def forward(self, x: Tensor) -> List[Tensor]:
         """Compute the feature maps of a batch of images.
@@ -327,7 +338,7 @@ class SwinPosTransformer(BaseModule):
         if self.padding != 'mask':
             return None
         sizes = valid_sizes(images)
-        if sizes is None and len(images) > 1 and not self._warned:
+        if sizes is None and not self._warned:
             self._warned = True
             warnings.warn("padding='mask' hides the padding of a batch only if it knows each image's size: set "
                           "data_preprocessor=dict(type='SwinPosDataPreprocessor', ...)", stacklevel=2)
@@ -350,6 +361,10 @@ def _is_single(value: Any) -> bool:
 
 
 def _resolve_init_cfg(init_cfg: Any, pretrained: Optional[str]) -> Any:
+    for cfg in init_cfg if isinstance(init_cfg, list) else [init_cfg] * bool(init_cfg):
+        if not isinstance(cfg, dict) or 'type' not in cfg:
+            raise ValueError("init_cfg needs a type, such as dict(type='Pretrained', checkpoint='swin.pth'), "
+                             f'got {init_cfg!r}')
     if pretrained is None:
         return init_cfg
     if not isinstance(pretrained, str):

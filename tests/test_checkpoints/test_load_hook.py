@@ -9,9 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmdet.models.backbones.swin import swin_converter
-from mmengine.runner.checkpoint import load_state_dict
+from mmengine.runner.checkpoint import get_state_dict, load_checkpoint, load_state_dict, save_checkpoint, weights_to_cpu
 from torch import Tensor, nn
 
+from swin_pos_det.layers import resample_table
 from swin_pos_det.models import SwinPosTransformer
 from tests.test_models.test_parity import MICRO, randomise
 
@@ -129,13 +130,77 @@ def test_absolute_embeddings_are_resampled(embedding_shape):
     torch.testing.assert_close(target.absolute_pos_embed.data, want, rtol=0, atol=1e-6)
 
 
-def test_what_cannot_be_used_raises_with_both_shapes():
-    state = micro().state_dict()
-    with pytest.raises(ValueError, match=r'\(169, 2\), the model \(169, 4\)'):
-        micro(num_heads=(4, 4, 8)).load_state_dict(state, strict=False)
-    with pytest.raises(RuntimeError, match='size mismatch for patch_embed.projection.weight'):
-        micro(embed_dims=32).load_state_dict(
-            {k: v for k, v in state.items() if 'table' not in k}, strict=False)
+@pytest.mark.parametrize(('changes', 'message'), [
+    (dict(num_heads=(4, 4, 8)), r'\(169, 2\), the model \(169, 4\) for window \(7, 7\)'),
+    (dict(embed_dims=32, num_heads=(2, 4, 8)), r'patch_embed.projection.weight: .*\(16, 3, 4, 4\), .*\(32, 3, 4, 4\)'),
+    (dict(in_channels=1), r'patch_embed.projection.weight: .*\(16, 3, 4, 4\), .*\(16, 1, 4, 4\)'),
+    (dict(depths=(2, 4, 2)), 'no weights for 26 of .* such as backbone.stages.1.blocks.2.norm1.weight'),
+    (dict(use_abs_pos_embed=True), 'no weights for 1 of .* backbone.absolute_pos_embed'),
+])
+@pytest.mark.parametrize('path', ['load_state_dict', 'mmengine'])
+def test_what_cannot_be_used_raises_on_every_path(tmp_path, changes, message, path):
+    source, target = nn.Module(), nn.Module()
+    source.backbone, target.backbone = micro(), micro(**changes)
+    torch.save(dict(state_dict=source.state_dict(), meta={}), tmp_path / 'model.pth')
+    load = dict(load_state_dict=lambda: target.load_state_dict(source.state_dict(), strict=False),
+                mmengine=lambda: load_checkpoint(target, str(tmp_path / 'model.pth'), strict=False))[path]
+    with pytest.raises(ValueError, match=message):
+        load()
+
+
+@pytest.mark.parametrize('state', ['a classifier in a detector', 'a detector in a backbone', 'a stage is missing'])
+def test_no_backbone_stays_random_in_silence(tmp_path, state):
+    detector = nn.Module()
+    detector.backbone = micro()
+    if state == 'a classifier in a detector':
+        saved, target = microsoft_state_dict(), detector
+    elif state == 'a detector in a backbone':
+        saved, target = detector.state_dict(), micro()
+    else:
+        saved = {k: v for k, v in detector.state_dict().items() if 'stages.1' not in k}
+        target = detector
+    torch.save(dict(state_dict=saved), tmp_path / 'model.pth')
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    with pytest.raises(ValueError, match='would stay random'):
+        load_checkpoint(target, str(tmp_path / 'model.pth'), strict=False)
+    assert all(torch.equal(value, before[key]) for key, value in target.state_dict().items()), 'nothing is loaded'
+
+
+@pytest.mark.parametrize(('source', 'target'), [((7, 14), (14, 7)), ((5, 5), (2, 14)), ((2, 14), (7, 7))])
+@pytest.mark.parametrize('path', ['load_state_dict', 'file', 'init_cfg'])
+def test_grids_are_told_apart_even_with_equal_rows(tmp_path, source, target, path):
+    trained = micro(window_size=source)
+    randomise(trained)
+    path_of_file = str(tmp_path / 'model.pth')
+    if path == 'load_state_dict':
+        model = micro(window_size=target)
+        model.load_state_dict(trained.state_dict(), strict=True)
+    elif path == 'file':
+        model = micro(window_size=target)
+        save_checkpoint(dict(state_dict=weights_to_cpu(get_state_dict(trained)), meta={}), path_of_file)
+        load_checkpoint(model, path_of_file, strict=True)
+    else:
+        detector = nn.Module()
+        detector.backbone = trained
+        save_checkpoint(dict(state_dict=weights_to_cpu(get_state_dict(detector)), meta={}), path_of_file)
+        model = micro(window_size=target, init_cfg=dict(type='Pretrained', checkpoint=path_of_file))
+        model.init_weights()
+    name = 'stages.0.blocks.1.attn.w_msa.relative_position_bias_table'
+    want = resample_table(trained.get_parameter(name).detach(), source, target)
+    torch.testing.assert_close(model.get_parameter(name).detach(), want, rtol=0, atol=1e-6)
+
+
+def test_other_initialisers_and_pretrained_weights_in_a_list(microsoft_file):
+    model = micro(init_cfg=[dict(type='Constant', layer='LayerNorm', val=3.),
+                            dict(type='Pretrained', checkpoint=microsoft_file)])
+    model.init_weights()
+    want = torch.load(microsoft_file, weights_only=True)['model']['patch_embed.norm.weight']
+    assert torch.equal(model.patch_embed.norm.weight, want), 'pretrained weights come last'
+    assert (model.norm0.weight == 3).all()
+    scratch = micro(init_cfg=dict(type='TruncNormal', layer='Linear', std=.5))
+    scratch.init_weights()
+    assert scratch.stages[0].blocks[0].attn.w_msa.qkv.weight.std() > 0.3
+    assert scratch.stages[0].blocks[0].attn.w_msa.relative_position_bias_table.std() > 0.01
 
 
 @pytest.mark.parametrize('broken', ['a stage is missing', 'nothing fits', 'wrong prefix'])

@@ -33,7 +33,7 @@ def test_literal_shifted_windows():
     # The first window is the only one that the shift leaves whole.
     assert held.view(-1, 4).tolist() == [[4, 5, 7, 8], [-1, 3, -1, 6], [-1, -1, 1, 2], [-1, -1, -1, 0]]
     assert plan.num_unmasked == 1
-    last = plan.mask[-1, 0]
+    last = plan.mask(torch.float32)[-1, 0]
     assert torch.equal(last, MASKED_LOGIT * (1 - torch.eye(4)))
 
 
@@ -63,11 +63,12 @@ def test_padding_and_masks_are_counted_right(batch, size, window, shift):
     ones = partition(torch.ones(batch * size[0] * size[1], 1), plan)
     padding = 0 if plan.padding is None else plan.padding.numel()
     assert ones.numel() - ones.sum() == padding
-    assert (plan.mask is None) == (not any(shift))
-    if plan.mask is not None:
+    assert (plan.region is None) == (not any(shift))
+    if plan.region is not None:
         # Every window that is said to need a mask does, and no token is hidden from itself.
-        assert (plan.mask.flatten(1) < 0).any(1).all()
-        assert (plan.mask.diagonal(dim1=-2, dim2=-1) == 0).all()
+        mask = plan.mask(torch.float32)
+        assert (mask.flatten(1) < 0).any(1).all()
+        assert (mask.diagonal(dim1=-2, dim2=-1) == 0).all()
 
 
 def test_fill_reaches_padding_and_gets_gradients():
@@ -97,9 +98,11 @@ def test_cache_is_bounded_and_shared():
     assert window_plan(1, (4, 4), (2, 2), (1, 1), CPU) is window_plan(1, (4, 4), (2, 2), (1, 1), CPU)
 
 
-def test_a_plan_needs_no_look_into_tensors():
-    # On the meta device there is nothing to read, so a host synchronisation would raise.
+def test_a_plan_lives_where_it_is_asked_for_whatever_the_default_device():
+    with torch.device('meta'):
+        plan = build_plan(2, (5, 7), (3, 3), (1, 1), torch.device('cpu'))
+    assert plan.gather.device == plan.scatter.device == plan.padding.device == plan.region.device == CPU
     plan = build_plan(2, (5, 7), (3, 3), (1, 1), torch.device('meta'))
-    assert plan.gather.shape == (2 * 6 * 9, )
+    assert plan.gather.is_meta and plan.gather.shape == (2 * 6 * 9, )
     assert plan.padding.numel() == 2 * (54 - 35)
-    assert plan.mask.shape == (2 * 4, 1, 9, 9)
+    assert plan.mask(torch.float32).is_meta and plan.mask(torch.float32).shape == (2 * 4, 1, 9, 9)

@@ -122,10 +122,10 @@ def test_equal_to_attend_where_there_is_no_padding():
     assert all(torch.equal(a, b) for a, b in zip(model(image), attending(image)))
 
 
-def test_a_batch_of_unknown_sizes_warns_once():
+def test_unknown_sizes_warn_once():
     model = masking()
     with pytest.warns(UserWarning, match='SwinPosDataPreprocessor'):
-        model(torch.randn(2, 3, 32, 32))
+        model(torch.randn(1, 3, 32, 32))
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         model(torch.randn(2, 3, 32, 32))

@@ -42,11 +42,11 @@ def pair(**settings: Any) -> Tuple[SwinTransformer, SwinPosTransformer]:
 
 
 def gradients(model: nn.Module, image: Tensor) -> Tuple[Tuple[Tensor, ...], Dict[str, Tensor]]:
-    """Outputs, and the gradients of a weighted mean of them with respect to the image and every parameter."""
+    """Outputs, and the gradients of a weighted sum of them with respect to the image and every parameter."""
     image = image.clone().requires_grad_()
     outs = model(image)
     generator = torch.Generator().manual_seed(1)
-    loss = sum((out * torch.randn(out.shape, generator=generator)).mean() for out in outs)
+    loss = sum((out * torch.randn(out.shape, generator=generator)).sum() for out in outs)
     loss.backward()
     grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return tuple(outs), dict(grads, image=image.grad)
@@ -61,7 +61,10 @@ def assert_equal(theirs: nn.Module, ours: nn.Module, image: Tensor) -> None:
         torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
     assert our_grads.keys() == their_grads.keys()
     for name, want in their_grads.items():
-        torch.testing.assert_close(our_grads[name], want, rtol=0, atol=1e-5, msg=lambda m, n=name: f'{n}: {m}')
+        # A sum over up to a million outputs: so the error is held against the gradient's own size.
+        error, size = (our_grads[name] - want).norm(), want.norm()
+        # (With windows of one token, the tables' gradients are zero.)
+        assert error <= 1e-5 * size.clamp(min=0.01), f'{name}: error {error:.2e} of {size:.2e}'
 
 
 @pytest.mark.parametrize('size', SIZES)

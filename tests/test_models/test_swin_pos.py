@@ -168,9 +168,28 @@ def test_whole_model_survives_pickling():
     assert all(torch.equal(a, b) for a, b in zip(model(image), clone(image)))
 
 
-def test_double_precision_follows_the_model():
-    model = micro().double()
-    assert all(out.dtype == torch.float64 for out in model(torch.randn(1, 3, 30, 30, dtype=torch.float64)))
+def test_double_precision_is_kept_throughout():
+    model = micro(window_size=5, table_window_size=7, use_abs_pos_embed=True, pretrain_img_size=64).double()
+    image = torch.randn(1, 3, 30, 30, dtype=torch.float64)
+    outs = model(image)
+    assert all(out.dtype == torch.float64 for out in outs)
+    # A detour through float32 would show at 1e-7: outputs would not follow a change of the tables of 1e-10.
+    for name, parameter in model.named_parameters():
+        if 'relative' in name or 'absolute' in name:
+            parameter.data += 1e-10 * torch.randn_like(parameter)
+    changes = [(a - b).abs().max() for a, b in zip(model(image), outs)]
+    assert all(0 < change < 1e-8 for change in changes)
+
+
+@pytest.mark.slow
+def test_compiled_equals_eager():
+    model = micro(padding='mask').eval()
+    compiled = torch.compile(model, backend='eager')
+    for size in ((33, 40), (61, 90)):
+        image = torch.randn(1, 3, *size)
+        with torch.no_grad():
+            for got, want in zip(compiled(image), model(image)):
+                torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
 
 
 # Mistakes
@@ -190,6 +209,14 @@ def test_double_precision_follows_the_model():
     (dict(patch_size=2), ValueError, r'strides\[0\] must equal patch_size=2, got 4'),
     (dict(drop_path_rate=1.), ValueError, 'drop_path_rate must be a number from 0 to below 1, got 1.0'),
     (dict(resampling='cubic'), ValueError, "resampling must be one of .* got 'cubic'"),
+    (dict(strides=(4, 0, 2)), ValueError, r'strides\[1\] must be at least 1 on each side, got 0'),
+    (dict(mlp_ratio=0), ValueError, 'mlp_ratio must be a number above 0, got 0'),
+    (dict(mlp_ratio='4'), ValueError, "mlp_ratio must be a number above 0, got '4'"),
+    (dict(embed_dims=16.), ValueError, 'embed_dims must be an int of at least 1, got 16.0'),
+    (dict(in_channels=0), ValueError, 'in_channels must be an int of at least 1, got 0'),
+    (dict(depths=3), TypeError, 'depths takes a list or tuple, one entry per stage, got 3'),
+    (dict(out_indices=1), TypeError, 'out_indices takes a list or tuple'),
+    (dict(init_cfg=dict(checkpoint='a.pth')), ValueError, 'init_cfg needs a type'),
     (dict(pretrained=3), TypeError, 'pretrained must be a path or URL, got 3'),
     (dict(pretrained='a.pth', init_cfg=dict(type='Pretrained', checkpoint='b.pth')), ValueError, 'not both'),
     (dict(use_abs_pos_embed=True, pretrain_img_size=2), ValueError, 'smaller than a patch'),
