@@ -6,28 +6,30 @@ import resource
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 
-from swin_pos_det.layers.windows import MAX_CACHED_PLANS, _cached_plan
+from swin_pos_det.layers.windows import MAX_CACHED_PLANS, _cached_plan, window_plan
 from swin_pos_det.models import SwinPosTransformer
 
 from .test_parity import MICRO, randomise
 
-GROWTH_MB = 150  # 64 plans of these maps are below 60 MB; unbounded, 1,000 sizes would keep over 500 MB
+GROWTH_MB = 110  # measured: 56 to 71 MB, of the allocator; 171 MB with a cache without bound
 
 
 def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-@pytest.mark.slow
-def test_a_thousand_sizes():
+def _thousand_sizes(rank: int) -> None:
     rng = random.Random(0)
     sizes = rng.sample([(h, w) for h in range(100, 320, 4) for w in range(100, 320, 4)], 1000)
+    torch.manual_seed(0)
     model = SwinPosTransformer(**dict(MICRO, embed_dims=8, drop_path_rate=0.)).eval()
     randomise(model)
     with torch.no_grad():
-        for size in [(316, 316)] * 3 + sizes[:MAX_CACHED_PLANS // 6 + 1]:  # the largest first, the cache full
+        for size in [(316, 316)] * 3 + sizes[:10]:  # the largest first, until the cache is full
             model(torch.randn(1, 3, *size))
+        assert _cached_plan.cache_info().currsize == MAX_CACHED_PLANS
         before = peak_mb()
         for i, size in enumerate(sizes):
             image = torch.randn(1, 3, *size)
@@ -35,5 +37,20 @@ def test_a_thousand_sizes():
             if i % 50 == 0:
                 _cached_plan.cache_clear()
                 assert all(torch.equal(a, b) for a, b in zip(outs, model(image)))
-    assert peak_mb() - before < GROWTH_MB
     assert _cached_plan.cache_info().currsize <= MAX_CACHED_PLANS
+    growth = peak_mb() - before
+    assert growth < GROWTH_MB, f'{growth:.0f} MB'
+
+
+@pytest.mark.slow
+def test_a_thousand_sizes():
+    # In a process of its own: the peak of this one may have been reached by another test.
+    mp.spawn(_thousand_sizes, nprocs=1)
+
+
+def test_many_windows_are_kept_without_their_masks():
+    """The masks of a plan take N times the memory of the rest: 2 GB for 64 plans at window 32 and COCO's sizes."""
+    plan = window_plan(2, (200, 336), (32, 32), (16, 16), torch.device('cpu'))
+    kept = [value for value in vars(plan).values() if isinstance(value, torch.Tensor)]
+    assert sum(value.numel() * value.element_size() for value in kept) < 8 * 2**20
+    assert plan.mask(torch.float32).numel() * 4 > 60 * 2**20
