@@ -409,3 +409,10 @@ class TestWheels:
         assert env['FORCE_CUDA'] == force
         assert env['CUDA_VISIBLE_DEVICES'] == ('0' if force == '1' else '')
         assert env['PATH'].startswith(str(tmp_path / 'venv' / 'bin'))
+
+    @pytest.mark.parametrize(('asked', 'flags'), [(None, '-g0'), ('-O1 -g', '-g0 -O1 -g')])
+    def test_debug_symbols_are_left_out_unless_asked_for(self, asked, flags, tmp_path, monkeypatch):
+        monkeypatch.delenv('CFLAGS', raising=False)
+        if asked:
+            monkeypatch.setenv('CFLAGS', asked)
+        assert mmcv_wheel.build_env(tmp_path / 'bin' / 'python', None)['CFLAGS'] == flags
