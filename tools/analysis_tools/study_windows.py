@@ -1,0 +1,63 @@
+"""Runs the study of windows and resolutions on the embedded data set: tables, a JSON file, a picture."""
+import argparse
+import importlib.util
+import json
+import os.path as osp
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
+    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
+
+from swin_pos_det.analysis.window_study import SCALES, TRAININGS, collect, markdown_table, plot_study, run_study
+from swin_pos_det.engine.cli import UserError, run_cli
+
+DRAWN = [('window7', 'fixed'), ('window7', 'fit'), ('elastic', 'fixed'), ('elastic', 'fit'), ('elastic-ms', 'fit')]
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of this tool."""
+    parser = argparse.ArgumentParser(
+        description='Which training and which setting keep the accuracy when window and resolution change? Trains the '
+                    'nano demo in several ways with several seeds, and evaluates each over windows and image scales. '
+                    'Hours on a CPU; run it again after an interruption and it goes on where it stopped.',
+        epilog='Example: python tools/analysis_tools/study_windows.py --seeds 0 1 2 --jobs 2')
+    parser.add_argument('--work-dir', default='work_dirs/study_windows', metavar='DIR',
+                        help='where everything goes (default: %(default)s)')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N',
+                        help='one training of each kind per seed (default: 0 1 2)')
+    parser.add_argument('--trainings', nargs='+', choices=TRAININGS, default=list(TRAININGS), metavar='NAME',
+                        help=f'which of {", ".join(TRAININGS)} (default: all)')
+    parser.add_argument('--jobs', type=int, default=1, metavar='N',
+                        help='runs at once, the cores shared out among them (default: 1)')
+    parser.add_argument('--report-only', action='store_true', help='run nothing, report what has been measured')
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+                        help="settings of every run's config to override")
+    parser.add_argument('--traceback', action='store_true', help='show where an error came from')
+    return parser
+
+
+def study(args: argparse.Namespace) -> None:
+    """Runs and reports the study."""
+    folder = Path(args.work_dir).absolute()
+    if args.jobs < 1:
+        raise UserError(f'--jobs must be at least 1, got {args.jobs}')
+    try:
+        if not args.report_only:
+            run_study(folder, args.seeds, args.jobs, args.trainings, options=args.cfg_options)
+    except RuntimeError as error:
+        raise UserError(f'{error}; run the same command again to go on') from error
+    rows = collect(folder, args.seeds, args.trainings)
+    if not rows:
+        raise UserError(f'{folder} holds no evaluation of seeds {args.seeds}')
+    for metric, name in (('bbox_mAP', 'box AP'), ('segm_mAP', 'mask AP')):
+        for scale in SCALES:
+            print(f'\n{name}, images at {scale:g} x the training size, by nominal window\n')
+            print(markdown_table(rows, scale, metric))
+    (folder / 'study.json').write_text(json.dumps(rows, indent=1) + '\n')
+    plot_study(rows, folder / 'study.png', DRAWN)
+    print(f'\n{folder / "study.json"}\n{folder / "study.png"}')
+
+
+if __name__ == '__main__':
+    sys.exit(run_cli(study, get_parser()))
