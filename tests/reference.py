@@ -9,6 +9,8 @@ from typing import List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
+from scipy.interpolate import RectBivariateSpline
+from scipy.optimize import brentq
 from torch import Tensor
 
 Pair = Tuple[int, int]
@@ -31,12 +33,33 @@ def resized_table(table: Tensor, source: Pair, target: Pair, mode: str = 'bicubi
     """The Swin authors' ``load_pretrained``, one head at a time."""
     if source == target:
         return table
+    if mode == 'geometric':
+        return geometric_table(table, source, target)
     heads = []
     for head in range(table.shape[1]):
         picture = table[:, head].reshape(1, 1, 2 * source[0] - 1, 2 * source[1] - 1)
         size = (2 * target[0] - 1, 2 * target[1] - 1)
         heads.append(F.interpolate(picture, size=size, mode=mode).flatten())
     return torch.stack(heads, dim=1)
+
+
+def geometric_table(table: Tensor, source: Pair, target: Pair) -> Tensor:
+    """FITPACK's bicubic spline through the learned offsets, laid out in geometric progression along both axes."""
+    axes = []
+    for old, new in zip(source, target):
+        ratio = 1.
+        if new > old > 1:
+            ratio = brentq(lambda q, old=old, new=new: sum(q**i for i in range(old - 1)) - (new - 1), 1., new)
+        positive = [sum(ratio**i for i in range(n)) for n in range(1, old)]
+        axes.append(([-place for place in reversed(positive)] + [0.] + positive, range(1 - new, new)))
+    (rows, to_rows), (cols, to_cols) = axes
+    heads = []
+    for head in range(table.shape[1]):
+        picture = table[:, head].reshape(len(rows), len(cols)).double().numpy()
+        degrees = min(3, len(rows) - 1), min(3, len(cols) - 1)
+        spline = RectBivariateSpline(rows, cols, picture, kx=degrees[0], ky=degrees[1], s=0)
+        heads.append(torch.from_numpy(spline(to_rows, to_cols)).flatten())
+    return torch.stack(heads, dim=1).to(table.dtype)
 
 
 def regions_after_shift(padded: Pair, window: Pair, shift: Pair) -> Tensor:

@@ -56,7 +56,7 @@ def scale_resize(pipeline: Any, factor: float) -> int:
 
 
 def sweep(cfg: Config, checkpoint: str, windows: Sequence[Window], scales: Sequence[float], out: Path,
-          policy: Optional[str] = None) -> List[Dict[str, Any]]:
+          policy: Optional[str] = None, options: Optional[Dict[str, Any]] = None) -> List[Dict[str, Any]]:
     """Evaluate a checkpoint at each window and scale; a sweep that was interrupted goes on where it stopped.
 
     Args:
@@ -65,8 +65,9 @@ def sweep(cfg: Config, checkpoint: str, windows: Sequence[Window], scales: Seque
         windows: each in the forms of ``SwinPosTransformer.set_window_size``; None: as the config has it.
         scales: factors on the size of the images.
         out: the JSON file to write, a row after each evaluation. Rows of an earlier call with the same config,
-            checkpoint and policy are kept.
+            checkpoint, policy and options are kept.
         policy: window policy. Default: the config's.
+        options: what ``cfg`` has been changed in since it was read, to tell its sweeps from others.
 
     Returns:
         The rows: ``window``, ``scale``, the metrics by their names without ``coco/``, ``ms_per_image`` (median).
@@ -74,7 +75,8 @@ def sweep(cfg: Config, checkpoint: str, windows: Sequence[Window], scales: Seque
     Raises:
         ValueError: if ``out`` is of another sweep, the pipeline has no ``Resize``, or a window cannot be.
     """
-    about = dict(config=str(cfg.filename), checkpoint=os.path.abspath(checkpoint), policy=policy)
+    about = dict(config=str(cfg.filename), checkpoint=os.path.abspath(checkpoint), policy=policy,
+                 options=json.loads(json.dumps(options or {}, default=str)))
     rows = _read(out, about)
     done = {(str(row['window']), row['scale']) for row in rows}
     cells = [(window, scale) for scale in scales for window in windows if (_name(window), scale) not in done]

@@ -9,17 +9,19 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Tuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Pair = Tuple[int, int]
 
-RESAMPLING_MODES = ('bicubic', 'bilinear', 'nearest')
+RESAMPLING_MODES = ('bicubic', 'bilinear', 'nearest', 'geometric')
 
 # Kept are the indices of windows up to 32 x 32 tokens, 8 MB each; of larger ones (whole maps) none.
 MAX_CACHED_INDICES = 16
 MAX_CACHED_AREA = 1024
+MAX_CACHED_MATRICES = 64  # a few KB each
 
 
 def table_size(window: Pair) -> Pair:
@@ -59,7 +61,9 @@ def resample_table(table: Tensor, source: Pair, target: Pair, mode: str = 'bicub
     """Resample a table to the grid of another window, as the Swin authors' ``load_pretrained`` does.
 
     Each head's table is a picture of ``(2 h - 1, 2 w - 1)`` pixels, resized by
-    ``F.interpolate(mode, align_corners=False)``. Differentiable with respect to ``table``.
+    ``F.interpolate(mode, align_corners=False)``: it is stretched or squeezed, so that the farthest offsets of one
+    window become the farthest of the other. ``'geometric'`` instead leaves an offset of one token where it is, see
+    :func:`geometric_matrix`. Differentiable with respect to ``table``.
 
     Args:
         table: ((2 h - 1) * (2 w - 1), heads), floating point.
@@ -84,11 +88,53 @@ def resample_table(table: Tensor, source: Pair, target: Pair, mode: str = 'bicub
         return table
     # Not every device can interpolate half precision.
     full = table.float() if table.dtype in (torch.float16, torch.bfloat16) else table
+    if mode == 'geometric':
+        down, across = (geometric_matrix(s, t).to(full) for s, t in zip(source, target))
+        return torch.einsum('ty,yxh,ux->tuh', down, full.unflatten(0, (rows, cols)), across).flatten(0, 1).to(
+            table.dtype)
     picture = full.t().reshape(1, -1, rows, cols)
     # align_corners may only be said where it has a meaning.
     corners = None if mode == 'nearest' else False
     resized = F.interpolate(picture, size=table_size(target), mode=mode, align_corners=corners)
     return resized.flatten(2).squeeze(0).t().to(table.dtype)
+
+
+@lru_cache(maxsize=MAX_CACHED_MATRICES)
+def geometric_matrix(source: int, target: int) -> Tensor:
+    """Along one axis, what each offset of the target takes from each offset of the source.
+
+    The learned offsets ``0, 1, 2, ..`` are laid out at ``0, 1, 1 + q, 1 + q + q^2, ..``, with the ``q >= 1`` that
+    brings the last of them to the target's last; in between goes a cubic spline (of lower degree where there are too
+    few offsets). So near offsets keep their place and only far ones are stretched. A smaller target takes the near
+    offsets as they are (``q = 1``). The enlarging is that of BEiT (https://arxiv.org/abs/2106.08254, code).
+
+    Args:
+        source: the window's side that was learned.
+        target: the side wanted.
+
+    Returns:
+        (2 target - 1, 2 source - 1) float64 on the CPU; every row sums to 1. Shared: do not write to it.
+    """
+    # Here, as importing it takes half a second that the other modes need not wait for.
+    from scipy.interpolate import make_interp_spline
+    if source == 1:
+        return torch.ones(2 * target - 1, 1, dtype=torch.float64)
+    steps = _geometric_ratio(source - 1, target - 1)**np.arange(source - 1)
+    far = np.cumsum(steps)
+    places = np.concatenate([-far[::-1], [0.], far])
+    spline = make_interp_spline(places, np.eye(2 * source - 1), k=min(3, 2 * source - 2))
+    wanted = np.clip(np.arange(1 - target, target), places[0], places[-1])  # rounding must not extrapolate
+    with torch.inference_mode(False):
+        return torch.from_numpy(spline(wanted))
+
+
+def _geometric_ratio(terms: int, total: float) -> float:
+    """The ``q >= 1`` with ``1 + q + .. + q^(terms - 1) = total``; 1 if the total is no more than the terms."""
+    low, high = 1., max(1., float(total))
+    while high - low > 1e-12 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if np.sum(middle**np.arange(terms)) > total else (middle, high)
+    return low if total > terms else 1.
 
 
 def gather_bias(table: Tensor, window: Pair) -> Tensor:

@@ -74,7 +74,10 @@ class SwinPosTransformer(BaseModule):
             the Swin authors, for any window; or mmengine's other initialisers.
         table_window_size: the window whose offsets the learned tables hold, in the forms of ``window_size``.
             Default: ``window_size``. Where the two differ, tables are resampled in every forward, with gradients.
-        resampling: how tables are resampled: 'bicubic', 'bilinear' or 'nearest'.
+        resampling: how tables are resampled: 'bicubic', 'bilinear', 'nearest' or 'geometric'; see
+            :func:`~swin_pos_det.layers.resample_table`.
+        rescale_logits: multiply ``q k^T`` by the ratio of the logarithms of the numbers of tokens in the window and in
+            the table's window.
         window_policy: how windows adapt to the map: 'fixed' (as mmdet), 'fit' (least padding) or 'scale' (with the
             image's resolution); see :class:`~swin_pos_det.layers.WindowRule`.
         reference_size: for 'scale', the image size in pixels, int or (h, w) in either order, at which windows have
@@ -121,6 +124,7 @@ class SwinPosTransformer(BaseModule):
                  *,
                  table_window_size: Optional[WindowSize] = None,
                  resampling: str = 'bicubic',
+                 rescale_logits: bool = False,
                  window_policy: str = 'fixed',
                  reference_size: Optional[Union[int, Pair]] = None,
                  padding: str = 'attend') -> None:
@@ -169,7 +173,8 @@ class SwinPosTransformer(BaseModule):
                 act_cfg=act_cfg,
                 norm_cfg=norm_cfg,
                 with_cp=with_cp,
-                resampling=resampling) for i, dims in enumerate(self.num_features))
+                resampling=resampling,
+                rescale_logits=rescale_logits) for i, dims in enumerate(self.num_features))
         for i in self.out_indices:
             self.add_module(f'norm{i}', build_norm_layer(norm_cfg, self.num_features[i])[1])
         self._register_state_dict_hook(note_table_windows)

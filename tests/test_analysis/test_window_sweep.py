@@ -57,3 +57,5 @@ def test_sweeps_and_goes_on_where_it_stopped(tmp_path):
 
     with pytest.raises(ValueError, match="is of another sweep: its policy is None, now 'fit'"):
         sweep(cfg, checkpoint, [7], [1.], out, policy='fit')
+    with pytest.raises(ValueError, match="its options is {}, now {.model.backbone.padding.: .mask.}"):
+        sweep(cfg, checkpoint, [7], [1.], out, options={'model.backbone.padding': 'mask'})

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from swin_pos_det.layers import gather_bias, relative_position_index, resample_absolute, resample_table, table_size
-from swin_pos_det.layers.relative_bias import RESAMPLING_MODES
+from swin_pos_det.layers.relative_bias import RESAMPLING_MODES, geometric_matrix
 from tests import reference
 
 
@@ -28,15 +28,41 @@ def test_index_equals_mmdets():
         assert torch.equal(relative_position_index(window), theirs)
 
 
-@pytest.mark.parametrize('mode', RESAMPLING_MODES)
-@pytest.mark.parametrize(('source', 'target'), [((7, 7), (12, 12)), ((12, 12), (7, 7)), ((7, 7), (7, 14)),
-                                                ((3, 5), (5, 3)), ((1, 1), (4, 4))])
+PAIRS = [((7, 7), (12, 12)), ((12, 12), (7, 7)), ((7, 7), (7, 14)), ((3, 5), (5, 3)), ((1, 1), (4, 4))]
+
+
+@pytest.mark.parametrize(('source', 'target', 'mode'), [
+    (source, target, mode) for source, target in PAIRS for mode in RESAMPLING_MODES
+    if (source, mode) != ((1, 1), 'geometric')])  # the reference's splines need two points on an axis
 def test_resampling_equals_the_reference(source, target, mode):
     rows, cols = table_size(source)
     table = torch.randn(rows * cols, 2)
     got = resample_table(table, source, target, mode)
     assert got.shape == (table_size(target)[0] * table_size(target)[1], 2)
     torch.testing.assert_close(got, reference.resized_table(table, source, target, mode), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(('source', 'target'), [(1, 1), (1, 5), (2, 2), (2, 9), (7, 7), (7, 8), (7, 32),
+                                                (12, 7), (9, 1)])
+def test_geometric_resampling_leaves_near_offsets_alone(source, target):
+    matrix = geometric_matrix(source, target)
+    assert matrix.shape == (2 * target - 1, 2 * source - 1)
+    torch.testing.assert_close(matrix.sum(1), torch.ones(2 * target - 1, dtype=torch.float64))
+    torch.testing.assert_close(matrix.flip(0, 1), matrix, msg='left and right are alike')
+    near = min(source, target, 2) - 1  # no offset, and one token to either side
+    for offset in range(-near, near + 1):
+        want = torch.zeros(2 * source - 1, dtype=torch.float64)
+        want[source - 1 + offset] = 1
+        torch.testing.assert_close(matrix[target - 1 + offset], want, rtol=0, atol=1e-9)
+    far = torch.zeros(2 * source - 1, dtype=torch.float64)
+    far[source - 1 - min(source - 1, target - 1) if source >= target else 0] = 1
+    torch.testing.assert_close(matrix[0], far, rtol=0, atol=1e-6)
+
+
+def test_geometric_resampling_to_a_smaller_window_cuts_the_far_offsets_off():
+    table = torch.randn(13 * 13, 2)
+    got = resample_table(table, (7, 7), (4, 5), 'geometric')
+    torch.testing.assert_close(got.view(7, 9, 2), table.view(13, 13, 2)[3:10, 2:11])
 
 
 def test_same_window_is_the_identity():

@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> None:
     check_checkpoint(args.checkpoint)
     folder = Path(cfg.work_dir)
     try:
-        rows = sweep(cfg, args.checkpoint, args.windows, args.scales, folder / 'sweep.json', args.policy)
+        rows = sweep(cfg, args.checkpoint, args.windows, args.scales, folder / 'sweep.json', args.policy,
+                     args.cfg_options)
     except ValueError as error:
         raise UserError(str(error)) from error
     plot_sweep(rows, folder / 'sweep.png', osp.basename(args.config))
