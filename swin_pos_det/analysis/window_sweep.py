@@ -1,6 +1,7 @@
 """AP and latency of one checkpoint over windows and image scales."""
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
@@ -95,7 +96,7 @@ def sweep(cfg: Config, checkpoint: str, windows: Sequence[Window], scales: Seque
 
 
 def _evaluate(runner: Runner, cfg: Config, window: Window, scale: float, policy: Optional[str]) -> Dict[str, float]:
-    dataloader = cfg.test_dataloader.copy()
+    dataloader = copy.deepcopy(cfg.test_dataloader)  # a Config's copy() would share the pipeline
     if not scale_resize(dataloader.dataset.pipeline, scale):
         raise ValueError('the test pipeline has no Resize with a scale: there is nothing to sweep')
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model

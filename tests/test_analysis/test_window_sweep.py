@@ -13,6 +13,7 @@ from mmengine.runner import save_checkpoint
 
 from swin_pos_det.analysis.window_sweep import plot_sweep, scale_resize, sweep
 from swin_pos_det.datasets.digits_on_photos import make_digits_on_photos
+from swin_pos_det.models import SwinPosTransformer
 
 CONFIG = Path(__file__).parents[2] / 'configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py'
 
@@ -33,7 +34,7 @@ def test_the_heat_map_is_drawn(tmp_path):
 
 
 @pytest.mark.slow
-def test_sweeps_and_goes_on_where_it_stopped(tmp_path):
+def test_sweeps_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
     data = tmp_path / 'digits'
     make_digits_on_photos(data, 2, 3)
     cfg = Config.fromfile(CONFIG)
@@ -47,12 +48,17 @@ def test_sweeps_and_goes_on_where_it_stopped(tmp_path):
     save_checkpoint(dict(state_dict=MODELS.build(cfg.model).state_dict(), meta={}), checkpoint)
     out = tmp_path / 'sweep.json'
 
+    sizes = []
+    forward = SwinPosTransformer.forward
+    monkeypatch.setattr(SwinPosTransformer, 'forward', lambda self, x: sizes.append(x.shape[-2:]) or forward(self, x))
+
     first = sweep(cfg, checkpoint, [7, (4, 9)], [0.5], out)
     assert [(row['window'], row['scale']) for row in first] == [('7', 0.5), ('(4, 9)', 0.5)]
     assert all({'bbox_mAP', 'segm_mAP'} <= row.keys() and row['ms_per_image'] > 0 for row in first)
 
     rows = sweep(cfg, checkpoint, [7, (4, 9)], [0.5, 1.], out)
     assert rows[:2] == first, 'what was measured is kept, to the digit of its time'
+    assert [max(size) for size in sizes] == [128] * 6 + [256] * 6, 'each cell at its own scale: 3 images, 4 cells'
     assert len(rows) == 4 and json.loads(out.read_text())['rows'] == rows
 
     with pytest.raises(ValueError, match="is of another sweep: its policy is None, now 'fit'"):
