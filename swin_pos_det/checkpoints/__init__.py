@@ -2,12 +2,20 @@
 
 Importing this package makes MMEngine's ``CheckpointLoader`` read through :mod:`swin_pos_det.checkpoints.io`.
 """
+from .convert import Inspection, convert, inspect_checkpoint, misfits, save_weights
+from .formats import EXPORTS, FORMATS, recognise
 from .io import CheckpointError, load_checkpoint_file, register_safe_loaders
-from .load_hook import adapt_state_dict, note_table_windows
-from .microsoft import from_microsoft, is_microsoft
-from .pretrained import backbone_state_dict, load_pretrained
+from .load_hook import adapt_channels, adapt_state_dict, note_table_windows
+from .pretrained import load_pretrained
+from .report import LoadReport
+from .variants import Variant, describe_model, describe_weights
+from .weights import SwinWeights, read_weights
 
-__all__ = ['CheckpointError', 'adapt_state_dict', 'backbone_state_dict', 'from_microsoft', 'is_microsoft',
-           'load_checkpoint_file', 'load_pretrained', 'note_table_windows', 'register_safe_loaders']
+__all__ = [
+    'CheckpointError', 'EXPORTS', 'FORMATS', 'Inspection', 'LoadReport', 'SwinWeights', 'Variant', 'adapt_channels',
+    'adapt_state_dict', 'convert', 'describe_model', 'describe_weights', 'inspect_checkpoint', 'load_checkpoint_file',
+    'load_pretrained', 'misfits', 'note_table_windows', 'read_weights', 'recognise', 'register_safe_loaders',
+    'save_weights'
+]
 
 register_safe_loaders()

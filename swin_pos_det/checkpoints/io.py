@@ -33,6 +33,8 @@ from mmengine.runner import CheckpointLoader
 from mmengine.utils import digit_version
 from torch._weights_only_unpickler import _get_allowed_globals
 
+from .weights import note_whole_file
+
 MapLocation = Union[str, torch.device, Callable, dict, None]
 
 _ZIP_MAGIC = b'PK\x03\x04'
@@ -204,9 +206,31 @@ def _has_tensor(value: Any, depth: int = 3) -> bool:
     return isinstance(value, dict) and depth > 0 and any(_has_tensor(item, depth - 1) for item in value.values())
 
 
+def _is_safetensors(source: str | io.BytesIO) -> bool:
+    """Whether a file starts as safetensors does: the length of a JSON header, and then that."""
+    with open(source, 'rb') if isinstance(source, str) else io.BytesIO(source.getvalue()) as stream:
+        head = stream.read(9)
+    return len(head) == 9 and head[8:] == b'{' and int.from_bytes(head[:8], 'little') < 2**27
+
+
+def _load_safetensors(source: str | io.BytesIO, name: str) -> dict:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load, load_file
+    except ImportError as error:
+        raise CheckpointError(f'checkpoint {name} is a safetensors file: pip install safetensors') from error
+    try:
+        return load_file(source) if isinstance(source, str) else load(source.getvalue())
+    except SafetensorError as error:
+        raise CheckpointError(f'checkpoint {name} is a safetensors file, but truncated or damaged ({error}): copy or '
+                              'download it again') from error
+
+
 def _load(source: str | io.BytesIO, name: str, map_location: MapLocation, mmap: bool = False) -> dict:
     """Shared end of all loaders. ``source`` is a path or an ``io.BytesIO``; ``name`` is for messages."""
     _reject_by_content(source, name)
+    if _is_safetensors(source):
+        return note_whole_file(_load_safetensors(source, name))
     try:
         checkpoint = _protected_torch_load(source, map_location, mmap=mmap and zipfile.is_zipfile(source))
     except Exception as error:
@@ -216,7 +240,7 @@ def _load(source: str | io.BytesIO, name: str, map_location: MapLocation, mmap: 
                               'a state dict')
     if not _has_tensor(checkpoint):
         raise CheckpointError(f'{name} is not a checkpoint: its dict (keys {list(checkpoint)[:5]}) holds no tensor')
-    return checkpoint
+    return note_whole_file(checkpoint)
 
 
 def load_checkpoint_file(path: str | os.PathLike, map_location: MapLocation = None, mmap: bool = False) -> dict:

@@ -1,25 +1,24 @@
-"""The hook that every load goes through, whoever calls it: it makes a foreign state dict fit the backbone."""
+"""The hook that every load goes through, whoever calls it: it makes any Swin's weights fit the backbone."""
 from __future__ import annotations
 
-import math
+import logging
 import re
-from collections import Counter
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..layers import resample_absolute, resample_table, table_size
-from .microsoft import from_microsoft, is_microsoft
+from .formats import TABLE
+from .report import LoadReport
+from .variants import Variant, config_changes, describe_model, describe_weights
+from .weights import TABLE_WINDOWS, WHOLE_FILE, SwinWeights, read_weights
 
 Pair = Tuple[int, int]
 
-TABLE = 'relative_position_bias_table'
 ABSOLUTE = 'absolute_pos_embed'
-TABLE_WINDOWS = 'table_window_sizes'
+PATCHES = 'patch_embed.projection.weight'
 OUTPUT_NORM = re.compile(r'norm\d+\.(weight|bias)')
-# Derived from shapes and kept in other libraries' state dicts; here they are computed.
-DERIVED = ('relative_position_index', 'relative_coords_table', 'attn_mask')
 
 
 def note_table_windows(backbone: nn.Module, state_dict: Any, prefix: str, local_metadata: Dict[str, Any]) -> None:
@@ -28,20 +27,17 @@ def note_table_windows(backbone: nn.Module, state_dict: Any, prefix: str, local_
     A table's shape does not tell it: (7, 14) and (14, 7) have the same number of rows. Metadata is no key, so the
     state dict stays that of mmdet's model.
     """
-    local_metadata[TABLE_WINDOWS] = [list(_table_window(stage)) for stage in backbone.stages]
-
-
-def _table_window(stage: nn.Module) -> Pair:
-    return stage.blocks[0].attn.w_msa.table_window_size
+    local_metadata[TABLE_WINDOWS] = [list(window) for window in describe_model(backbone).windows]
 
 
 def adapt_state_dict(state_dict: Dict[str, Any], prefix: str, backbone: nn.Module,
-                     local_metadata: Optional[Dict[str, Any]] = None) -> None:
+                     local_metadata: Optional[Mapping[str, Any]] = None) -> None:
     """Make the part of ``state_dict`` under ``prefix`` fit ``backbone``, in place.
 
-    Renames the Swin authors' keys, drops derived buffers, and resamples tables and absolute embeddings that were
-    learned on another grid. Called by ``backbone._load_from_state_dict``, so ``init_cfg``, ``load_from``, resuming and
-    ``load_state_dict`` all pass here, strict or not.
+    Finds the weights of a Swin backbone in any of the :mod:`.formats`, renames them, drops derived buffers, resamples
+    tables and absolute embeddings that were learned on another grid, and adapts the patch embedding to another number
+    of channels. Called by ``backbone._load_from_state_dict``, so ``init_cfg``, ``load_from``, resuming and
+    ``load_state_dict`` all pass here, strict or not. What was done is logged, and kept as ``backbone.load_report``.
 
     Args:
         state_dict: with tensors; keys under other prefixes are not touched.
@@ -54,81 +50,152 @@ def adapt_state_dict(state_dict: Dict[str, Any], prefix: str, backbone: nn.Modul
         ValueError: if a parameter would stay random, because nothing is there for it or what is there does not fit
             (both shapes are named). Norms of the outputs, which classifiers do not have, may be missing.
     """
+    local_metadata = local_metadata or {}
     own = {key[len(prefix):]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
-    given = sorted(own)[:3]
-    if is_microsoft(own):
-        own = from_microsoft(own)
-    own = {key: value for key, value in own.items() if not key.endswith(DERIVED)}
-    _check_complete(own, backbone, prefix, given)
-    windows = (local_metadata or {}).get(TABLE_WINDOWS)
-    changes: Counter = Counter()
-    for name, parameter in backbone.named_parameters():
+    weights = _find(own or local_metadata.get(WHOLE_FILE, {}), prefix, backbone, local_metadata,
+                    getattr(state_dict, '_metadata', {}) if not prefix else {})
+    model = describe_model(backbone)
+    variant = describe_weights(weights.state_dict, weights.windows)
+    title = f'{type(backbone).__name__}: {variant.name if variant else "Swin"} in {weights.where}'
+    report = LoadReport(title)
+    try:
+        fitted = _fit(weights, variant, model, backbone, report)
+    except ValueError as error:
+        raise ValueError(f'{error}{_advice(variant, model)}') from error
+    report.unused += weights.unused
+    if not weights.foreign:  # strict loading is to judge these
+        fitted.update((key, weights.state_dict[key]) for key in report.unused if key in weights.state_dict)
+    else:  # a classifier has no norms of the outputs, which is no reason for strict loading to fail
+        fitted.update((name, backbone.get_parameter(name).detach()) for name in report.new)
+    state_dict.update((prefix + key, value) for key, value in fitted.items())
+    backbone.load_report = report
+    for line in report.lines():
+        print_log(line, logger='current')
+    print_log(report.details(), logger='current', level=logging.DEBUG)
+
+
+def _find(own: Mapping[str, Any], prefix: str, backbone: nn.Module, local_metadata: Mapping[str, Any],
+          metadata: Mapping[str, Any]) -> SwinWeights:
+    try:
+        return read_weights(own, local_metadata.get(TABLE_WINDOWS) if own else None, metadata)
+    except ValueError as error:
+        under = f' under {prefix!r}' if prefix else ''
+        raise ValueError(f'the checkpoint has nothing{under} that {type(backbone).__name__} could load, all its '
+                         f'parameters would stay random: {error}') from error
+
+
+def _fit(weights: SwinWeights, variant: Optional[Variant], model: Variant, backbone: nn.Module,
+         report: LoadReport) -> Dict[str, Tensor]:
+    """The backbone's parameters from the weights found, fitted; fills the report."""
+    own, fitted = weights.state_dict, {}
+    parameters = dict(backbone.named_parameters())
+    for name, parameter in parameters.items():
         if name not in own:
             continue
-        value, change = own[name], None
+        value = own[name]
         if name.endswith(TABLE):
             stage = int(name.split('.')[1])
-            target = _table_window(backbone.stages[stage])
-            own[name], change = _fitted_table(name, value, parameter, windows and tuple(windows[stage]), target)
+            noted = weights.windows[stage] if weights.windows and stage < len(weights.windows) else None
+            source = _source_window(noted, variant and variant.windows[stage], value, parameter, model.windows[stage])
+            attention = backbone.stages[stage].blocks[0].attn.w_msa
+            fitted[name] = _fit_table(name, value, parameter, source, model.windows[stage], attention.resampling,
+                                      report)
         elif name == ABSOLUTE and value.shape != parameter.shape:
-            own[name], change = _resampled_absolute(value, parameter, backbone.absolute_grid)
+            fitted[name] = _fit_absolute(value, parameter, variant, model, report)
+        elif name == PATCHES and _differs_in_channels_only(value, parameter):
+            fitted[name] = adapt_channels(value, parameter.shape[1])
+            report.adapted[name] = f'patch embedding from {value.shape[1]} to {parameter.shape[1]} channels'
         elif value.shape != parameter.shape:
-            raise ValueError(f'{prefix}{name}: the checkpoint has shape {tuple(value.shape)}, the model '
+            raise ValueError(f'{name}: the checkpoint has shape {tuple(value.shape)}, the model '
                              f'{tuple(parameter.shape)}')
-        changes.update([change] * (change is not None))
-    for change, count in changes.items():
-        print_log(f'{type(backbone).__name__}: resampled {count} {change}', logger='current')
-    state_dict.update((prefix + key, value) for key, value in own.items())
-
-
-def _check_complete(own: Dict[str, Any], backbone: nn.Module, prefix: str, given: Sequence[str]) -> None:
-    names = [name for name, _ in backbone.named_parameters()]
-    random = [name for name in names if name not in own and not OUTPUT_NORM.fullmatch(name)]
+        else:
+            fitted[name] = value
+            report.loaded.append(name)
+    missing = [name for name in parameters if name not in own]
+    report.new = [name for name in missing if OUTPUT_NORM.fullmatch(name)]
+    report.unused = [name for name in own if name not in parameters]
+    random = [name for name in missing if name not in report.new]
     if random:
         raise ValueError(
-            f'the checkpoint has no weights for {len(random)} of the {len(names)} parameters of '
-            f'{type(backbone).__name__}, such as {prefix}{random[0]}: they would stay random. '
-            + (f'Under {prefix!r} it has, for instance, {given}' if given else
-               f'It has nothing under {prefix!r}; weights of a backbone alone load through '
-               "backbone.init_cfg=dict(type='Pretrained', checkpoint=...)"))
+            f'the checkpoint has no weights for {len(random)} of the {len(parameters)} parameters of '
+            f'{type(backbone).__name__}, such as {random[0]}: they would stay random')
+    stages = len(model.depths)
+    if variant and variant.depths[:stages] != model.depths:
+        raise ValueError(f'the checkpoint has {variant.depths} blocks in its stages, the model {model.depths}: '
+                         f'{len(report.unused)} parameters such as {report.unused[0]} would be left out')
+    return fitted
 
 
-def _fitted_table(name: str, value: Tensor, parameter: Tensor, source: Optional[Pair],
-                  target: Pair) -> Tuple[Tensor, Optional[str]]:
-    """The table for the model's window, and what was done to it, if anything."""
-    if source is not None and value.shape[0] != math.prod(table_size(source)):
-        source = None  # somebody has resized the table since that was noted
-    if source is None and value.shape == parameter.shape:
-        source = target
-    if source is None and value.dim() == 2:
-        side = _square_root(value.shape[0])
-        source = ((side + 1) // 2, (side + 1) // 2) if side % 2 else None
+def _advice(variant: Optional[Variant], model: Variant) -> str:
+    """What the weights are, and the settings that they need, if those are not the model's."""
+    changes = config_changes(variant, model) if variant else {}
+    if not changes:
+        return ''
+    settings = ', '.join(f'{name}={value}' for name, value in changes.items())
+    return f'. The weights are those of a {variant}, the model is a {model}: give the backbone {settings}'
+
+
+def _source_window(noted: Optional[Any], square: Optional[Pair], value: Tensor, parameter: Tensor,
+                   target: Pair) -> Optional[Pair]:
+    """The window that a table was learned for."""
+    if noted is not None and table_size(noted)[0] * table_size(noted)[1] == value.shape[0]:
+        return tuple(noted)  # unless somebody has resized the table since that was noted
+    return target if value.shape[0] == parameter.shape[0] else square
+
+
+def _fit_table(name: str, value: Tensor, parameter: Tensor, source: Optional[Pair], target: Pair, mode: str,
+               report: LoadReport) -> Tensor:
     if source is None or value.dim() != 2 or value.shape[1] != parameter.shape[1]:
         raise ValueError(
             f'{name}: the checkpoint has shape {tuple(value.shape)}, the model {tuple(parameter.shape)} for window '
             f'{target}; a table can be resampled if it has as many heads and is of a square window')
     if source == target:
-        return value, None
+        report.loaded.append(name)
+        return value
     grids = ['x'.join(map(str, table_size(window))) for window in (source, target)]
-    change = f'relative position bias tables from {grids[0]} to {grids[1]} (window {source} to {target})'
-    return resample_table(value, source, target), change
+    report.resampled[name] = (f'relative position bias tables from {grids[0]} to {grids[1]} '
+                              f'(window {source} to {target}, {mode})')
+    return resample_table(value, source, target, mode)
 
 
-def _resampled_absolute(value: Tensor, parameter: Tensor, target: Pair) -> Tuple[Tensor, str]:
-    if value.dim() == 4:  # (1, C, h, w): the Swin authors' detection code, mmdet before 2.17
-        source: Optional[Pair] = (value.shape[2], value.shape[3])
-        value = value.flatten(2).transpose(1, 2)
-    else:
-        side = _square_root(value.shape[1]) if value.dim() == 3 else 0
-        source = (side, side) if side else None
-    if source is None or value.shape[2] != parameter.shape[2]:
+def _fit_absolute(value: Tensor, parameter: Tensor, variant: Optional[Variant], model: Variant,
+                  report: LoadReport) -> Tensor:
+    source = variant and variant.absolute_grid
+    tokens = value.flatten(2).transpose(1, 2) if value.dim() == 4 else value  # (1, C, h, w) -> (1, h * w, C)
+    if not source or tokens.dim() != 3 or tokens.shape[2] != parameter.shape[2]:
         raise ValueError(
             f'{ABSOLUTE}: the checkpoint has shape {tuple(value.shape)}, the model {tuple(parameter.shape)} for the '
-            f'grid {target}; an embedding can be resampled if it has as many channels and is of a square grid')
-    return resample_absolute(value, source, target), f'absolute position embedding from {source} to {target}'
+            f'grid {model.absolute_grid}; an embedding can be resampled if it has as many channels and is of a square '
+            'grid')
+    if source == model.absolute_grid:
+        report.adapted[ABSOLUTE] = 'absolute position embedding from a map to tokens'
+    else:
+        report.resampled[ABSOLUTE] = f'absolute position embedding from {source} to {model.absolute_grid}'
+    return resample_absolute(tokens, source, model.absolute_grid)
 
 
-def _square_root(number: int) -> int:
-    """The integer square root, or 0 if ``number`` is no square."""
-    root = math.isqrt(number)
-    return root if root * root == number else 0
+def _differs_in_channels_only(value: Tensor, parameter: Tensor) -> bool:
+    return (value.dim() == 4 and value.shape[1] != parameter.shape[1]
+            and (value.shape[0], value.shape[2:]) == (parameter.shape[0], parameter.shape[2:]))
+
+
+def adapt_channels(weight: Tensor, channels: int) -> Tensor:
+    """Make a patch embedding for images of another number of channels, keeping its sum over channels.
+
+    With more channels the learned ones are repeated in turn, each divided by how often it occurs: an image whose
+    further channels repeat the first ones gives the same features. With fewer, each gets the learned ones' sum over
+    the new number: a grey image gives the features of its copy in every channel.
+
+    Args:
+        weight: (C, learned channels, h, w).
+        channels: wanted, at least 1.
+
+    Returns:
+        (C, channels, h, w), the same for the same number.
+    """
+    learned = weight.shape[1]
+    if channels < learned:
+        return weight.sum(1, keepdim=True).div(channels).expand(-1, channels, -1, -1).contiguous()
+    source = [channel % learned for channel in range(channels)]
+    times = weight.new_tensor([source.count(channel) for channel in source])
+    return weight[:, source] / times.view(1, -1, 1, 1)

@@ -1,49 +1,13 @@
-"""Pretrained weights for a backbone: unpack, load through the backbone's own hook, and check that nothing is left."""
+"""Pretrained weights for a backbone, from a file or URL."""
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Mapping, Optional
 
-from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
-from torch import Tensor, nn
+from torch import nn
 
-# Where the weights are inside a checkpoint, by who made it: mmengine, the Swin authors.
-_CONTAINERS = ('state_dict', 'model')
-
-
-def backbone_state_dict(checkpoint: Mapping[str, Any], prefix: Optional[str] = None) -> Dict[str, Tensor]:
-    """The weights of the backbone in a checkpoint of a backbone, classifier or detector.
-
-    Args:
-        checkpoint: as read from its file.
-        prefix: of the backbone's keys. Default: ``'backbone.'`` if there are such keys, else none.
-
-    Returns:
-        The state dict, without ``module.`` (DDP) and without the prefix.
-
-    Raises:
-        ValueError: if there are no keys with the prefix asked for.
-    """
-    for container in _CONTAINERS:
-        if isinstance(checkpoint.get(container), Mapping):
-            checkpoint = checkpoint[container]
-            break
-    metadata = getattr(checkpoint, '_metadata', {})
-    state_dict = {re.sub(r'^module\.', '', key): value for key, value in checkpoint.items()}
-    if prefix is None:
-        prefix = 'backbone.' if any(key.startswith('backbone.') for key in state_dict) else ''
-    elif prefix and not prefix.endswith('.'):
-        prefix += '.'
-    found = OrderedDict(
-        (key[len(prefix):], value) for key, value in state_dict.items() if key.startswith(prefix))
-    # As torch keeps it: what the backbone noted about itself, now under the empty prefix.
-    found._metadata = {'': metadata.get(prefix[:-1], metadata.get(f'module.{prefix}'[:-1], {}))}
-    if not found:
-        raise ValueError(f'the checkpoint has no keys that start with {prefix!r}; it has, for instance, '
-                         f'{sorted(state_dict)[:3]}')
-    return found
+from .weights import unwrap
 
 
 def load_pretrained(backbone: nn.Module, filename: str, prefix: Optional[str] = None) -> None:
@@ -52,7 +16,7 @@ def load_pretrained(backbone: nn.Module, filename: str, prefix: Optional[str] = 
     Args:
         backbone: a ``SwinPosTransformer``.
         filename: path or URL.
-        prefix: of the backbone's keys, see :func:`backbone_state_dict`.
+        prefix: take only the keys under it. Default: wherever a Swin backbone is found.
 
     Raises:
         CheckpointError: if the file cannot be read.
@@ -60,10 +24,17 @@ def load_pretrained(backbone: nn.Module, filename: str, prefix: Optional[str] = 
     """
     checkpoint = CheckpointLoader.load_checkpoint(filename, map_location='cpu', logger='current')
     try:
-        new, unused = backbone.load_state_dict(backbone_state_dict(checkpoint, prefix), strict=False)
+        backbone.load_state_dict(_under(prefix, checkpoint) if prefix else checkpoint, strict=False)
     except ValueError as error:
         raise ValueError(f'{filename} does not fit {type(backbone).__name__}: {error}') from error
-    print_log(
-        f'{type(backbone).__name__}: loaded {len(backbone.state_dict()) - len(new)} tensors from {filename}; '
-        f'new: {new or "none"}; unused: {unused or "none"}',
-        logger='current')
+
+
+def _under(prefix: str, checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a checkpoint's weights whose keys start with ``prefix``, without it."""
+    prefix = prefix if prefix.endswith('.') else f'{prefix}.'
+    state_dict = unwrap(checkpoint)[1]
+    part = OrderedDict((key[len(prefix):], value) for key, value in state_dict.items() if key.startswith(prefix))
+    if not part:
+        raise ValueError(f'it has no keys that start with {prefix!r}; it has, for instance, {sorted(state_dict)[:3]}')
+    part._metadata = {'': getattr(state_dict, '_metadata', {}).get(prefix[:-1], {})}
+    return part

@@ -24,7 +24,7 @@ def micro(**settings) -> SwinPosTransformer:
 
 
 def test_registered():
-    built = MODELS.build(dict(type='SwinPosTransformer', **MICRO))
+    built = MODELS.build(dict(type='mmdet.SwinPosTransformer', **MICRO))
     assert type(built) is SwinPosTransformer
 
 

@@ -1,53 +1,56 @@
-"""Checkpoints of the Swin authors' classification code: dict -> dict in mmdet's names."""
+"""The Swin authors' names: their classification code, SimMIM, MoBY, and their detection code.
+
+https://github.com/microsoft/Swin-Transformer, https://github.com/SwinTransformer/Swin-Transformer-Object-Detection.
+Self-supervised files have the backbone under ``encoder.``, detectors under ``backbone.``. timm before 0.9 kept these
+names.
+"""
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Mapping
+from typing import Dict, Sequence
 
 from torch import Tensor
 
-_RENAMES = (
+from .base import Format, Pair, StateDict, deinterleave, interleave, rename, with_indices
+
+TO_MMDET = (
     (r'^layers\.', 'stages.'),
     (r'^patch_embed\.proj\.', 'patch_embed.projection.'),
-    (r'\.attn\.(?!w_msa\.)', '.attn.w_msa.'),
+    (r'\.attn\.', '.attn.w_msa.'),
     (r'\.mlp\.fc1\.', '.ffn.layers.0.0.'),
     (r'\.mlp\.fc2\.', '.ffn.layers.1.'),
 )
-
-# Not of the backbone: the classifier and the norm before it; masks that depend on the image size.
-_DROPPED = re.compile(r'^(head|norm)\.|\.attn_mask$')
-
-
-def is_microsoft(state_dict: Mapping[str, Any]) -> bool:
-    """Whether the keys are those of the Swin authors' ``SwinTransformer``."""
-    return any(re.match(r'layers\.\d+\.blocks\.\d+\.attn\.qkv\.', key) for key in state_dict)
-
-
-def from_microsoft(state_dict: Mapping[str, Tensor]) -> Dict[str, Tensor]:
-    """Rename the Swin authors' keys to mmdet's, and reorder the channels of patch merging.
-
-    Their patch merging concatenates the tokens (0, 0), (1, 0), (0, 1), (1, 1) (row, column), each with all its
-    channels; mmdet's Unfold has, for each channel, the tokens (0, 0), (0, 1), (1, 0), (1, 1).
-
-    Args:
-        state_dict: their state dict, without the ``{'model': ...}`` around it.
-
-    Returns:
-        A new dict; tensors that need no reordering are shared.
-    """
-    converted = {}
-    for key, value in state_dict.items():
-        if _DROPPED.search(key):
-            continue
-        if '.downsample.' in key:
-            value = _interleave(value)
-        for pattern, replacement in _RENAMES:
-            key = re.sub(pattern, replacement, key)
-        converted[key] = value
-    return converted
+FROM_MMDET = (
+    (r'^stages\.', 'layers.'),
+    (r'^patch_embed\.projection\.', 'patch_embed.proj.'),
+    (r'\.attn\.w_msa\.', '.attn.'),
+    (r'\.ffn\.layers\.0\.0\.', '.mlp.fc1.'),
+    (r'\.ffn\.layers\.1\.', '.mlp.fc2.'),
+)
+# The classifier and the norm before it; the token that stands for masked patches.
+NOT_OF_THE_BACKBONE = re.compile(r'^(head|norm|mask_token)(\.|$)')
 
 
-def _interleave(value: Tensor) -> Tensor:
-    """(..., 4 C) token-major in their order -> (..., 4 C) channel-major in Unfold's."""
-    tokens = value.unflatten(-1, (4, -1))[..., [0, 2, 1, 3], :]
-    return tokens.transpose(-1, -2).flatten(-2)
+def to_mmdet(state_dict: StateDict) -> Dict[str, Tensor]:
+    """Rename to mmdet's names, and interleave the channels of patch merging (see :func:`.base.interleave`)."""
+    return {rename(key, TO_MMDET): interleave(value) if '.downsample.' in key else value
+            for key, value in state_dict.items() if not NOT_OF_THE_BACKBONE.search(key)}
+
+
+def from_mmdet(state_dict: StateDict, windows: Sequence[Pair]) -> Dict[str, Tensor]:
+    """The state dict of the authors' detection backbone: its index buffers too, and an absolute embedding as a map."""
+    renamed = {rename(key, FROM_MMDET): deinterleave(value) if '.downsample.' in key else value
+               for key, value in state_dict.items()}
+    embedding = renamed.get('absolute_pos_embed')
+    if embedding is not None:
+        side = round(embedding.shape[1]**0.5)
+        renamed['absolute_pos_embed'] = embedding.transpose(1, 2).unflatten(2, (side, side))
+    return with_indices(renamed, windows)
+
+
+MICROSOFT = Format(
+    name='microsoft',
+    title="the Swin authors'",
+    signature=re.compile(r'(.*?)layers\.0\.blocks\.0\.attn\.qkv\.weight'),
+    to_mmdet=to_mmdet,
+    from_mmdet=from_mmdet)

@@ -1,0 +1,158 @@
+"""Looking into checkpoints, and writing them in another library's format."""
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import resample_table
+from .formats import EXPORTS, TABLE
+from .variants import Variant, describe_weights
+from .weights import SwinWeights, read_weights, unwrap
+
+Pair = Tuple[int, int]
+
+# The entry that each library's own files keep the weights in.
+_CONTAINERS = {'mmdet': 'state_dict', 'microsoft': 'model'}
+_CLASSIFIER = re.compile(r'(^|\.)(head|head\.fc|classifier)\.weight')
+_DETECTOR = re.compile(r'(^|\.)bbox_head\.(\d+\.)?fc_cls\.weight')  # one class more: background
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a checkpoint is.
+
+    Attributes:
+        weights: the backbone's.
+        variant: its shape.
+        classes: of the classifier or detector around it; None where there is none, or none that is known.
+        kind: 'backbone', 'classifier' or 'detector'.
+        parameters: numbers in the backbone.
+    """
+
+    weights: SwinWeights
+    variant: Variant
+    classes: Optional[int]
+    kind: str
+    parameters: int
+
+    def rows(self) -> List[Tuple[str, str]]:
+        """(what, value) for a table."""
+        variant = self.variant
+        windows = [' x '.join(map(str, window)) if window else 'unknown' for window in variant.windows]
+        if len(set(windows)) == 1:
+            windows = windows[:1]
+        return [
+            ('weights', f'{self.kind}, in {self.weights.where}'),
+            ('variant', str(variant)),
+            ('window', ', '.join(windows)),
+            ('patch', ' x '.join(map(str, variant.patch_size))),
+            ('image channels', str(variant.in_channels)),
+            ('absolute position', 'none' if variant.absolute_grid is None else
+             'for images of ' + ' x '.join(map(str, variant.image_size))),
+            ('output norms', ', '.join(sorted({key.split('.')[0] for key in self.weights.state_dict
+                                               if re.match(r'norm\d', key)})) or 'none'),
+            ('classes', 'none' if self.classes is None else str(self.classes)),
+            ('parameters', f'{self.parameters:,} in the backbone'),
+        ]
+
+
+def inspect_checkpoint(checkpoint: Mapping[str, Any]) -> Inspection:
+    """Tell what a checkpoint is, from its keys and shapes.
+
+    Args:
+        checkpoint: as read by :func:`~swin_pos_det.checkpoints.load_checkpoint_file`.
+
+    Raises:
+        ValueError: if there is no Swin backbone in it.
+    """
+    weights = read_weights(checkpoint)
+    variant = describe_weights(weights.state_dict, weights.windows)
+    if variant is None:
+        raise ValueError('the Swin backbone in it has no patch embedding')
+    state_dict = unwrap(checkpoint)[1]
+    kind, classes = 'backbone', None
+    for key, value in state_dict.items():
+        if _CLASSIFIER.search(key) and getattr(value, 'dim', int)() == 2:
+            kind, classes = 'classifier', value.shape[0]
+        elif _DETECTOR.search(key):
+            kind, classes = 'detector', value.shape[0] - 1
+            break
+        elif re.match(r'(module\.)?(neck|rpn_head|bbox_head|roi_head)\.', key):
+            kind = 'detector'
+    numbers = sum(value.numel() for value in weights.state_dict.values())
+    return Inspection(weights, variant, classes, kind, numbers)
+
+
+def misfits(checkpoint: Mapping[str, Any], backbone: nn.Module) -> Optional[str]:
+    """Why a checkpoint does not fit a ``SwinPosTransformer``, or None if it does; loads it into the backbone to see."""
+    try:
+        backbone.load_state_dict(checkpoint, strict=False)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def convert(weights: SwinWeights, to: str = 'mmdet', window: Optional[Union[int, Pair]] = None,
+            mode: str = 'bicubic') -> Dict[str, Tensor]:
+    """The weights of a backbone in a library's own names and layout.
+
+    Args:
+        weights: of :func:`~swin_pos_det.checkpoints.read_weights`.
+        to: one of ``EXPORTS``: 'mmdet', 'timm' (``SwinTransformer(num_classes=0)``), 'hf' (``SwinBackbone``) or
+            'microsoft' (the detection backbone).
+        window: resample the tables to it, (h, w) or the side of a square one. Default: as they are.
+        mode: of the resampling, see :func:`~swin_pos_det.layers.resample_table`.
+
+    Raises:
+        ValueError: for an unknown format, or tables of a window that cannot be told.
+    """
+    if to not in EXPORTS:
+        raise ValueError(f'unknown format {to!r}: write one of {", ".join(EXPORTS)}')
+    variant = describe_weights(weights.state_dict, weights.windows)
+    if variant is None or None in variant.windows:
+        raise ValueError('the windows of the tables cannot be told from the checkpoint')
+    target = None if window is None else (window, window) if isinstance(window, int) else tuple(window)
+    state_dict, windows = dict(weights.state_dict), list(variant.windows)
+    if target is not None:
+        for key, value in state_dict.items():
+            if key.endswith(TABLE):
+                state_dict[key] = resample_table(value, windows[int(key.split('.')[1])], target, mode)
+        windows = [target] * len(windows)
+    return {key: value.contiguous() for key, value in EXPORTS[to].from_mmdet(state_dict, windows).items()}
+
+
+def save_weights(state_dict: Mapping[str, Tensor], path: Union[str, os.PathLike], to: str = 'mmdet',
+                 windows: Optional[Sequence[Pair]] = None) -> None:
+    """Write weights as a library's own files are, whole or not at all.
+
+    Args:
+        state_dict: of :func:`convert`.
+        path: of the file; ``.safetensors`` writes that format.
+        to: whose container it gets.
+        windows: of the stages' tables, noted beside the weights in a ``.pth`` for 'mmdet'.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    os.close(handle)
+    try:
+        if path.suffix == '.safetensors':
+            from safetensors.torch import save_file
+            save_file({key: value.clone() for key, value in state_dict.items()}, draft, metadata={'format': 'pt'})
+        else:
+            inner = OrderedDict(state_dict)
+            if windows and to == 'mmdet':
+                inner._metadata = OrderedDict({'': {'table_window_sizes': [list(window) for window in windows]}})
+            torch.save({_CONTAINERS[to]: inner} if to in _CONTAINERS else inner, draft)
+        os.chmod(draft, 0o644)
+        os.replace(draft, path)
+    finally:
+        Path(draft).unlink(missing_ok=True)

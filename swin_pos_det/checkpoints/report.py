@@ -1,0 +1,49 @@
+"""What became of a checkpoint's weights."""
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Dict, List
+
+
+@dataclass
+class LoadReport:
+    """The outcome of loading weights into a backbone, by parameter.
+
+    Attributes:
+        found: what the weights are, such as ``"timm's Swin-T, under 'module.'"``.
+        loaded: parameters taken as they are.
+        resampled: parameter -> from which grid to which.
+        adapted: parameter -> what was done to it.
+        new: parameters without weights, which keep their values: norms of the outputs.
+        unused: keys of the checkpoint that the backbone has no use for.
+    """
+
+    found: str
+    loaded: List[str] = field(default_factory=list)
+    resampled: Dict[str, str] = field(default_factory=dict)
+    adapted: Dict[str, str] = field(default_factory=dict)
+    new: List[str] = field(default_factory=list)
+    unused: List[str] = field(default_factory=list)
+
+    def lines(self) -> List[str]:
+        """The report in one line per kind, with counts; kinds that did not occur are left out."""
+        lines = [f'{self.found}: loaded {len(self.loaded)} parameters as they are']
+        for kind in ('resampled', 'adapted'):
+            counts = Counter(getattr(self, kind).values())
+            lines += [f'{kind} {count}: {what}' for what, count in counts.items()]
+        for kind in ('new', 'unused'):
+            names = getattr(self, kind)
+            if names:
+                shown = ', '.join(names[:3]) + (', ..' if len(names) > 3 else '')
+                lines.append(f'{kind} {len(names)}: {shown}')
+        return lines
+
+    def details(self) -> str:
+        """Every parameter and key with what became of it, one per line."""
+        rows = [f'loaded     {name}' for name in self.loaded]
+        rows += [f'resampled  {name}  {what}' for name, what in self.resampled.items()]
+        rows += [f'adapted    {name}  {what}' for name, what in self.adapted.items()]
+        rows += [f'new        {name}' for name in self.new]
+        rows += [f'unused     {name}' for name in self.unused]
+        return '\n'.join(rows)

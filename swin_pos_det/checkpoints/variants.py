@@ -1,0 +1,149 @@
+"""What a Swin backbone is, read from its weights: widths, depths, heads, windows, and the paper's name for that."""
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+from torch import Tensor, nn
+
+from ..layers import table_size
+from .formats import TABLE
+
+Pair = Tuple[int, int]
+
+# Swin (https://arxiv.org/abs/2103.14030), section 3.3: embed_dims, depths, num_heads.
+PUBLISHED = {
+    'Swin-T': (96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    'Swin-S': (96, (2, 2, 18, 2), (3, 6, 12, 24)),
+    'Swin-B': (128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    'Swin-L': (192, (2, 2, 18, 2), (6, 12, 24, 48)),
+}
+_BLOCK = re.compile(r'stages\.(\d+)\.blocks\.(\d+)\.')
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The shape of a backbone.
+
+    Attributes:
+        embed_dims: channels of the first stage.
+        depths: blocks of each stage; 0 where the weights have none.
+        num_heads: heads of each stage; 0 where the weights have no table to tell.
+        windows: the window (h, w) of each stage's tables; None where no square window has that many rows.
+        patch_size: (h, w) in pixels.
+        in_channels: of the image.
+        absolute_grid: (h, w) in patches of the absolute position embedding; None without one.
+    """
+
+    embed_dims: int
+    depths: Tuple[int, ...]
+    num_heads: Tuple[int, ...]
+    windows: Tuple[Optional[Pair], ...]
+    patch_size: Pair
+    in_channels: int
+    absolute_grid: Optional[Pair] = None
+
+    @property
+    def architecture(self) -> Tuple[int, Tuple[int, ...], Tuple[int, ...]]:
+        """Everything that weights cannot be adapted to."""
+        return self.embed_dims, self.depths, self.num_heads
+
+    @property
+    def name(self) -> str:
+        """The paper's name, or ``'custom'``."""
+        return next((name for name, known in PUBLISHED.items() if known == self.architecture), 'custom')
+
+    @property
+    def image_size(self) -> Optional[Pair]:
+        """(h, w) in pixels that the absolute position embedding is for."""
+        grid = self.absolute_grid
+        return None if grid is None else (grid[0] * self.patch_size[0], grid[1] * self.patch_size[1])
+
+    def __str__(self) -> str:
+        settings = f'embed_dims={self.embed_dims}, depths={self.depths}, num_heads={self.num_heads}'
+        return f'{self.name} ({settings})'
+
+
+def square_root(number: int) -> int:
+    """The integer square root, or 0 if ``number`` is no square."""
+    root = math.isqrt(number)
+    return root if root * root == number else 0
+
+
+def square_window(rows: int) -> Optional[Pair]:
+    """The square window whose table has so many rows, or None."""
+    side = square_root(rows)
+    return ((side + 1) // 2, (side + 1) // 2) if side % 2 else None
+
+
+def describe_weights(state_dict: Mapping[str, Tensor],
+                     windows: Optional[Sequence[Sequence[int]]] = None) -> Optional[Variant]:
+    """Read the shape of a backbone from its weights.
+
+    Args:
+        state_dict: in mmdet's names, without a prefix.
+        windows: of the stages' tables, where they are known.
+
+    Returns:
+        The variant, or None if the weights are no Swin backbone's (no patch embedding or no blocks).
+    """
+    patches = state_dict.get('patch_embed.projection.weight')
+    blocks: Dict[int, List[int]] = {}
+    for key in state_dict:
+        match = _BLOCK.match(key)
+        if match:
+            blocks.setdefault(int(match[1]), []).append(int(match[2]))
+    if patches is None or patches.dim() != 4 or not blocks:
+        return None
+    heads, found = [], []
+    stages = range(max(blocks) + 1)
+    for stage in stages:
+        table = state_dict.get(f'stages.{stage}.blocks.0.attn.w_msa.{TABLE}')
+        heads.append(table.shape[1] if table is not None and table.dim() == 2 else 0)
+        noted = tuple(windows[stage]) if windows and stage < len(windows) else None
+        if table is not None and noted and math.prod(table_size(noted)) == table.shape[0]:
+            found.append(noted)
+        else:
+            found.append(None if table is None else square_window(table.shape[0]))
+    return Variant(
+        embed_dims=patches.shape[0],
+        depths=tuple(max(blocks.get(stage, [-1])) + 1 for stage in stages),
+        num_heads=tuple(heads),
+        windows=tuple(found),
+        patch_size=tuple(patches.shape[2:]),
+        in_channels=patches.shape[1],
+        absolute_grid=_absolute_grid(state_dict.get('absolute_pos_embed')))
+
+
+def _absolute_grid(embedding: Optional[Tensor]) -> Optional[Pair]:
+    if embedding is None:
+        return None
+    if embedding.dim() == 4:  # (1, C, h, w): the Swin authors' detection code, mmdet before 2.17
+        return embedding.shape[2], embedding.shape[3]
+    side = square_root(embedding.shape[1]) if embedding.dim() == 3 else 0
+    return (side, side) if side else None
+
+
+def describe_model(backbone: nn.Module) -> Variant:
+    """The variant that a ``SwinPosTransformer`` is."""
+    attention = [stage.blocks[0].attn.w_msa for stage in backbone.stages]
+    projection = backbone.patch_embed.projection
+    return Variant(
+        embed_dims=backbone.num_features[0],
+        depths=tuple(len(stage.blocks) for stage in backbone.stages),
+        num_heads=tuple(module.num_heads for module in attention),
+        windows=tuple(module.table_window_size for module in attention),
+        patch_size=tuple(projection.kernel_size),
+        in_channels=projection.in_channels,
+        absolute_grid=backbone.absolute_grid if backbone.use_abs_pos_embed else None)
+
+
+def config_changes(wanted: Variant, model: Variant) -> Dict[str, Any]:
+    """The backbone's settings that would make ``model`` a ``wanted``: what weights cannot be adapted to."""
+    settings: Dict[str, Union[int, Tuple[int, ...]]] = {}
+    for name in ('embed_dims', 'depths', 'num_heads', 'patch_size'):
+        if getattr(wanted, name) != getattr(model, name):
+            settings[name] = getattr(wanted, name)
+    return settings

@@ -1,0 +1,322 @@
+"""Checkpoints of other libraries: found by their keys, loaded on every path, equal in what they compute.
+
+The golden files were written by the libraries themselves, see tests/golden.
+"""
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.runner.checkpoint import load_checkpoint
+from torch import nn
+
+from swin_pos_det.checkpoints import (
+    EXPORTS,
+    adapt_channels,
+    convert,
+    load_checkpoint_file,
+    read_weights,
+    recognise,
+    save_weights,
+)
+from swin_pos_det.layers import resample_table
+from swin_pos_det.models import SwinPosTransformer
+
+GOLDEN = Path(__file__).parents[1] / 'golden'
+NAMES = sorted(path.stem for path in GOLDEN.glob('swin_*.pth'))
+TITLES = dict(swin_timm="timm's", swin_timm_old="the Swin authors'", swin_microsoft="the Swin authors'",
+              swin_microsoft_det="the Swin authors'", swin_torchvision="torchvision's", swin_mmpretrain="OpenMMLab's")
+MICRO = dict(embed_dims=8, depths=(2, 2, 2), num_heads=(1, 2, 4), strides=(4, 2, 2), out_indices=(0, 1, 2),
+             mlp_ratio=2, drop_path_rate=0.)
+PATHS = ('init_cfg', 'load_from', 'load_state_dict')
+TABLE = 'stages.1.blocks.1.attn.w_msa.relative_position_bias_table'
+
+
+def golden(name):
+    return torch.load(GOLDEN / f'{name}.pth', weights_only=True)
+
+
+def micro(name='', **settings):
+    absolute = dict(use_abs_pos_embed=True, pretrain_img_size=112) if name == 'swin_microsoft_det' else {}
+    return SwinPosTransformer(**{**MICRO, **absolute, **settings}).eval()
+
+
+def detector_with(backbone):
+    detector = nn.Module()
+    detector.backbone, detector.neck = backbone, nn.Linear(2, 2)
+    return detector
+
+
+def load(checkpoint, path, tmp_path, **settings):
+    """A backbone with the weights, by one of the ways that weights are loaded."""
+    file = tmp_path / 'file.pth'
+    torch.save(checkpoint, file)
+    if path == 'init_cfg':
+        model = micro(**settings, init_cfg=dict(type='Pretrained', checkpoint=str(file)))
+        model.init_weights()
+    elif path == 'load_from':  # as Runner.load_checkpoint and mmdet.apis.init_detector do
+        model = micro(**settings)
+        load_checkpoint(detector_with(model), str(file), strict=False)
+    else:
+        model = micro(**settings)
+        model.load_state_dict(checkpoint, strict=False)
+    return model.eval()
+
+
+def image():
+    i, j = torch.arange(224, dtype=torch.float64).view(-1, 1), torch.arange(224, dtype=torch.float64)
+    return torch.stack([torch.sin(0.1 * i * (c + 1)) * torch.cos(0.07 * j + c) for c in range(3)])[None].float()
+
+
+def features(model, output_norms):
+    """Outputs; without their norms' weights where the golden file has them so."""
+    if not output_norms:
+        for index in range(3):
+            norm = getattr(model, f'norm{index}')
+            norm.weight.data.fill_(1.)
+            norm.bias.data.fill_(0.)
+    with torch.no_grad():
+        return model(image())
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_recognised_by_its_keys(name):
+    weights = read_weights(golden(name)['checkpoint'])
+    assert weights.format.title == TITLES.get(name, "Hugging Face's")
+
+
+@pytest.mark.parametrize('path', PATHS)
+@pytest.mark.parametrize('name', NAMES)
+def test_computes_what_the_original_computes(name, path, tmp_path):
+    found = golden(name)
+    settings = dict(use_abs_pos_embed=True, pretrain_img_size=112) if name == 'swin_microsoft_det' else {}
+    model = load(found['checkpoint'], path, tmp_path, **settings)
+    got = features(model, found['features_are'] == 'outputs')
+    for stage, (ours, theirs) in enumerate(zip(got, found['features'])):
+        assert theirs.std() > 0.3
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5, msg=lambda text, s=stage: f'stage {s}: {text}')
+
+
+def with_window(checkpoint, window):
+    """The checkpoint with random tables for another window, index buffers left as they are."""
+    changed = copy.deepcopy(checkpoint)
+    inner = next((changed[name] for name in ('model', 'state_dict') if name in changed), changed)
+    generator = torch.Generator().manual_seed(0)
+    for key, value in inner.items():
+        if key.endswith('relative_position_bias_table'):
+            rows = (2 * window[0] - 1) * (2 * window[1] - 1)
+            inner[key] = torch.randn(rows, value.shape[1], generator=generator)
+    return changed
+
+
+@pytest.mark.parametrize(('source', 'target'), [((7, 7), (12, 12)), ((7, 7), (7, 14)), ((12, 12), (7, 7))])
+@pytest.mark.parametrize('path', PATHS)
+@pytest.mark.parametrize('name', NAMES)
+def test_tables_are_resampled_as_microsoft_resamples_them(name, path, source, target, tmp_path):
+    checkpoint = with_window(golden(name)['checkpoint'], source)
+    learned = read_weights(checkpoint).state_dict[TABLE]
+    model = load(checkpoint, path, tmp_path, window_size=target)
+    # Swin-Transformer, utils.py, load_pretrained
+    pictures = learned.permute(1, 0).view(1, 2, 2 * source[0] - 1, 2 * source[1] - 1)
+    size = (2 * target[0] - 1, 2 * target[1] - 1)
+    want = F.interpolate(pictures, size=size, mode='bicubic').view(2, -1).permute(1, 0)
+    torch.testing.assert_close(model.get_parameter(TABLE).detach(), want, rtol=0, atol=1e-6)
+    assert len(model.load_report.resampled) == 6
+    assert features(model, True)[2].isfinite().all()
+
+
+@pytest.mark.parametrize('name', ['swin_timm', 'swin_hf_model', 'swin_torchvision'])
+def test_tables_are_resampled_geometrically_if_asked(name):
+    checkpoint = golden(name)['checkpoint']
+    model = micro(window_size=12, resampling='geometric')
+    model.load_state_dict(checkpoint, strict=True)
+    want = resample_table(read_weights(checkpoint).state_dict[TABLE], (7, 7), (12, 12), 'geometric')
+    torch.testing.assert_close(model.get_parameter(TABLE).detach(), want)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_strict_loading_takes_a_classifier_and_keeps_new_norms(name):
+    model = micro(name)
+    before = {key: value.clone() for key, value in model.state_dict().items() if key.startswith('norm')}
+    model.load_state_dict(golden(name)['checkpoint'], strict=True)
+    new = model.load_report.new
+    assert all(torch.equal(model.state_dict()[key], before[key]) for key in new)
+    count = dict(swin_microsoft_det=0, swin_hf_backbone=0, swin_hf5_backbone=0, swin_hf5_saved=0, swin_mmpretrain=4)
+    assert len(new) == count.get(name, 6)
+
+
+@pytest.mark.parametrize('wrap', ['module.', 'encoder.', 'backbone.', 'model.backbone.', 'module.student.'])
+def test_prefixes_of_other_people(wrap):
+    state = golden('swin_microsoft')['checkpoint']['model']
+    wrapped = {f'{wrap}{key}': value for key, value in state.items()}
+    if wrap == 'encoder.':  # SimMIM's mask token and decoder; MoBY's momentum encoder
+        wrapped.update({'encoder.mask_token': torch.zeros(1, 1, 8), 'decoder.0.weight': torch.zeros(1)})
+        wrapped.update({f'encoder_k.{key}': torch.zeros_like(value) for key, value in state.items()})
+    model = micro()
+    model.load_state_dict(wrapped, strict=True)
+    want = state['layers.1.blocks.1.attn.relative_position_bias_table']
+    assert torch.equal(model.get_parameter(TABLE).detach(), want)
+    if wrap == 'encoder.':
+        assert 'decoder.0.weight' in model.load_report.unused
+
+
+@pytest.mark.parametrize('averaged', ['state_dict_ema', 'model_ema'])
+def test_averaged_weights_come_first(averaged):
+    state = golden('swin_timm')['checkpoint']
+    plain = {key: torch.zeros_like(value) for key, value in state.items()}
+    found = {f'module.{key}': value for key, value in state.items()}
+    checkpoint = {'epoch': 3, averaged.replace('_ema', ''): plain, averaged: {**found, 'n_averaged': torch.tensor(9)}}
+    weights = read_weights(checkpoint)
+    assert weights.container == averaged and weights.prefix == 'module.'
+    model = micro()
+    model.load_state_dict(checkpoint, strict=True)
+    assert model.get_parameter(TABLE).abs().sum() > 0
+
+
+def test_timms_feature_extractor():
+    state = {key.replace('layers.', 'layers_'): value for key, value in golden('swin_timm')['checkpoint'].items()}
+    assert recognise(state)[0].name == 'timm'
+    flat, usual = micro(), micro()
+    flat.load_state_dict(state)
+    usual.load_state_dict(golden('swin_timm')['checkpoint'])
+    assert all(torch.equal(value, usual.state_dict()[key]) for key, value in flat.state_dict().items())
+
+
+@pytest.mark.parametrize('path', ['init_cfg', 'load_from'])
+def test_safetensors(path, tmp_path):
+    from safetensors.torch import save_file
+    state = {key: value.clone() for key, value in golden('swin_hf_model')['checkpoint'].items()}
+    file = str(tmp_path / 'renamed.pth')  # its name does not matter
+    save_file(state, file)
+    model = micro(init_cfg=dict(type='Pretrained', checkpoint=file) if path == 'init_cfg' else None)
+    if path == 'init_cfg':
+        model.init_weights()
+    else:
+        load_checkpoint(detector_with(model), file)
+    want = state['encoder.layers.1.blocks.1.attention.self.relative_position_bias_table']
+    assert torch.equal(model.get_parameter(TABLE).detach(), want)
+
+
+@pytest.mark.parametrize('key', ['layers.0.blocks.0.attn.cpb_mlp.0.weight', 'layers.0.blocks.0.attn.logit_scale'])
+def test_the_second_version_is_told_apart(key):
+    state = dict(golden('swin_timm')['checkpoint'], **{key: torch.zeros(1)})
+    with pytest.raises(ValueError, match='weights of a Swin V2'):
+        micro().load_state_dict(state)
+
+
+@pytest.mark.parametrize('channels', [1, 2, 4, 6, 7])
+def test_the_patch_embedding_takes_images_of_other_channels(channels):
+    checkpoint = golden('swin_timm')['checkpoint']
+    model, usual = micro(in_channels=channels), micro()
+    model.load_state_dict(checkpoint)
+    usual.load_state_dict(checkpoint)
+    weight = model.patch_embed.projection.weight.detach()
+    torch.testing.assert_close(weight.sum(1), checkpoint['patch_embed.proj.weight'].sum(1), rtol=0, atol=1e-6)
+    assert 'from 3 to' in model.load_report.adapted['patch_embed.projection.weight']
+    x = torch.randn(1, 1, 56, 56).expand(-1, 3, -1, -1) if channels < 3 else torch.randn(1, 3, 56, 56)
+    more = x[:, [c % 3 for c in range(channels)]]
+    with torch.no_grad():
+        for got, want in zip(model(more), usual(x)):
+            torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+
+
+def test_channels_stay_as_they_are():
+    weight = torch.randn(4, 3, 2, 2)
+    assert torch.equal(adapt_channels(weight, 3), weight)
+
+
+def test_the_report_counts_and_details(caplog):
+    model = micro(window_size=12, in_channels=1)
+    checkpoint = golden('swin_mmpretrain')['checkpoint']
+    with caplog.at_level(logging.INFO, 'mmengine'):
+        model.load_state_dict(checkpoint, strict=True)
+    report = model.load_report
+    assert "custom in OpenMMLab's names, in 'state_dict', under 'backbone.'" in report.found
+    assert report.lines()[1:] == [
+        'resampled 6: relative position bias tables from 13x13 to 23x23 (window (7, 7) to (12, 12), bicubic)',
+        'adapted 1: patch embedding from 3 to 1 channels',
+        'new 4: norm0.weight, norm0.bias, norm1.weight, ..',
+        'unused 2: head.fc.weight, head.fc.bias']
+    kinds = [line.split()[0] for line in report.details().splitlines()]
+    parameters = len(list(model.parameters()))
+    assert [kinds.count(kind) for kind in ('resampled', 'adapted', 'new', 'unused')] == [6, 1, 4, 2]
+    assert kinds.count('loaded') == parameters - 6 - 1 - 4 and f'loaded {kinds.count("loaded")} ' in report.lines()[0]
+
+
+@pytest.mark.parametrize(('settings', 'advice'), [
+    (dict(embed_dims=16, num_heads=(1, 2, 4)), r'\(8, 3, 4, 4\), the model \(16, 3, 4, 4\).*embed_dims=8'),
+    (dict(num_heads=(2, 4, 8)), r'\(169, 1\), the model \(169, 2\).*num_heads=\(1, 2, 4\)'),
+    (dict(depths=(2, 2, 4)), r'stages.2.blocks.2.*would stay random.*depths=\(2, 2, 2\)'),
+    (dict(depths=(2, 1, 2)), r'would be left out.*depths=\(2, 2, 2\)'),
+])
+@pytest.mark.parametrize('path', PATHS)
+def test_what_cannot_be_used_says_what_would_fit(settings, advice, path, tmp_path):
+    with pytest.raises(ValueError, match=advice):
+        load(golden('swin_timm')['checkpoint'], path, tmp_path, **settings)
+
+
+def test_the_papers_variants_are_named():
+    model = SwinPosTransformer(depths=(2, 2, 18, 2))
+    with pytest.raises(ValueError, match=r'those of a Swin-T \(.*the model is a Swin-S \(.*depths=\(2, 2, 6, 2\)'):
+        model.load_state_dict(SwinPosTransformer().state_dict())
+
+
+# Writing
+
+@pytest.mark.parametrize(('to', 'keys'), [('timm', 'timm'), ('hf', 'hf'), ('microsoft', 'microsoft')])
+@pytest.mark.parametrize('name', ['swin_timm', 'swin_hf_backbone', 'swin_mmpretrain', 'swin_torchvision'])
+def test_exported_keys_and_shapes_are_the_librarys(name, to, keys):
+    model = micro()
+    model.load_state_dict(golden(name)['checkpoint'])
+    exported = convert(read_weights(model.state_dict()), to)
+    want = json.loads((GOLDEN / 'keys.json').read_text())[keys]
+    assert {key: list(value.shape) for key, value in exported.items()} == want
+
+
+def test_export_to_mmdet_loads_there_strictly():
+    from mmdet.models.backbones.swin import SwinTransformer
+    model = micro()
+    model.load_state_dict(golden('swin_timm')['checkpoint'])
+    theirs = SwinTransformer(**MICRO)
+    theirs.load_state_dict(convert(read_weights(model.state_dict()), 'mmdet'), strict=True)
+    theirs.eval()
+    with torch.no_grad():
+        for ours, other in zip(model(image()), theirs(image())):
+            torch.testing.assert_close(ours, other, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('to', EXPORTS)
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_there_and_back(to, suffix, tmp_path):
+    model = micro()
+    model.load_state_dict(golden('swin_hf_backbone')['checkpoint'])
+    weights = read_weights(model.state_dict())
+    save_weights(convert(weights, to), tmp_path / f'new/swin{suffix}', to)
+    assert [path.name for path in (tmp_path / 'new').iterdir()] == [f'swin{suffix}'], 'no draft is left'
+    back = read_weights(load_checkpoint_file(tmp_path / f'new/swin{suffix}'))
+    assert back.format.name == to
+    kept = [key for key in weights.state_dict if to != 'timm' or not key.startswith('norm')]
+    assert all(torch.equal(back.state_dict[key], weights.state_dict[key]) for key in kept)
+
+
+def test_conversion_to_another_window_notes_it(tmp_path):
+    weights = read_weights(golden('swin_timm')['checkpoint'])
+    save_weights(convert(weights, window=(7, 14)), tmp_path / 'swin.pth', windows=[(7, 14)] * 3)
+    model = micro(window_size=(14, 7))  # as many rows
+    model.load_state_dict(load_checkpoint_file(tmp_path / 'swin.pth'))
+    once = resample_table(weights.state_dict[TABLE], (7, 7), (7, 14))
+    torch.testing.assert_close(model.get_parameter(TABLE).detach(), resample_table(once, (7, 14), (14, 7)))
+    with pytest.raises(ValueError, match="unknown format 'keras': write one of mmdet, timm, microsoft, hf"):
+        convert(weights, 'keras')
+
+
+def test_others_get_foreign_files_as_they_are(tmp_path):
+    checkpoint = golden('swin_microsoft')['checkpoint']
+    torch.save(checkpoint, tmp_path / 'swin.pth')
+    found = load_checkpoint_file(tmp_path / 'swin.pth')
+    assert set(found) == set(checkpoint) and set(found['model']) == set(checkpoint['model'])
