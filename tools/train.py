@@ -71,6 +71,8 @@ def train(args: argparse.Namespace) -> None:
         cfg.load_from = args.resume
     elif cfg.get('load_from'):
         check_checkpoint(cfg.load_from, to_resume=cfg.get('resume', False))
+    if cfg.get('resume'):
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='ResumeResampledHook')]
     build_runner(cfg).train()
 
 

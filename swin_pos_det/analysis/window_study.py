@@ -55,7 +55,7 @@ class Sweep:
     options: Tuple[str, ...] = ()
 
 
-_OF_THE_TABLE = 5, 10, 14
+_OF_THE_TABLE = 5, 14
 _FACTORIAL = 'window7', 'elastic', 'window7-ms', 'elastic-ms'
 SWEEPS = (
     # The same weights in mmdet's own class, at the only window it can have.
