@@ -30,8 +30,8 @@ TRAININGS = {
     'mask': f'{DEMO}-mask_fpn_digits',
 }
 SCALES = 0.5, 1., 2.
-WINDOWS = 4, 5, 7, 10, 14  # at every scale
-BETWEEN = 6, 8, 9, 11, 12, 13  # at scale 1 only
+WINDOWS = 5, 7, 10, 14  # at every scale
+BETWEEN = 4, 6, 8, 9, 11, 12, 13  # at scale 1 only
 
 
 @dataclass(frozen=True)
@@ -55,23 +55,26 @@ class Sweep:
     options: Tuple[str, ...] = ()
 
 
-_OF_THE_TABLE = 5, 14
-_FACTORIAL = 'window7', 'elastic', 'window7-ms', 'elastic-ms'
+_ONE_RESOLUTION = 'window7', 'elastic'
+_MANY_RESOLUTIONS = 'window7-ms', 'elastic-ms'
+_ALL = _ONE_RESOLUTION + _MANY_RESOLUTIONS
+_HIDDEN = 'model.backbone.padding=mask', 'model.data_preprocessor.type=SwinPosDataPreprocessor'
 SWEEPS = (
     # The same weights in mmdet's own class, at the only window it can have.
     Sweep('mmdet', ('window7', 'window7-ms'), windows=(), options=('model.backbone.type=SwinTransformer', )),
-    Sweep('fixed', _FACTORIAL),
-    Sweep('scale', _FACTORIAL, windows=(7, ), policy='scale', options=('model.backbone.reference_size=256', )),
-    Sweep('fit', _FACTORIAL, windows=(5, 7, 10, 14), policy='fit'),
-    Sweep('fixed-between', ('window7', 'elastic', 'elastic-ms'), windows=BETWEEN, scales=(1., )),
-    Sweep('fit-between', ('window7', 'elastic', 'elastic-ms'), windows=BETWEEN, scales=(1., ), policy='fit'),
-    Sweep('geometric', ('window7', ), windows=_OF_THE_TABLE, options=('model.backbone.resampling=geometric', )),
-    Sweep('bilinear', ('window7', ), windows=_OF_THE_TABLE, options=('model.backbone.resampling=bilinear', )),
-    Sweep('nearest', ('window7', ), windows=_OF_THE_TABLE, options=('model.backbone.resampling=nearest', )),
-    Sweep('rescaled', ('window7', ), windows=_OF_THE_TABLE, options=('model.backbone.rescale_logits=True', )),
+    Sweep('scale', _ALL, windows=(7, ), policy='scale', options=('model.backbone.reference_size=256', )),
+    Sweep('fixed', _ONE_RESOLUTION),
+    Sweep('fixed', _MANY_RESOLUTIONS, windows=(7, 14)),
+    Sweep('fit', ('elastic', ), policy='fit'),
+    Sweep('fit', ('window7', 'elastic-ms'), windows=(7, 14), policy='fit'),
     Sweep('native', ('mask', ), windows=(7, )),
-    Sweep('hidden', ('window7', ), windows=(7, 14),
-          options=('model.backbone.padding=mask', 'model.data_preprocessor.type=SwinPosDataPreprocessor')),
+    Sweep('hidden', ('window7', ), windows=(7, ), options=_HIDDEN),
+    Sweep('fixed-between', _ONE_RESOLUTION, windows=BETWEEN, scales=(1., )),
+    Sweep('fit-between', ('elastic', ), windows=BETWEEN, scales=(1., ), policy='fit'),
+    # What may be set without training, against bicubic resampling and plain logits, at windows far from the learned.
+    *(Sweep(name, ('window7', ), windows=(5, 14), scales=(1., 2.), options=(f'model.backbone.{option}', ))
+      for name, option in (('geometric', 'resampling=geometric'), ('bilinear', 'resampling=bilinear'),
+                           ('nearest', 'resampling=nearest'), ('rescaled', 'rescale_logits=True'))),
 )
 
 

@@ -359,3 +359,13 @@ def test_init_cfg_of_a_submodule_reads_through_the_loader(weights):
     module = Module()
     module.init_weights()
     assert torch.equal(module.w.data, WEIGHTS['state_dict']['w'])
+
+
+@pytest.mark.parametrize('keep', [0.2, 0.9])
+def test_truncated_safetensors(tmp_path, keep):
+    from safetensors.torch import save_file
+    path = tmp_path / 'weights.safetensors'
+    save_file({f'layer{i}.weight': torch.randn(16, 16) for i in range(8)}, str(path))
+    path.write_bytes(path.read_bytes()[:int(keep * path.stat().st_size)])
+    with pytest.raises(CheckpointError, match='weights.safetensors is a safetensors file, but truncated or damaged'):
+        load_checkpoint_file(path)

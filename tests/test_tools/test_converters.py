@@ -1,0 +1,95 @@
+"""The tools on checkpoints: inspect, convert, export."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from swin_pos_det.checkpoints import inspect_checkpoint, load_checkpoint_file, read_weights
+from swin_pos_det.models import SwinPosTransformer
+from tests.test_tools.conftest import ROOT, load_tool
+
+GOLDEN = Path(__file__).parents[1] / 'golden'
+TINY = ROOT / 'configs/swin_pos/mask-rcnn_swin-pos-t-p4-w7_fpn_1x_coco.py'
+
+
+@pytest.fixture
+def timm_file(tmp_path):
+    torch.save(torch.load(GOLDEN / 'swin_timm.pth', weights_only=True)['checkpoint'], tmp_path / 'swin.pth')
+    return str(tmp_path / 'swin.pth')
+
+
+def run(name, *argv):
+    tool = load_tool(f'model_converters/{name}.py')
+    runner = getattr(tool, 'convert_swin', tool)
+    return runner.run_cli(runner.run, tool.get_parser(), [str(argument) for argument in argv])
+
+
+def test_inspect_tells_what_it_is(timm_file, capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '160')
+    assert run('inspect_checkpoint', timm_file) == 0
+    out = capsys.readouterr().out
+    for text in ("classifier, in timm's names", 'custom (embed_dims=8, depths=(2, 2, 2), num_heads=(1, 2, 4))', '7 x 7',
+                 '4 x 4', 'classes', ' 5 ', 'none'):
+        assert text in out
+
+
+@pytest.mark.parametrize(('settings', 'name'), [
+    (dict(), 'Swin-T'), (dict(depths=(2, 2, 18, 2)), 'Swin-S'),
+    (dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)), 'Swin-B'),
+    (dict(embed_dims=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)), 'Swin-L')])
+def test_the_papers_variants(settings, name):
+    with torch.device('meta'):
+        model = SwinPosTransformer(**settings, window_size=12, use_abs_pos_embed=True, pretrain_img_size=384)
+        state = model.state_dict()
+    detector = {f'backbone.{key}': value for key, value in state.items()}
+    detector['roi_head.bbox_head.fc_cls.weight'] = torch.zeros(81, 4)
+    found = inspect_checkpoint(dict(state_dict=detector, meta={}))
+    assert (found.variant.name, found.kind, found.classes) == (name, 'detector', 80)
+    assert set(found.variant.windows) == {(12, 12)} and found.variant.image_size == (384, 384)
+
+
+def test_inspect_says_whether_it_fits_a_config(timm_file, capsys, tmp_path):
+    assert run('inspect_checkpoint', timm_file, '--config', TINY) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith('error: ') and 'the model is a Swin-T' in error and 'embed_dims=8' in error
+    config = tmp_path / 'micro.py'
+    config.write_text("model = dict(backbone=dict(type='SwinPosTransformer', embed_dims=8, depths=(2, 2, 2), "
+                      'mlp_ratio=2, num_heads=(1, 2, 4), strides=(4, 2, 2), out_indices=(0, 1, 2), window_size=12))')
+    assert run('inspect_checkpoint', timm_file, '--config', config) == 0
+    assert 'resampled 6' in capsys.readouterr().out
+    assert run('inspect_checkpoint', timm_file, '--config', config, '--details') == 0
+    assert 'new        norm0.weight' in capsys.readouterr().out
+
+
+def test_inspect_names_what_is_no_swin(tmp_path, capsys):
+    torch.save({'conv1.weight': torch.zeros(1)}, tmp_path / 'resnet.pth')
+    assert run('inspect_checkpoint', tmp_path / 'resnet.pth') == 1
+    assert "no Swin backbone is among the 1 keys, which are, for instance, ['conv1.weight']" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('tool', 'arguments', 'format_name', 'window'), [
+    ('convert_swin', [], 'mmdet', (7, 7)), ('convert_swin', ['--window', '12'], 'mmdet', (12, 12)),
+    ('convert_swin', ['--window', '7,14', '--resampling', 'geometric'], 'mmdet', (7, 14)),
+    ('export_swin', ['--to', 'hf'], 'hf', (7, 7)), ('export_swin', ['--to', 'timm', '--window', '5'], 'timm', (5, 5))])
+def test_convert_and_export(timm_file, tmp_path, capsys, tool, arguments, format_name, window):
+    out = tmp_path / 'out.pth'
+    assert run(tool, timm_file, out, *arguments) == 0
+    assert f'window {window}' in capsys.readouterr().out
+    found = inspect_checkpoint(load_checkpoint_file(out))
+    assert found.weights.format.name == format_name
+    assert set(found.variant.windows) == {window}
+    before = read_weights(load_checkpoint_file(timm_file)).state_dict
+    name = 'stages.0.downsample.reduction.weight'
+    assert torch.equal(found.weights.state_dict[name], before[name])
+
+
+def test_export_needs_a_format(timm_file, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run('export_swin', timm_file, tmp_path / 'out.pth')
+    assert '--to' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run('convert_swin', timm_file, tmp_path / 'out.pth', '--window', '0')
+    assert "'0' is no window" in capsys.readouterr().err
+    assert not (tmp_path / 'out.pth').exists()
