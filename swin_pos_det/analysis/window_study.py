@@ -112,10 +112,12 @@ def run_study(folder: Path, seeds: Sequence[int], jobs: int, trainings: Sequence
         RuntimeError: if a run fails; it names the log. What was finished stays.
     """
     runs = [(training, seed) for seed in seeds for training in trainings]
+    epochs = {training: _epochs(config_of(training), options) for training in trainings}  # not safe in threads
     steps = sum(1 + len(_sweeps_of(training, sweeps)) for training, _ in runs)
     stop = threading.Event()
     with tqdm(total=steps, desc='study', unit='run') as bar, ThreadPoolExecutor(jobs) as pool:
-        pending = {pool.submit(_run_one, folder, *run, jobs, sweeps, options, bar, stop) for run in runs}
+        pending = {pool.submit(_run_one, folder, *run, epochs[run[0]], jobs, sweeps, options, bar, stop)
+                   for run in runs}
         done, _ = wait(pending, return_when=FIRST_EXCEPTION)
         stop.set()
     for future in done:
@@ -127,11 +129,10 @@ def _sweeps_of(training: str, sweeps: Sequence[Sweep]) -> List[Sweep]:
     return [sweep for sweep in sweeps if training in sweep.trainings]
 
 
-def _run_one(folder: Path, training: str, seed: int, jobs: int, sweeps: Sequence[Sweep], options: Sequence[str],
-             bar: tqdm, stop: threading.Event) -> None:
+def _run_one(folder: Path, training: str, seed: int, max_epochs: int, jobs: int, sweeps: Sequence[Sweep],
+             options: Sequence[str], bar: tqdm, stop: threading.Event) -> None:
     """Train once and sweep the result."""
     config, home = config_of(training), folder / training / f'seed{seed}'
-    max_epochs = _epochs(config, options)
     steps: List[Tuple[str, Callable[[], List[str]]]] = []
     if finished_checkpoint(home, max_epochs) is None:
         steps.append(('train', lambda: ['train.py', str(config), '--work-dir', str(home), '--resume', '--cfg-options',
