@@ -151,7 +151,7 @@ def _run_one(folder: Path, training: str, seed: int, max_epochs: int, jobs: int,
 
 
 def _epochs(config: Path, options: Sequence[str]) -> int:
-    given = dict(option.split('=', 1) for option in options)
+    given = dict(option.split('=', 1) for option in options if '=' in option)
     return int(given.get('train_cfg.max_epochs', Config.fromfile(config).train_cfg.max_epochs))
 
 

@@ -31,6 +31,18 @@ DIFFERENCES = {
         **PLUGIN, 'model.backbone.window_size': 12,
         'model.backbone.table_window_size': 7
     }),
+    'mask-rcnn_swin-pos-t-p4-w7-fit_fpn_1x_coco.py': ('swin-t-p4-w7_fpn_1x_coco', {
+        **PLUGIN, 'model.backbone.window_policy': 'fit'
+    }),
+    'mask-rcnn_swin-pos-t-p4-w7-mask_fpn_1x_coco.py': ('swin-t-p4-w7_fpn_1x_coco', {
+        **PLUGIN, 'model.backbone.padding': 'mask',
+        'model.data_preprocessor.type': 'SwinPosDataPreprocessor'
+    }),
+    'mask-rcnn_swin-pos-t-p4-w7-elastic_fpn_1x_coco.py': ('swin-t-p4-w7_fpn_1x_coco', {
+        **PLUGIN, 'custom_hooks': [
+            dict(type='ElasticWindowHook', windows=[4, 5, 6, 8, 10, 12, 14], nominal_share=0.4)
+        ]
+    }),
 }
 
 
@@ -57,6 +69,33 @@ def test_builds(name):
     model = MODELS.build(cfg.model)
     assert type(model.backbone).__name__ == 'SwinPosTransformer'
     assert [conv.conv.in_channels for conv in model.neck.lateral_convs] == model.backbone.num_features
+
+
+# name -> what is different from the demo
+VARIANTS = {
+    'elastic_fpn': {'custom_hooks': [dict(type='ElasticWindowHook', windows=[4, 5, 6, 8, 10, 12, 14],
+                                          nominal_share=0.4)]},
+    'mask_fpn': {'model.backbone.padding': 'mask', 'model.data_preprocessor.type': 'SwinPosDataPreprocessor'},
+}
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_variants_differ_from_the_demo_in_what_they_say(name):
+    demo = flatten(Config.fromfile(FOLDER / 'mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py').to_dict())
+    ours = flatten(Config.fromfile(FOLDER / f'mask-rcnn_swin-pos-nano-p4-w7-{name}_digits.py').to_dict())
+    assert {key: value for key, value in ours.items() if demo.get(key) != value} == VARIANTS[name]
+
+
+def test_random_resolutions_change_the_resize_alone():
+    demo = Config.fromfile(FOLDER / 'mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py')
+    ours = Config.fromfile(FOLDER / 'mask-rcnn_swin-pos-nano-p4-w7_fpn_ms_digits.py')
+    theirs, changed = demo.train_dataloader.dataset.pipeline, ours.train_dataloader.dataset.pipeline
+    differ = [i for i, (one, other) in enumerate(zip(theirs, changed)) if one != other]
+    assert len(theirs) == len(changed) and differ == [2] and changed[2].type == 'RandomChoiceResize'
+    sides = [scale[0] for scale in changed[2].scales]
+    assert min(sides) == 128 and max(sides) == 512 and 256 in sides, 'half, twice and once the 256 of the demo'
+    ours.train_dataloader.dataset.pipeline[2] = theirs[2]
+    assert ours.to_dict() == {**demo.to_dict(), 'train_dataloader': ours.train_dataloader.to_dict()}
 
 
 @pytest.mark.parametrize('name', CONFIGS)
