@@ -1,7 +1,9 @@
-"""Reading checkpoints: safely, and from the formats that others write.
+"""Reading checkpoints: safely, and from the formats that others write. Writing them whole or not at all.
 
-Importing this package makes MMEngine's ``CheckpointLoader`` read through :mod:`swin_pos_det.checkpoints.io`.
+Importing this package makes MMEngine's ``CheckpointLoader`` read through :mod:`swin_pos_det.checkpoints.io`, and its
+backend for local files write through :mod:`swin_pos_det.checkpoints.atomic`.
 """
+from .atomic import AtomicLocalBackend, register_atomic_writing, replacing
 from .convert import Inspection, convert, inspect_checkpoint, misfits, save_weights
 from .formats import EXPORTS, FORMATS, recognise
 from .io import CheckpointError, load_checkpoint_file, register_safe_loaders
@@ -12,10 +14,11 @@ from .variants import Variant, describe_model, describe_weights
 from .weights import SwinWeights, read_weights
 
 __all__ = [
-    'CheckpointError', 'EXPORTS', 'FORMATS', 'Inspection', 'LoadReport', 'SwinWeights', 'Variant', 'adapt_channels',
-    'adapt_state_dict', 'convert', 'describe_model', 'describe_weights', 'inspect_checkpoint', 'load_checkpoint_file',
-    'load_pretrained', 'misfits', 'note_table_windows', 'read_weights', 'recognise', 'register_safe_loaders',
-    'save_weights'
+    'EXPORTS', 'FORMATS', 'AtomicLocalBackend', 'CheckpointError', 'Inspection', 'LoadReport', 'SwinWeights',
+    'Variant', 'adapt_channels', 'adapt_state_dict', 'convert', 'describe_model', 'describe_weights',
+    'inspect_checkpoint', 'load_checkpoint_file', 'load_pretrained', 'misfits', 'note_table_windows', 'read_weights',
+    'recognise', 'register_atomic_writing', 'register_safe_loaders', 'replacing', 'save_weights'
 ]
 
 register_safe_loaders()
+register_atomic_writing()

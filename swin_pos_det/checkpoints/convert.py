@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import resample_table
+from .atomic import replacing
 from .formats import EXPORTS, TABLE
 from .variants import Variant, describe_weights
-from .weights import SwinWeights, read_weights, unwrap
+from .weights import TABLE_WINDOWS, SwinWeights, read_weights, unwrap
 
 Pair = Tuple[int, int]
 
@@ -138,21 +138,17 @@ def save_weights(state_dict: Mapping[str, Tensor], path: Union[str, os.PathLike]
         path: of the file; ``.safetensors`` writes that format.
         to: whose container it gets.
         windows: of the stages' tables, noted beside the weights in a ``.pth`` for 'mmdet'.
+
+    Raises:
+        CheckpointError: if it cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    os.close(handle)
-    try:
+    with replacing(path) as draft:
         if path.suffix == '.safetensors':
             from safetensors.torch import save_file
             save_file({key: value.clone() for key, value in state_dict.items()}, draft, metadata={'format': 'pt'})
-        else:
-            inner = OrderedDict(state_dict)
-            if windows and to == 'mmdet':
-                inner._metadata = OrderedDict({'': {'table_window_sizes': [list(window) for window in windows]}})
-            torch.save({_CONTAINERS[to]: inner} if to in _CONTAINERS else inner, draft)
-        os.chmod(draft, 0o644)
-        os.replace(draft, path)
-    finally:
-        Path(draft).unlink(missing_ok=True)
+            return
+        inner = OrderedDict(state_dict)
+        if windows and to == 'mmdet':
+            inner._metadata = OrderedDict({'': {TABLE_WINDOWS: [list(window) for window in windows]}})
+        torch.save({_CONTAINERS[to]: inner} if to in _CONTAINERS else inner, draft)

@@ -1,0 +1,74 @@
+"""Files that are written whole or not at all."""
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, Union
+
+from mmengine.fileio import LocalBackend, register_backend
+
+from .io import CheckpointError
+
+
+@contextmanager
+def replacing(path: Union[str, os.PathLike]) -> Iterator[Path]:
+    """Write a file under another name beside its own, and give it its name when it is complete and on the disk.
+
+    Args:
+        path: of the file; its folder is made.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        CheckpointError: if it cannot be written, for a full disk or a read-only folder. What was there before stays.
+    """
+    path = Path(path)
+    draft = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp')
+        os.close(handle)
+        draft = Path(name)
+        yield draft
+        with draft.open('rb+') as written:
+            os.fsync(written.fileno())
+        os.chmod(draft, 0o666 & ~_umask())  # mkstemp's files are private
+        os.replace(draft, path)
+    except OSError as error:
+        kept = 'the file of that name is as it was' if path.is_file() else 'nothing is left of it'
+        raise CheckpointError(f'{path} cannot be written ({error.strerror or error}); {kept}') from error
+    finally:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+class AtomicLocalBackend(LocalBackend):
+    """MMEngine's backend for local files, which its checkpoints are written through.
+
+    MMEngine's own opens a checkpoint and writes into it: a run that is killed in that moment, or finds the disk full,
+    leaves half a file under the name that ``--resume`` will look for.
+    """
+
+    def put(self, obj: bytes, filepath: Union[str, os.PathLike]) -> None:
+        """Write bytes; see :func:`replacing`."""
+        with replacing(filepath) as draft:
+            draft.write_bytes(obj)
+
+    def put_text(self, obj: str, filepath: Union[str, os.PathLike], encoding: str = 'utf-8') -> None:
+        """Write text; see :func:`replacing`."""
+        with replacing(filepath) as draft:
+            draft.write_text(obj, encoding=encoding)
+
+
+def register_atomic_writing() -> None:
+    """Make MMEngine write local files through :class:`AtomicLocalBackend`. Calling it again is harmless."""
+    register_backend('local', AtomicLocalBackend, force=True, prefixes='')
