@@ -1,6 +1,7 @@
 """Looking into checkpoints, and writing them in another library's format."""
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections import OrderedDict
@@ -21,6 +22,7 @@ Pair = Tuple[int, int]
 
 # The entry that each library's own files keep the weights in.
 _CONTAINERS = {'mmdet': 'state_dict', 'microsoft': 'model'}
+_BACKBONE = re.compile(r'patch_embed\.|absolute_pos_embed$|stages\.\d+\.|norm\d+\.')
 _CLASSIFIER = re.compile(r'(^|\.)(head|head\.fc|classifier)\.weight')
 _DETECTOR = re.compile(r'(^|\.)bbox_head\.(\d+\.)?fc_cls\.weight')  # one class more: background
 
@@ -74,7 +76,7 @@ def inspect_checkpoint(checkpoint: Mapping[str, Any]) -> Inspection:
         ValueError: if there is no Swin backbone in it.
     """
     weights = read_weights(checkpoint)
-    variant = describe_weights(weights.state_dict, weights.windows)
+    variant = describe_weights(weights.state_dict, weights.windows, weights.grid)
     if variant is None:
         raise ValueError('the Swin backbone in it has no patch embedding')
     state_dict = unwrap(checkpoint)[1]
@@ -116,11 +118,12 @@ def convert(weights: SwinWeights, to: str = 'mmdet', window: Optional[Union[int,
     """
     if to not in EXPORTS:
         raise ValueError(f'unknown format {to!r}: write one of {", ".join(EXPORTS)}')
-    variant = describe_weights(weights.state_dict, weights.windows)
+    variant = describe_weights(weights.state_dict, weights.windows, weights.grid)
     if variant is None or None in variant.windows:
         raise ValueError('the windows of the tables cannot be told from the checkpoint')
     target = None if window is None else (window, window) if isinstance(window, int) else tuple(window)
-    state_dict, windows = dict(weights.state_dict), list(variant.windows)
+    state_dict = {key: value for key, value in weights.state_dict.items() if _BACKBONE.match(key)}
+    windows = list(variant.windows)
     if target is not None:
         for key, value in state_dict.items():
             if key.endswith(TABLE):
@@ -137,7 +140,7 @@ def save_weights(state_dict: Mapping[str, Tensor], path: Union[str, os.PathLike]
         state_dict: of :func:`convert`.
         path: of the file; ``.safetensors`` writes that format.
         to: whose container it gets.
-        windows: of the stages' tables, noted beside the weights in a ``.pth`` for 'mmdet'.
+        windows: of the stages' tables, noted beside the weights for 'mmdet'.
 
     Raises:
         CheckpointError: if it cannot be written.
@@ -146,7 +149,9 @@ def save_weights(state_dict: Mapping[str, Tensor], path: Union[str, os.PathLike]
     with replacing(path) as draft:
         if path.suffix == '.safetensors':
             from safetensors.torch import save_file
-            save_file({key: value.clone() for key, value in state_dict.items()}, draft, metadata={'format': 'pt'})
+            noted = {TABLE_WINDOWS: json.dumps(windows)} if windows and to == 'mmdet' else {}
+            save_file({key: value.clone() for key, value in state_dict.items()}, draft,
+                      metadata={'format': 'pt', **noted})
             return
         inner = OrderedDict(state_dict)
         if windows and to == 'mmdet':

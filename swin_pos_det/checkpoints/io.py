@@ -10,15 +10,19 @@ so ``init_cfg``, ``load_from``, ``--resume`` and ``mmdet.apis`` all read through
 """
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 import os.path as osp
 import pickle
 import pickletools
+import re
 import types
 import zipfile
 from _codecs import encode
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections import OrderedDict
 from typing import Any, BinaryIO, Callable, Iterator, Union
 from urllib.error import URLError
 from urllib.parse import urlparse
@@ -33,7 +37,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.utils import digit_version
 from torch._weights_only_unpickler import _get_allowed_globals
 
-from .weights import note_whole_file
+from .weights import TABLE_WINDOWS, note_whole_file
 
 MapLocation = Union[str, torch.device, Callable, dict, None]
 
@@ -176,9 +180,13 @@ def _reject_by_content(source: str | io.BytesIO, name: str) -> None:
         if not zipfile.is_zipfile(source):
             raise CheckpointError(f'checkpoint {name} is truncated: its end is missing, as after a download or a save '
                                   'that was interrupted. Copy or download it again, or use an earlier checkpoint')
-        with zipfile.ZipFile(source) as archive:
-            if any(member.endswith('/constants.pkl') for member in archive.namelist()):
-                raise CheckpointError(f'checkpoint {name} is a TorchScript archive; a checkpoint with a state dict '
+        try:
+            with zipfile.ZipFile(source) as archive:
+                members = archive.namelist()
+        except zipfile.BadZipFile as error:
+            raise CheckpointError(f'checkpoint {name} is damaged ({error}): copy or download it again') from error
+        if any(member.endswith('/constants.pkl') for member in members):
+            raise CheckpointError(f'checkpoint {name} is a TorchScript archive; a checkpoint with a state dict '
                                       'is needed')
 
 
@@ -215,12 +223,19 @@ def _is_safetensors(source: str | io.BytesIO) -> bool:
 
 def _load_safetensors(source: str | io.BytesIO, name: str) -> dict:
     try:
-        from safetensors import SafetensorError
+        from safetensors import SafetensorError, safe_open
         from safetensors.torch import load, load_file
     except ImportError as error:
         raise CheckpointError(f'checkpoint {name} is a safetensors file: pip install safetensors') from error
     try:
-        return load_file(source) if isinstance(source, str) else load(source.getvalue())
+        if not isinstance(source, str):
+            return load(source.getvalue())
+        tensors = OrderedDict(load_file(source))
+        with safe_open(source, framework='pt') as opened:
+            noted = (opened.metadata() or {}).get(TABLE_WINDOWS)
+        if noted:
+            tensors._metadata = OrderedDict({'': {TABLE_WINDOWS: json.loads(noted)}})
+        return tensors
     except SafetensorError as error:
         raise CheckpointError(f'checkpoint {name} is a safetensors file, but truncated or damaged ({error}): copy or '
                               'download it again') from error
@@ -281,7 +296,7 @@ def load_from_http(filename: str, map_location: MapLocation = None) -> dict:
         CheckpointError: The download failed, or :func:`load_checkpoint_file` refuses the file.
     """
     folder = osp.join(torch.hub.get_dir(), 'checkpoints')
-    path = osp.join(folder, osp.basename(urlparse(filename).path))
+    path = osp.join(folder, _cached_name(filename))
     try:
         if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not osp.exists(path):
             os.makedirs(folder, exist_ok=True)
@@ -291,6 +306,17 @@ def load_from_http(filename: str, map_location: MapLocation = None) -> dict:
     finally:
         barrier()  # the other processes of this machine wait for the file, and are let go when it does not come
     return load_checkpoint_file(path, map_location)
+
+
+def _cached_name(url: str) -> str:
+    """The file name for a URL: its own if that holds a hash, as PyTorch's do, else with one of the URL.
+
+    On Hugging Face every model is called ``model.safetensors``.
+    """
+    stem, suffix = osp.splitext(osp.basename(urlparse(url).path))
+    if re.search(r'-[0-9a-f]{8,}$', stem):
+        return stem + suffix
+    return f'{stem}-{hashlib.sha256(url.encode()).hexdigest()[:8]}{suffix}'
 
 
 def load_from_torchvision(filename: str, map_location: MapLocation = None) -> dict:

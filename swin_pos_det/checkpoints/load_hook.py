@@ -9,10 +9,10 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..layers import resample_absolute, resample_table, table_size
-from .formats import TABLE
+from .formats import OPENMMLAB, TABLE, Format
 from .report import LoadReport
-from .variants import Variant, config_changes, describe_model, describe_weights
-from .weights import TABLE_WINDOWS, WHOLE_FILE, SwinWeights, read_weights
+from .variants import Variant, config_changes, describe_model, describe_weights, square_window
+from .weights import ABSOLUTE_GRID, TABLE_WINDOWS, WHOLE_FILE, SwinWeights, read_weights
 
 Pair = Tuple[int, int]
 
@@ -24,10 +24,13 @@ OUTPUT_NORM = re.compile(r'norm\d+\.(weight|bias)')
 def note_table_windows(backbone: nn.Module, state_dict: Any, prefix: str, local_metadata: Dict[str, Any]) -> None:
     """A state dict hook: note, beside the weights, which window each stage's tables are for.
 
-    A table's shape does not tell it: (7, 14) and (14, 7) have the same number of rows. Metadata is no key, so the
-    state dict stays that of mmdet's model.
+    A table's shape does not tell it: (7, 14) and (14, 7) have the same number of rows. Likewise the grid of an absolute
+    position embedding. Metadata is no key, so the state dict stays that of mmdet's model.
     """
-    local_metadata[TABLE_WINDOWS] = [list(window) for window in describe_model(backbone).windows]
+    model = describe_model(backbone)
+    local_metadata[TABLE_WINDOWS] = [list(window) for window in model.windows]
+    if model.absolute_grid is not None:
+        local_metadata[ABSOLUTE_GRID] = list(model.absolute_grid)
 
 
 def adapt_state_dict(state_dict: Dict[str, Any], prefix: str, backbone: nn.Module,
@@ -43,21 +46,24 @@ def adapt_state_dict(state_dict: Dict[str, Any], prefix: str, backbone: nn.Modul
         state_dict: with tensors; keys under other prefixes are not touched.
         prefix: such as ``'backbone.'``, or ``''``.
         backbone: a ``SwinPosTransformer``.
-        local_metadata: what :func:`note_table_windows` noted when the state dict was made. Without it, a table is
-            taken to be for the model's own window if its shape is the same, else for a square one.
+        local_metadata: what :func:`note_table_windows` noted when the state dict was made. Without it, index buffers
+            tell a table's window; without these, a table in mmdet's names is taken to be for the model's own window
+            if its shape is the same, any other for a square one.
 
     Raises:
         ValueError: if a parameter would stay random, because nothing is there for it or what is there does not fit
-            (both shapes are named). Norms of the outputs, which classifiers do not have, may be missing.
+            (both shapes are named), or if weights would be left out that the features depend on. Norms of the
+            outputs, which classifiers do not have, may be missing.
     """
     local_metadata = local_metadata or {}
+    for key in [key for key in state_dict if not isinstance(key, str)]:
+        del state_dict[key]  # a checkpoint taken whole may have notes under numbers; torch would stumble on them
     own = {key[len(prefix):]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
-    weights = _find(own or local_metadata.get(WHOLE_FILE, {}), prefix, backbone, local_metadata,
-                    getattr(state_dict, '_metadata', {}) if not prefix else {})
+    weights = _find(own, prefix, backbone, local_metadata, None if prefix else getattr(state_dict, '_metadata', None))
     model = describe_model(backbone)
-    variant = describe_weights(weights.state_dict, weights.windows)
-    title = f'{type(backbone).__name__}: {variant.name if variant else "Swin"} in {weights.where}'
-    report = LoadReport(title)
+    variant = describe_weights(weights.state_dict, weights.windows, weights.grid)
+    report = LoadReport(f'{type(backbone).__name__}: {variant.name if variant else "Swin"} in {weights.where}'
+                        + ('' if own else f', as nothing is under {prefix!r}'))
     try:
         fitted = _fit(weights, variant, model, backbone, report)
     except ValueError as error:
@@ -75,9 +81,11 @@ def adapt_state_dict(state_dict: Dict[str, Any], prefix: str, backbone: nn.Modul
 
 
 def _find(own: Mapping[str, Any], prefix: str, backbone: nn.Module, local_metadata: Mapping[str, Any],
-          metadata: Mapping[str, Any]) -> SwinWeights:
+          metadata: Optional[Mapping[str, Any]]) -> SwinWeights:
     try:
-        return read_weights(own, local_metadata.get(TABLE_WINDOWS) if own else None, metadata)
+        if own:
+            return read_weights(own, local_metadata, metadata)
+        return read_weights(local_metadata.get(WHOLE_FILE, {}))
     except ValueError as error:
         under = f' under {prefix!r}' if prefix else ''
         raise ValueError(f'the checkpoint has nothing{under} that {type(backbone).__name__} could load, all its '
@@ -96,11 +104,11 @@ def _fit(weights: SwinWeights, variant: Optional[Variant], model: Variant, backb
         if name.endswith(TABLE):
             stage = int(name.split('.')[1])
             noted = weights.windows[stage] if weights.windows and stage < len(weights.windows) else None
-            source = _source_window(noted, variant and variant.windows[stage], value, parameter, model.windows[stage])
+            source = _source_window(noted, value, parameter, model.windows[stage], weights.format)
             attention = backbone.stages[stage].blocks[0].attn.w_msa
             fitted[name] = _fit_table(name, value, parameter, source, model.windows[stage], attention.resampling,
                                       report)
-        elif name == ABSOLUTE and value.shape != parameter.shape:
+        elif name == ABSOLUTE and (value.shape != parameter.shape or weights.grid is not None):
             fitted[name] = _fit_absolute(value, parameter, variant, model, report)
         elif name == PATCHES and _differs_in_channels_only(value, parameter):
             fitted[name] = adapt_channels(value, parameter.shape[1])
@@ -119,11 +127,19 @@ def _fit(weights: SwinWeights, variant: Optional[Variant], model: Variant, backb
         raise ValueError(
             f'the checkpoint has no weights for {len(random)} of the {len(parameters)} parameters of '
             f'{type(backbone).__name__}, such as {random[0]}: they would stay random')
-    stages = len(model.depths)
-    if variant and variant.depths[:stages] != model.depths:
-        raise ValueError(f'the checkpoint has {variant.depths} blocks in its stages, the model {model.depths}: '
-                         f'{len(report.unused)} parameters such as {report.unused[0]} would be left out')
+    left_out = [name for name in report.unused if _is_computed_with(name, len(model.depths))]
+    if left_out:
+        raise ValueError(f'the checkpoint has weights that the model has no parameters for: {len(left_out)}, such as '
+                         f'{left_out[0]} of shape {tuple(own[left_out[0]].shape)}, would be left out')
     return fitted
+
+
+def _is_computed_with(name: str, stages: int) -> bool:
+    """Whether a parameter of a larger model acts on the features of the first ``stages`` stages."""
+    if name.startswith(('patch_embed.', ABSOLUTE)):
+        return True
+    stage = re.match(r'stages\.(\d+)\.(downsample\.)?', name)
+    return stage is not None and (int(stage[1]) < stages - 1 if stage[2] else int(stage[1]) < stages)
 
 
 def _advice(variant: Optional[Variant], model: Variant) -> str:
@@ -135,17 +151,22 @@ def _advice(variant: Optional[Variant], model: Variant) -> str:
     return f'. The weights are those of a {variant}, the model is a {model}: give the backbone {settings}'
 
 
-def _source_window(noted: Optional[Any], square: Optional[Pair], value: Tensor, parameter: Tensor,
-                   target: Pair) -> Optional[Pair]:
-    """The window that a table was learned for."""
+def _source_window(noted: Optional[Any], value: Tensor, parameter: Tensor, target: Pair,
+                   layout: Format) -> Optional[Pair]:
+    """The window that a table was learned for; None if that cannot be told."""
+    if value.dim() != 2:
+        return None
     if noted is not None and table_size(noted)[0] * table_size(noted)[1] == value.shape[0]:
         return tuple(noted)  # unless somebody has resized the table since that was noted
+    square = square_window(value.shape[0])
+    if layout is not OPENMMLAB and square is not None:
+        return square  # other libraries know hardly any other
     return target if value.shape[0] == parameter.shape[0] else square
 
 
 def _fit_table(name: str, value: Tensor, parameter: Tensor, source: Optional[Pair], target: Pair, mode: str,
                report: LoadReport) -> Tensor:
-    if source is None or value.dim() != 2 or value.shape[1] != parameter.shape[1]:
+    if source is None or value.shape[1] != parameter.shape[1]:
         raise ValueError(
             f'{name}: the checkpoint has shape {tuple(value.shape)}, the model {tuple(parameter.shape)} for window '
             f'{target}; a table can be resampled if it has as many heads and is of a square window')
@@ -167,7 +188,9 @@ def _fit_absolute(value: Tensor, parameter: Tensor, variant: Optional[Variant], 
             f'{ABSOLUTE}: the checkpoint has shape {tuple(value.shape)}, the model {tuple(parameter.shape)} for the '
             f'grid {model.absolute_grid}; an embedding can be resampled if it has as many channels and is of a square '
             'grid')
-    if source == model.absolute_grid:
+    if source == model.absolute_grid and value.dim() == 3:
+        report.loaded.append(ABSOLUTE)
+    elif source == model.absolute_grid:
         report.adapted[ABSOLUTE] = 'absolute position embedding from a map to tokens'
     else:
         report.resampled[ABSOLUTE] = f'absolute position embedding from {source} to {model.absolute_grid}'

@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from torch import Tensor, nn
 
@@ -34,7 +34,11 @@ class Variant:
         windows: the window (h, w) of each stage's tables; None where no square window has that many rows.
         patch_size: (h, w) in pixels.
         in_channels: of the image.
-        absolute_grid: (h, w) in patches of the absolute position embedding; None without one.
+        absolute_grid: (h, w) in patches of the absolute position embedding; None without one, or if it cannot be told.
+        mlp_ratio: hidden channels of the feed-forward networks over C.
+        qkv_bias: whether queries, keys and values have a bias.
+        patch_norm: whether a norm follows the patch embedding.
+        use_abs_pos_embed: whether there is an absolute position embedding.
     """
 
     embed_dims: int
@@ -44,6 +48,10 @@ class Variant:
     patch_size: Pair
     in_channels: int
     absolute_grid: Optional[Pair] = None
+    mlp_ratio: float = 4.
+    qkv_bias: bool = True
+    patch_norm: bool = True
+    use_abs_pos_embed: bool = False
 
     @property
     def architecture(self) -> Tuple[int, Tuple[int, ...], Tuple[int, ...]]:
@@ -78,13 +86,14 @@ def square_window(rows: int) -> Optional[Pair]:
     return ((side + 1) // 2, (side + 1) // 2) if side % 2 else None
 
 
-def describe_weights(state_dict: Mapping[str, Tensor],
-                     windows: Optional[Sequence[Sequence[int]]] = None) -> Optional[Variant]:
+def describe_weights(state_dict: Mapping[str, Tensor], windows: Optional[Sequence[Sequence[int]]] = None,
+                     grid: Optional[Sequence[int]] = None) -> Optional[Variant]:
     """Read the shape of a backbone from its weights.
 
     Args:
         state_dict: in mmdet's names, without a prefix.
         windows: of the stages' tables, where they are known.
+        grid: of the absolute position embedding, where it is known.
 
     Returns:
         The variant, or None if the weights are no Swin backbone's (no patch embedding or no blocks).
@@ -102,7 +111,7 @@ def describe_weights(state_dict: Mapping[str, Tensor],
     for stage in stages:
         table = state_dict.get(f'stages.{stage}.blocks.0.attn.w_msa.{TABLE}')
         heads.append(table.shape[1] if table is not None and table.dim() == 2 else 0)
-        noted = tuple(windows[stage]) if windows and stage < len(windows) else None
+        noted = tuple(windows[stage]) if windows and stage < len(windows) and windows[stage] else None
         if table is not None and noted and math.prod(table_size(noted)) == table.shape[0]:
             found.append(noted)
         else:
@@ -114,12 +123,22 @@ def describe_weights(state_dict: Mapping[str, Tensor],
         windows=tuple(found),
         patch_size=tuple(patches.shape[2:]),
         in_channels=patches.shape[1],
-        absolute_grid=_absolute_grid(state_dict.get('absolute_pos_embed')))
+        absolute_grid=_absolute_grid(state_dict.get('absolute_pos_embed'), grid),
+        mlp_ratio=_mlp_ratio(state_dict.get('stages.0.blocks.0.ffn.layers.0.0.weight')),
+        qkv_bias='stages.0.blocks.0.attn.w_msa.qkv.bias' in state_dict,
+        patch_norm='patch_embed.norm.weight' in state_dict,
+        use_abs_pos_embed='absolute_pos_embed' in state_dict)
 
 
-def _absolute_grid(embedding: Optional[Tensor]) -> Optional[Pair]:
+def _mlp_ratio(weight: Optional[Tensor]) -> float:
+    return 4. if weight is None or weight.dim() != 2 else weight.shape[0] / weight.shape[1]
+
+
+def _absolute_grid(embedding: Optional[Tensor], noted: Optional[Sequence[int]]) -> Optional[Pair]:
     if embedding is None:
         return None
+    if noted is not None and embedding.dim() == 3 and noted[0] * noted[1] == embedding.shape[1]:
+        return tuple(noted)
     if embedding.dim() == 4:  # (1, C, h, w): the Swin authors' detection code, mmdet before 2.17
         return embedding.shape[2], embedding.shape[3]
     side = square_root(embedding.shape[1]) if embedding.dim() == 3 else 0
@@ -137,13 +156,23 @@ def describe_model(backbone: nn.Module) -> Variant:
         windows=tuple(module.table_window_size for module in attention),
         patch_size=tuple(projection.kernel_size),
         in_channels=projection.in_channels,
-        absolute_grid=backbone.absolute_grid if backbone.use_abs_pos_embed else None)
+        absolute_grid=backbone.absolute_grid if backbone.use_abs_pos_embed else None,
+        mlp_ratio=_mlp_ratio(backbone.stages[0].blocks[0].ffn.layers[0][0].weight),
+        qkv_bias=attention[0].qkv.bias is not None,
+        patch_norm=backbone.patch_embed.norm is not None,
+        use_abs_pos_embed=backbone.use_abs_pos_embed)
 
 
 def config_changes(wanted: Variant, model: Variant) -> Dict[str, Any]:
     """The backbone's settings that would make ``model`` a ``wanted``: what weights cannot be adapted to."""
-    settings: Dict[str, Union[int, Tuple[int, ...]]] = {}
-    for name in ('embed_dims', 'depths', 'num_heads', 'patch_size'):
-        if getattr(wanted, name) != getattr(model, name):
-            settings[name] = getattr(wanted, name)
+    settings: Dict[str, Any] = {}
+    for name in ('embed_dims', 'depths', 'num_heads', 'patch_size', 'mlp_ratio', 'qkv_bias', 'patch_norm',
+                 'use_abs_pos_embed'):
+        value = getattr(wanted, name)
+        if value != getattr(model, name) and not (name == 'num_heads' and 0 in value):
+            settings[name] = value
+    stages = len(wanted.depths)
+    if stages != len(model.depths):
+        settings.update(strides=(wanted.patch_size[0], *(2 for _ in range(stages - 1))),
+                        out_indices=tuple(range(stages)))
     return settings

@@ -1,21 +1,28 @@
 """Finding the weights of a Swin backbone in whatever a checkpoint's file holds."""
 from __future__ import annotations
 
+import math
+import weakref
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from torch import Tensor
 
-from .formats import DERIVED, OPENMMLAB, Format, is_second_version, recognise
+from ..layers import table_size
+from .formats import DERIVED, INDEX, OPENMMLAB, TABLE, Format, candidates, is_second_version, recognise
 
-# Averaged weights, which are the better ones, by their names in timm's and torchvision's training checkpoints.
-# MMEngine needs none: its EMAHook saves the averaged weights as the state dict.
-AVERAGED = ('state_dict_ema', 'model_ema')
-CONTAINERS = AVERAGED + ('state_dict', 'model')
+Pair = Tuple[int, int]
 
-# In a state dict's metadata: the windows of the stages' tables; the file that a module's weights are to be found in.
+# Averaged weights, which are the better ones, by their names in other people's training checkpoints. MMEngine needs
+# none: its EMAHook saves the averaged weights as the state dict.
+AVERAGED = ('state_dict_ema', 'model_ema', 'ema_model', 'ema', 'teacher')
+CONTAINERS = AVERAGED + ('state_dict', 'model', 'module')
+
+# In a state dict's metadata: the windows of the stages' tables, the grid of the absolute position embedding, and the
+# file that a module's weights are to be looked for in.
 TABLE_WINDOWS = 'table_window_sizes'
+ABSOLUTE_GRID = 'absolute_grid'
 WHOLE_FILE = 'swin_pos_whole_file'
 
 
@@ -28,16 +35,20 @@ class SwinWeights:
         prefix: what stood before these names, such as ``'module.backbone.'``.
         container: the entry of the checkpoint that held them, or ``''``.
         state_dict: parameters alone; derived buffers are dropped.
-        windows: of each stage's tables, where that was noted with the weights.
+        windows: of each stage's tables, where that was noted with the weights, or their index buffers tell.
+        grid: of the absolute position embedding, where that was noted.
         unused: keys beside the backbone's, as they were called.
+        others: prefixes of other Swin backbones in the file, which were passed over.
     """
 
     format: Format
     prefix: str
     container: str
     state_dict: Dict[str, Tensor]
-    windows: Optional[Sequence[Sequence[int]]]
-    unused: List[str]
+    windows: Optional[Sequence[Optional[Sequence[int]]]] = None
+    grid: Optional[Sequence[int]] = None
+    unused: List[str] = field(default_factory=list)
+    others: List[str] = field(default_factory=list)
 
     @property
     def foreign(self) -> bool:
@@ -48,65 +59,130 @@ class SwinWeights:
     def where(self) -> str:
         """Where they were found, for messages."""
         parts = [f'in {self.container!r}'] * bool(self.container) + [f'under {self.prefix!r}'] * bool(self.prefix)
+        parts += [f'not those under {", ".join(map(repr, self.others))}'] * bool(self.others)
         return ', '.join([f'{self.format.title} names', *parts])
 
 
-def unwrap(checkpoint: Mapping[str, Any]) -> Tuple[str, Mapping[str, Any]]:
+def unwrap(checkpoint: Mapping[Any, Any]) -> Tuple[str, Mapping[Any, Any]]:
     """The entry of a checkpoint that holds its weights.
 
     Returns:
-        The entry's name and the entry; ``''`` and the checkpoint itself where it is a state dict, or holds none.
+        The entry's name (``'ema.module'`` for one within one) and the entry; ``''`` and the checkpoint itself where it
+        is a state dict, or holds none.
     """
     if recognise(checkpoint) is not None:
         return '', checkpoint
-    inner = {name: value for name, value in checkpoint.items() if isinstance(value, Mapping)}
+    inner = {name: value for name, value in checkpoint.items() if isinstance(name, str) and isinstance(value, Mapping)}
     for name in sorted(inner, key=lambda name: CONTAINERS.index(name) if name in CONTAINERS else len(CONTAINERS)):
-        if recognise(map(str, inner[name])) is not None:
-            return name, inner[name]
+        deeper, found = unwrap(inner[name])
+        if recognise(found) is not None:
+            return '.'.join([name] + [deeper] * bool(deeper)), found
     # No Swin: where the weights should have been, so that a message can tell what was there.
     return next(((name, inner[name]) for name in CONTAINERS if name in inner), ('', checkpoint))
 
 
-def read_weights(checkpoint: Mapping[str, Any], windows: Optional[Sequence[Sequence[int]]] = None,
+def read_weights(checkpoint: Mapping[Any, Any], noted: Optional[Mapping[str, Any]] = None,
                  metadata: Optional[Mapping[str, Any]] = None) -> SwinWeights:
     """Find a Swin backbone in a checkpoint, a state dict, or a part of one.
 
     Args:
         checkpoint: of a backbone, a classifier or a detector, by any of the libraries in :mod:`.formats`.
-        windows: of the stages' tables, where they are known.
-        metadata: of the state dict; default: that which ``checkpoint`` carries.
+        noted: what is known about the backbone, by the names in this module. Default: what its metadata says.
+        metadata: of the state dict. Default: that which ``checkpoint`` carries.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or what looks like one is laid out otherwise.
     """
     container, state_dict = unwrap(checkpoint)
-    found = recognise(state_dict)
-    if found is None:
+    found = candidates(state_dict)
+    if not found:
         keys = sorted(map(str, state_dict))
         if is_second_version(keys):
             raise ValueError('these are weights of a Swin V2, whose attention is another one; the model is a Swin V1')
         raise ValueError(f'no Swin backbone is among the {len(keys)} keys, which are, for instance, {keys[:3]}')
-    layout, prefix = found
-    own = {}
-    for key, value in state_dict.items():
-        if key.startswith(prefix):
-            own[key[len(prefix):]] = value
-        elif layout.beside and layout.beside in key:
-            own[key[key.index(layout.beside):]] = value
+    (layout, prefix), others = found[0], [other for _, other in found[1:]]
+    own, unused = _split(state_dict, layout, prefix)
     if is_second_version(own):
         raise ValueError(f'these are weights of a Swin V2 ({layout.title} names), whose attention is another one; '
                          'the model is a Swin V1')
-    kept = {key: value for key, value in own.items() if not key.endswith(DERIVED)}
-    converted = layout.to_mmdet(kept)
-    if windows is None:
-        metadata = getattr(state_dict, '_metadata', {}) if metadata is None or container else metadata
-        windows = metadata.get(prefix[:-1], {}).get(TABLE_WINDOWS)
-    unused = [key for key in state_dict
-              if not key.startswith(prefix) and not (layout.beside and layout.beside in key)]
-    return SwinWeights(layout, prefix, container, converted, windows, unused)
+    try:
+        converted = layout.to_mmdet(own)
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(f'the weights have {layout.title} names, but not the layout: {error}') from error
+    windows = _windows_of_indices(converted)
+    if not (noted or {}).get(TABLE_WINDOWS):
+        metadata = getattr(state_dict, '_metadata', None) if metadata is None or container else metadata
+        noted = (metadata or {}).get(prefix[:-1], {})
+    kept = {key: value for key, value in converted.items() if not key.endswith(DERIVED)}
+    return SwinWeights(layout, prefix, container, kept, noted.get(TABLE_WINDOWS) or windows, noted.get(ABSOLUTE_GRID),
+                       unused, others)
 
 
-def note_whole_file(checkpoint: Dict[str, Any]) -> Dict[str, Any]:
+def _split(state_dict: Mapping[Any, Any], layout: Format, prefix: str) -> Tuple[Dict[str, Tensor], List[str]]:
+    """The backbone's tensors without their prefix, and the keys that are left."""
+    own: Dict[str, Tensor] = {}
+    unused = []
+    beside: Dict[str, str] = {}  # of several, the one that shares most of the prefix
+    for key, value in state_dict.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            continue
+        before = key[:key.index(layout.beside)] if layout.beside and layout.beside in key else None
+        if key.startswith(prefix):
+            own[key[len(prefix):]] = value
+        elif before is not None and prefix.startswith(before):
+            name = key[len(before):]
+            if len(key) > len(beside.get(name, '')):
+                beside[name] = key
+        else:
+            unused.append(key)
+    own.update((name, state_dict[key]) for name, key in beside.items() if name not in own)
+    return own, unused
+
+
+def _windows_of_indices(state_dict: Mapping[str, Tensor]) -> Optional[List[Optional[Pair]]]:
+    """The window of each stage's tables as their index buffers tell it; None without such buffers."""
+    windows: Dict[int, Optional[Pair]] = {}
+    for key, index in state_dict.items():
+        parts = key.split('.')
+        if key.endswith(f'.blocks.0.attn.w_msa.{INDEX}') and parts[0] == 'stages' and parts[1].isdigit():
+            table = state_dict.get(key[:-len(INDEX)] + TABLE)
+            window = _window_of_index(index)
+            fits = table is not None and window is not None and math.prod(table_size(window)) == table.shape[0]
+            windows[int(parts[1])] = window if fits else None
+    return [windows.get(stage) for stage in range(max(windows) + 1)] if windows else None
+
+
+def _window_of_index(index: Tensor) -> Optional[Pair]:
+    """The window (h, w) of a ``relative_position_index``, or None: one row down is ``2 w - 1`` table rows away."""
+    tokens = math.isqrt(index.numel())
+    first = index.flatten()[:tokens].tolist()  # from the top left token to each
+    for width in range(1, tokens + 1):
+        if tokens % width == 0 and all(first[0] - row == token // width * (2 * width - 1) + token % width
+                                       for token, row in enumerate(first)):
+            return tokens // width, width
+    return None
+
+
+class _WholeFileMetadata(OrderedDict):
+    """Metadata of a state dict that also tells every module which file it comes from.
+
+    The file is not kept alive by it and never saved with it; a copy is plain metadata.
+    """
+
+    def __init__(self, metadata: Mapping[str, Any], file: Any) -> None:
+        super().__init__(metadata)
+        self._file = file if isinstance(file, weakref.ref) else weakref.ref(file)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        file = self._file()
+        found = super().get(key, default)
+        return found if file is None else {**(found or {}), WHOLE_FILE: file}
+
+    def __reduce__(self) -> Any:
+        return OrderedDict, (list(self.items()), )
+
+
+def note_whole_file(checkpoint: Dict[Any, Any]) -> Dict[Any, Any]:
     """Let the backbone of a detector find the weights of a bare backbone or a classifier.
 
     MMEngine hands each module the keys under its own name only, and such a file has none under ``backbone.``. Beside
@@ -117,18 +193,17 @@ def note_whole_file(checkpoint: Dict[str, Any]) -> Dict[str, Any]:
         checkpoint: as read.
 
     Returns:
-        The same, or an equal one with the note if it has a Swin backbone that is not under ``backbone.``.
+        An equal one, with the note if there is a Swin backbone in it.
     """
-    container, state_dict = unwrap(checkpoint)
-    found = recognise(state_dict)
-    if found is None or 'backbone.' in found[1]:
+    if recognise(unwrap(checkpoint)[1]) is None:
         return checkpoint
+    noted = OrderedDict(checkpoint)  # which can be weakly referenced, and have attributes
+    inner = noted.get('state_dict')
     # MMEngine looks in 'state_dict', or takes the checkpoint itself.
-    outer = checkpoint['state_dict'] if isinstance(checkpoint.get('state_dict'), Mapping) else checkpoint
-    noted = OrderedDict(outer)
-    noted._metadata = OrderedDict(getattr(outer, '_metadata', {}))
-    noted._metadata['backbone'] = {**noted._metadata.get('backbone', {}), WHOLE_FILE: checkpoint}
-    if outer is checkpoint:
-        return noted
-    checkpoint['state_dict'] = noted
-    return checkpoint
+    if isinstance(inner, Mapping):
+        outer = noted['state_dict'] = OrderedDict(inner)
+        metadata = getattr(inner, '_metadata', None)
+    else:
+        outer, metadata = noted, getattr(checkpoint, '_metadata', None)
+    outer._metadata = _WholeFileMetadata(metadata or {}, noted)
+    return noted

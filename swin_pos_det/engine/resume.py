@@ -8,17 +8,18 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
-from torch import Tensor
 from torch.optim import Optimizer
+
+from ..checkpoints import LoadReport
 
 
 @HOOKS.register_module()
 class ResumeResampledHook(Hook):
     """Let a training resume although parameters were resampled or adapted when they were loaded.
 
-    The optimizer's averages in the checkpoint still have the shapes of the parameters as they were, and its first step
-    would fail. They are dropped for these parameters, which start new averages; all others go on with theirs.
-    ``tools/train.py --resume`` adds this hook by itself.
+    The optimizer's averages in the checkpoint are still those of the parameters as they were, and with another shape
+    its first step would fail. They are dropped for these parameters, which start new averages; all others go on with
+    theirs. ``tools/train.py --resume`` adds this hook by itself.
     """
 
     # Before anything looks at the optimizer.
@@ -26,18 +27,19 @@ class ResumeResampledHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Drop what does not fit, after the checkpoint was loaded."""
+        changed = set()
+        for module in runner.model.modules():
+            report = getattr(module, 'load_report', None)
+            if isinstance(report, LoadReport):
+                changed |= {id(module.get_parameter(name)) for name in (*report.resampled, *report.adapted)}
         dropped = 0
         for optimizer in _optimizers(runner.optim_wrapper):
-            for parameter in [p for group in optimizer.param_groups for p in group['params']]:
-                # Averages have their parameter's shape; a step count may be a tensor too, of no dimension.
-                state = optimizer.state.get(parameter, {})
-                shapes = [value.shape for value in state.values() if isinstance(value, Tensor) and value.dim()]
-                if any(shape != parameter.shape for shape in shapes):
-                    del optimizer.state[parameter]
-                    dropped += 1
+            for parameter in [parameter for parameter in optimizer.state if id(parameter) in changed]:
+                del optimizer.state[parameter]
+                dropped += 1
         if dropped:
-            print_log(f"{type(self).__name__}: {dropped} parameters changed their shape on loading; the optimizer's "
-                      'averages of them start anew', logger='current')
+            print_log(f"{type(self).__name__}: {dropped} parameters were resampled or adapted on loading; the "
+                      "optimizer's averages of them start anew", logger='current')
 
 
 def _optimizers(wrapper: Any) -> Iterator[Optimizer]:

@@ -5,14 +5,17 @@ The golden files were written by the libraries themselves, see tests/golden.
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import logging
+import weakref
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.runner.checkpoint import load_checkpoint
+from mmengine.runner.checkpoint import _load_checkpoint_to_model, load_checkpoint
 from torch import nn
 
 from swin_pos_det.checkpoints import (
@@ -120,7 +123,8 @@ def with_window(checkpoint, window):
 def test_tables_are_resampled_as_microsoft_resamples_them(name, path, source, target, tmp_path):
     checkpoint = with_window(golden(name)['checkpoint'], source)
     learned = read_weights(checkpoint).state_dict[TABLE]
-    model = load(checkpoint, path, tmp_path, window_size=target)
+    absolute = dict(use_abs_pos_embed=True, pretrain_img_size=112) if name == 'swin_microsoft_det' else {}
+    model = load(checkpoint, path, tmp_path, window_size=target, **absolute)
     # Swin-Transformer, utils.py, load_pretrained
     pictures = learned.permute(1, 0).view(1, 2, 2 * source[0] - 1, 2 * source[1] - 1)
     size = (2 * target[0] - 1, 2 * target[1] - 1)
@@ -150,19 +154,129 @@ def test_strict_loading_takes_a_classifier_and_keeps_new_norms(name):
     assert len(new) == count.get(name, 6)
 
 
-@pytest.mark.parametrize('wrap', ['module.', 'encoder.', 'backbone.', 'model.backbone.', 'module.student.'])
-def test_prefixes_of_other_people(wrap):
+@pytest.mark.parametrize('path', PATHS)
+@pytest.mark.parametrize('wrap', ['module.', 'encoder.', 'backbone.', 'module.backbone.', 'model.backbone.',
+                                  'backbone.0.', 'img_backbone.', 'module.student.'])
+def test_prefixes_of_other_people(wrap, path, tmp_path):
     state = golden('swin_microsoft')['checkpoint']['model']
     wrapped = {f'{wrap}{key}': value for key, value in state.items()}
     if wrap == 'encoder.':  # SimMIM's mask token and decoder; MoBY's momentum encoder
         wrapped.update({'encoder.mask_token': torch.zeros(1, 1, 8), 'decoder.0.weight': torch.zeros(1)})
         wrapped.update({f'encoder_k.{key}': torch.zeros_like(value) for key, value in state.items()})
-    model = micro()
-    model.load_state_dict(wrapped, strict=True)
+    model = load(wrapped, path, tmp_path)
     want = state['layers.1.blocks.1.attn.relative_position_bias_table']
     assert torch.equal(model.get_parameter(TABLE).detach(), want)
     if wrap == 'encoder.':
         assert 'decoder.0.weight' in model.load_report.unused
+        assert "not those under 'encoder_k.'" in model.load_report.found
+
+
+@pytest.mark.parametrize('container', ['model', 'state_dict'])
+@pytest.mark.parametrize('name', ['img_backbone', 'student.backbone'])
+def test_backbones_of_other_names_find_a_bare_file(tmp_path, container, name):
+    torch.save({container: golden('swin_timm')['checkpoint']}, tmp_path / 'swin.pth')
+    model = micro()
+    parent = detector = nn.Module()
+    for part in name.split('.')[:-1]:
+        parent.add_module(part, nn.Module())
+        parent = getattr(parent, part)
+    parent.add_module(name.split('.')[-1], model)
+    load_checkpoint(detector, str(tmp_path / 'swin.pth'))
+    want = golden('swin_timm')['checkpoint']['layers.1.blocks.1.attn.relative_position_bias_table']
+    assert torch.equal(model.get_parameter(TABLE).detach(), want)
+
+
+def test_the_backbone_comes_before_other_swins():
+    state = golden('swin_microsoft')['checkpoint']['model']
+    wrapped = {f'aux.{key}': torch.zeros_like(value) for key, value in state.items()}
+    wrapped.update({f'backbone.{key}': value for key, value in state.items()})
+    assert read_weights(wrapped).prefix == 'backbone.' and read_weights(wrapped).others == ['aux.']
+
+
+def test_norms_beside_the_prefix_are_those_of_the_same_model():
+    state = golden('swin_hf_backbone')['checkpoint']
+    teacher = {f'teacher.{key}': torch.full_like(value, 7.) if value.is_floating_point() else value
+               for key, value in state.items()}
+    both = {**{f'student.{key}': value for key, value in state.items()}, **teacher}
+    weights = read_weights(both)
+    assert weights.prefix == 'student.'
+    assert torch.equal(weights.state_dict['norm0.weight'], state['hidden_states_norms.stage1.weight'])
+    assert 'teacher.hidden_states_norms.stage1.weight' in weights.unused
+
+
+@pytest.mark.parametrize(('settings', 'advice'), [
+    (dict(patch_norm=False), r'patch_embed.norm.weight of shape \(8,\), would be left out.*patch_norm=True'),
+    (dict(qkv_bias=False), r'qkv.bias of shape \(24,\), would be left out.*qkv_bias=True'),
+    (dict(mlp_ratio=4), r'\(16, 8\), the model \(32, 8\).*mlp_ratio=2.0'),
+    (dict(depths=(2, 2), num_heads=(1, 2), strides=(4, 2), out_indices=(0, 1)), None),
+])
+def test_weights_that_the_features_depend_on_are_not_left_out(settings, advice):
+    model = micro(**settings)
+    if advice is None:  # a shorter model computes the same, as far as it goes
+        model.load_state_dict(golden('swin_timm')['checkpoint'])
+        for ours, theirs in zip(features(model, True), golden('swin_timm')['features']):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+        return
+    with pytest.raises(ValueError, match=advice):
+        model.load_state_dict(golden('swin_timm')['checkpoint'])
+
+
+def test_an_absolute_embedding_is_not_left_out():
+    with pytest.raises(ValueError, match=r'absolute_pos_embed of shape .* would be left out.*use_abs_pos_embed=True'):
+        micro().load_state_dict(golden('swin_microsoft_det')['checkpoint'])
+
+
+def test_a_longer_model_is_told_what_it_needs():
+    model = micro(depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), strides=(4, 2, 2, 2), out_indices=(0, 1, 2, 3))
+    with pytest.raises(ValueError, match=r'would stay random.*strides=\(4, 2, 2\), out_indices=\(0, 1, 2\)'):
+        model.load_state_dict(golden('swin_timm')['checkpoint'])
+
+
+@pytest.mark.parametrize(('source', 'target'), [((112, 56), (56, 112)), ((112, 56), (64, 64))])
+def test_rectangular_absolute_grids_are_told_apart(source, target):
+    absolute = dict(use_abs_pos_embed=True)
+    trained, model = micro(pretrain_img_size=source, **absolute), micro(pretrain_img_size=target, **absolute)
+    torch.nn.init.normal_(trained.absolute_pos_embed)
+    model.load_state_dict(trained.state_dict())
+    grid = (source[0] // 4, source[1] // 4)
+    want = F.interpolate(trained.absolute_pos_embed.detach().view(1, *grid, 8).permute(0, 3, 1, 2),
+                         size=(target[0] // 4, target[1] // 4), mode='bicubic').flatten(2).transpose(1, 2)
+    torch.testing.assert_close(model.absolute_pos_embed.detach(), want, rtol=0, atol=1e-6)
+    again = micro(pretrain_img_size=source, **absolute)
+    again.load_state_dict(trained.state_dict())
+    assert torch.equal(again.absolute_pos_embed, trained.absolute_pos_embed)
+
+
+@pytest.mark.parametrize('how', ['safetensors', 'pth', 'index buffers'])
+def test_a_files_rectangular_windows_are_told_apart(how, tmp_path):
+    weights = read_weights(golden('swin_timm')['checkpoint'])
+    windows = [(7, 14), (7, 14), (7, 14)]
+    if how == 'index buffers':
+        checkpoint = convert(weights, 'hf', (7, 14))
+    else:
+        save_weights(convert(weights, window=(7, 14)), tmp_path / f'swin.{how}', windows=windows)
+        checkpoint = load_checkpoint_file(tmp_path / f'swin.{how}')
+    found = read_weights(checkpoint)
+    assert [tuple(window) for window in found.windows] == windows
+    model = micro(window_size=(14, 7))
+    model.load_state_dict(checkpoint, strict=False)
+    want = resample_table(found.state_dict[TABLE], (7, 14), (14, 7))
+    torch.testing.assert_close(model.get_parameter(TABLE).detach(), want, rtol=0, atol=1e-6)
+
+
+def test_a_square_foreign_table_with_the_rows_of_a_rectangle():
+    state = {key: torch.randn(225, value.shape[1]) if key.endswith('table') else value
+             for key, value in golden('swin_timm')['checkpoint'].items()}
+    model = micro(window_size=(5, 13))  # 225 rows too
+    model.load_state_dict(state)
+    assert 'window (8, 8) to (5, 13)' in model.load_report.lines()[1]
+
+
+def test_index_buffers_of_each_stage_are_its_own():
+    model = micro(window_size=[(7, 14), (14, 7), 7])
+    exported = convert(read_weights(model.state_dict()), 'mmdet')
+    back = read_weights(exported)
+    assert back.windows == [(7, 14), (14, 7), (7, 7)]
 
 
 @pytest.mark.parametrize('averaged', ['state_dict_ema', 'model_ema'])
@@ -175,6 +289,18 @@ def test_averaged_weights_come_first(averaged):
     assert weights.container == averaged and weights.prefix == 'module.'
     model = micro()
     model.load_state_dict(checkpoint, strict=True)
+    assert model.get_parameter(TABLE).abs().sum() > 0
+
+
+@pytest.mark.parametrize('checkpoint', [
+    lambda state, plain: {'model': plain, 'ema': {'module': state}, 'epoch': 1},
+    lambda state, plain: {'model': plain, 'ema_model': state},
+    lambda state, plain: {'student': plain, 'teacher': state},
+])
+def test_more_averaged_weights(checkpoint, tmp_path):
+    state = golden('swin_timm')['checkpoint']
+    plain = {key: torch.zeros_like(value) for key, value in state.items()}
+    model = load(checkpoint(state, plain), 'load_from', tmp_path)
     assert model.get_parameter(TABLE).abs().sum() > 0
 
 
@@ -252,7 +378,7 @@ def test_the_report_counts_and_details(caplog):
     (dict(embed_dims=16, num_heads=(1, 2, 4)), r'\(8, 3, 4, 4\), the model \(16, 3, 4, 4\).*embed_dims=8'),
     (dict(num_heads=(2, 4, 8)), r'\(169, 1\), the model \(169, 2\).*num_heads=\(1, 2, 4\)'),
     (dict(depths=(2, 2, 4)), r'stages.2.blocks.2.*would stay random.*depths=\(2, 2, 2\)'),
-    (dict(depths=(2, 1, 2)), r'would be left out.*depths=\(2, 2, 2\)'),
+    (dict(depths=(2, 1, 2)), r'stages.1.blocks.1.*would be left out.*depths=\(2, 2, 2\)'),
 ])
 @pytest.mark.parametrize('path', PATHS)
 def test_what_cannot_be_used_says_what_would_fit(settings, advice, path, tmp_path):
@@ -319,4 +445,63 @@ def test_others_get_foreign_files_as_they_are(tmp_path):
     checkpoint = golden('swin_microsoft')['checkpoint']
     torch.save(checkpoint, tmp_path / 'swin.pth')
     found = load_checkpoint_file(tmp_path / 'swin.pth')
-    assert set(found) == set(checkpoint) and set(found['model']) == set(checkpoint['model'])
+    assert set(found) == set(checkpoint) and list(found['model']) == list(checkpoint['model'])
+    assert all(torch.equal(value, checkpoint['model'][key]) for key, value in found['model'].items())
+
+
+@pytest.mark.parametrize('container', [None, 'state_dict'])
+def test_what_is_loaded_is_what_the_caller_holds(tmp_path, container):
+    """The note of the whole file is no second copy: it follows changes, and is neither saved nor kept alive."""
+    state = golden('swin_timm')['checkpoint']
+    optimizer = {'optimizer': {'state': {0: torch.randn(500, 500)}}}
+    torch.save({container: state, **optimizer} if container else state, tmp_path / 'swin.pth')
+    found = load_checkpoint_file(tmp_path / 'swin.pth')
+    inner = found[container] if container else found
+    for key in inner:
+        inner[key] = torch.full_like(inner[key], .5)
+    model = micro()
+    _load_checkpoint_to_model(detector_with(model), found)
+    assert (model.get_parameter(TABLE) == .5).all()
+
+    torch.save(inner, tmp_path / 'again.pth')
+    assert (tmp_path / 'again.pth').stat().st_size < 400_000
+    again = torch.load(tmp_path / 'again.pth', weights_only=True)
+    assert type(again._metadata) is OrderedDict and 'swin_pos' not in str(again._metadata)
+    alive = weakref.ref(found)
+    gc.disable()
+    try:
+        del found, inner
+        assert alive() is None, 'no cycle keeps it'
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(('spoil', 'message'), [
+    (lambda state: {**state, 'layers.0.downsample.reduction.weight': torch.zeros(16, 33)}, 'but not the layout'),
+    (lambda state: {**state, 'layers.0.blocks.0.attn.relative_position_bias_table': torch.zeros(169)}, r'\(169,\)'),
+    (lambda state: {**state, 'patch_embed.proj.weight': 'text'}, 'no weights for 1 .* patch_embed.projection.weight'),
+])
+def test_weights_that_are_laid_out_otherwise(spoil, message):
+    with pytest.raises(ValueError, match=message):
+        micro().load_state_dict(spoil(golden('swin_microsoft')['checkpoint']['model']), strict=False)
+
+
+def test_keys_that_are_no_names(tmp_path):
+    state = golden('swin_timm')['checkpoint']
+    torch.save({0: 'a note', 'model': {**state, 1: torch.zeros(1)}}, tmp_path / 'swin.pth')
+    model = micro(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'swin.pth')))
+    model.init_weights()
+    assert torch.equal(model.patch_embed.norm.weight, state['patch_embed.norm.weight'])
+
+
+@pytest.mark.parametrize(('to', 'message'), [('timm', 'has no absolute position embedding'),
+                                             ('microsoft', 'square grids')])
+def test_what_a_library_has_not_is_not_exported(to, message):
+    weights = read_weights(micro(use_abs_pos_embed=True, pretrain_img_size=(112, 56)).state_dict())
+    with pytest.raises(ValueError, match=message):
+        convert(weights, to)
+
+
+def test_only_the_backbone_is_exported():
+    state = dict(micro().state_dict(), **{'neck.weight': torch.zeros(2), 'fc.weight': torch.zeros(2, 2)})
+    assert not {'neck.weight', 'fc.weight'} & set(convert(read_weights(state), 'hf'))

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
 from mmengine.model import BaseModel
+from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
@@ -15,7 +16,7 @@ from swin_pos_det.models import SwinPosTransformer
 from tests.test_models.test_parity import MICRO
 
 TABLE = 'backbone.stages.0.blocks.1.attn.w_msa.relative_position_bias_table'
-WINDOWS = [(7, 7), (12, 12), (7, 14)]
+WINDOWS = [(7, 7), (12, 12), (7, 14), (14, 7)]
 
 
 class Images(Dataset):
@@ -42,16 +43,16 @@ class TinyDetector(BaseModel):
         return dict(loss=F.mse_loss(out, torch.ones_like(out))) if mode == 'loss' else [out]
 
 
-def runner(folder, window, epochs, hook=True, **settings):
+def runner(folder, window, epochs, hook=True, optimizer='AdamW', **settings):
     loader = dict(batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False), dataset=Images(),
                   collate_fn=dict(type='default_collate'))
     return Runner(
         TinyDetector(window), work_dir=str(folder), train_dataloader=loader,
         train_cfg=dict(by_epoch=True, max_epochs=epochs, val_interval=99),
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)), default_scope='mmdet',
+        optim_wrapper=dict(optimizer=dict(type=optimizer, lr=1e-3)), default_scope='mmdet',
         custom_hooks=[dict(type='ResumeResampledHook')] if hook else [], randomness=dict(seed=0),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
-        experiment_name=f'{folder.name}{window}{epochs}{hook}{len(settings)}', **settings)
+        experiment_name=f'{folder.name}{window}{epochs}{hook}{optimizer}{len(settings)}', **settings)
 
 
 @pytest.fixture(scope='module')
@@ -65,7 +66,8 @@ def trained(tmp_path_factory):
     return files
 
 
-PAIRS = [((7, 7), (7, 7)), ((7, 7), (12, 12)), ((7, 7), (7, 14)), ((12, 12), (7, 7)), ((7, 14), (7, 7))]
+PAIRS = [((7, 7), (7, 7)), ((7, 7), (12, 12)), ((7, 7), (7, 14)), ((12, 12), (7, 7)), ((7, 14), (7, 7)),
+         ((7, 14), (14, 7))]  # as many rows
 
 
 @pytest.mark.parametrize(('source', 'target'), PAIRS)
@@ -110,3 +112,15 @@ def test_starts_from_weights_at_any_window(trained, tmp_path, source, target):
     want = resample_table(saved['state_dict'][TABLE], source, target)
     torch.testing.assert_close(loaded.model.get_parameter(TABLE).detach(), want, rtol=0, atol=1e-6)
     assert torch.equal(loaded.model.neck.weight, saved['state_dict']['neck.weight'])
+
+
+def test_the_state_of_other_optimizers_is_left_alone(tmp_path):
+    """Adafactor's averages of a matrix have other shapes than the matrix."""
+    if not hasattr(torch.optim, 'Adafactor'):
+        pytest.skip('this torch has no Adafactor')
+    name = 'TorchAdafactor' if 'TorchAdafactor' in OPTIMIZERS else 'Adafactor'
+    runner(tmp_path, (7, 7), 2, optimizer=name).train()
+    resumed = runner(tmp_path, (7, 7), 3, optimizer=name, load_from=str(tmp_path / 'epoch_2.pth'), resume=True)
+    resumed.train()
+    states = resumed.optim_wrapper.optimizer.state.values()
+    assert {float(state['step']) for state in states} == {6.}

@@ -7,7 +7,7 @@ from typing import Callable, Dict, Mapping, Optional, Pattern, Sequence, Tuple
 
 from torch import Tensor
 
-from ...layers import relative_position_index, table_size
+from ...layers import relative_position_index
 
 Pair = Tuple[int, int]
 StateDict = Mapping[str, Tensor]
@@ -79,8 +79,6 @@ def with_indices(state_dict: Dict[str, Tensor], windows: Sequence[Pair], shape: 
     for key, value in state_dict.items():
         full[key] = value
         if key.endswith(TABLE):
-            rows = value.shape[0]
-            window = next(w for w in windows if table_size(w)[0] * table_size(w)[1] == rows)
-            index = relative_position_index(window).clone()
+            index = relative_position_index(windows[int(re.search(r'\d+', key)[0])]).clone()
             full[key[:-len(TABLE)] + INDEX] = index if shape == 'square' else index.flatten()
     return full

@@ -44,6 +44,9 @@ def from_mmdet(state_dict: StateDict, windows: Sequence[Pair]) -> Dict[str, Tens
     embedding = renamed.get('absolute_pos_embed')
     if embedding is not None:
         side = round(embedding.shape[1]**0.5)
+        if side**2 != embedding.shape[1]:
+            raise ValueError(f'the Swin authors have absolute position embeddings on square grids only, this one has '
+                             f'{embedding.shape[1]} tokens')
         renamed['absolute_pos_embed'] = embedding.transpose(1, 2).unflatten(2, (side, side))
     return with_indices(renamed, windows)
 

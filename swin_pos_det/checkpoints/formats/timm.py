@@ -28,7 +28,13 @@ def to_mmdet(state_dict: StateDict) -> Dict[str, Tensor]:
 
 
 def from_mmdet(state_dict: StateDict, windows: Sequence[Pair]) -> Dict[str, Tensor]:
-    """The state dict of timm's ``SwinTransformer(num_classes=0)``; its final norm is the last output's."""
+    """The state dict of timm's ``SwinTransformer(num_classes=0)``; its final norm is the last output's.
+
+    Raises:
+        ValueError: for weights with an absolute position embedding, which timm's Swin has not.
+    """
+    if 'absolute_pos_embed' in state_dict:
+        raise ValueError("timm's Swin has no absolute position embedding, these weights have")
     moved = {}
     for key, value in microsoft.from_mmdet(state_dict, windows).items():
         if not _OUTPUT_NORM.match(key) and not key.endswith('relative_position_index'):
