@@ -233,6 +233,52 @@ def over_scales(rows: Sequence[Dict[str, Any]], training: str, setting: str, win
             if set(values) == set(SCALES)}
 
 
+def markdown_over_scales(rows: Sequence[Dict[str, Any]], metric: str = 'bbox_mAP') -> str:
+    """The average over scales of every setting that was measured at all of them, against mmdet's own class.
+
+    mmdet's is the same seed's window7, so differences are within a seed: mean ± standard deviation over seeds.
+    """
+    base = over_scales(rows, 'window7', 'mmdet', 'native', metric)
+    lines = ['| trained | evaluated | window | average over scales | against mmdet | seeds |', '|---|---|---|---|---|---|']
+    for training, setting, window in dict.fromkeys((row['training'], row['setting'], row['window']) for row in rows):
+        found = over_scales(rows, training, setting, window, metric)
+        if found:
+            paired = [value - base[seed] for seed, value in found.items() if seed in base]
+            lines.append(f'| {training} | {setting} | {window} | {_mean_spread(list(found.values()))} | '
+                         f'{_mean_spread(paired, "+.3f") if paired else ""} | {len(found)} |')
+    return '\n'.join(lines)
+
+
+def markdown_kept(rows: Sequence[Dict[str, Any]], training: str, setting: str, native: Tuple[str, str] = ('fixed', '7'),
+                  metric: str = 'bbox_mAP') -> str:
+    """What share of its own AP at the native window a training keeps at every other, at scale 1.
+
+    Args:
+        rows: of :func:`collect`.
+        training: whose weights.
+        setting: how they are evaluated.
+        native: the setting and window to compare with, of the same training and seed.
+        metric: whose share.
+    """
+    at: Dict[Tuple[str, str], Dict[int, float]] = {}
+    for row in rows:
+        if row['training'] == training and row['scale'] == 1.:
+            at.setdefault((row['setting'], row['window']), {})[row['seed']] = row[metric]
+    own = at.get(native, {})
+    windows = sorted((window for found, window in at if found == setting and window.isdigit()), key=int)
+    cells = []
+    for window in windows:
+        shares = [100 * value / own[seed] for seed, value in at[setting, window].items() if own.get(seed)]
+        cells.append(_mean_spread(shares, '.1f') if shares else '')
+    return '\n'.join([f'| {training}, {setting} | ' + ' | '.join(windows) + ' |', '|---|' + '---|' * len(windows),
+                      '| % of its AP at window 7 | ' + ' | '.join(cells) + ' |'])
+
+
+def _mean_spread(values: Sequence[float], form: str = '.3f') -> str:
+    mean = f'{np.mean(values):{form}}'
+    return f'{mean} ± {np.std(values, ddof=1):{form.lstrip("+")}}' if len(values) > 1 else mean
+
+
 def plot_study(rows: Sequence[Dict[str, Any]], path: Path, settings: Sequence[Tuple[str, str]],
                metric: str = 'bbox_mAP') -> None:
     """Draw AP against the window, one panel per scale, one line per (training, setting); bars are the seeds' spread.

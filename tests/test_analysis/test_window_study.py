@@ -16,6 +16,8 @@ from swin_pos_det.analysis.window_study import (
     collect,
     config_of,
     finished_checkpoint,
+    markdown_kept,
+    markdown_over_scales,
     markdown_table,
     mean_and_spread,
     over_scales,
@@ -114,6 +116,23 @@ def test_markdown_table():
 def test_average_over_scales_needs_all_of_them():
     assert over_scales(ROWS, 'window7', 'fixed', '7') == pytest.approx({0: .35, 1: .45, 2: .55})
     assert over_scales(ROWS, 'window7', 'fixed', '14') == {}
+
+
+def test_markdown_over_scales_pairs_the_seeds():
+    mmdet = [dict(row, setting='mmdet', window='native', bbox_mAP=row['bbox_mAP'] - .1 - row['seed'] / 100)
+             for row in ROWS if row['setting'] == 'fixed' and row['window'] == '7']
+    rows = [row for row in ROWS if row['setting'] == 'fixed'] + mmdet
+    assert markdown_over_scales(rows).splitlines()[2:] == [
+        '| window7 | fixed | 7 | 0.450 ± 0.100 | +0.110 ± 0.010 | 3 |',
+        '| window7 | mmdet | native | 0.340 ± 0.090 | +0.000 ± 0.000 | 3 |']
+
+
+def test_markdown_kept_is_of_the_same_seed():
+    rows = [dict(training='elastic', seed=seed, setting='fixed', window=window, scale=1., bbox_mAP=ap)
+            for seed, native in ((0, .5), (1, .8)) for window, ap in (('7', native), ('14', .9 * native))]
+    assert markdown_kept(rows, 'elastic', 'fixed').splitlines() == [
+        '| elastic, fixed | 7 | 14 |', '|---|---|---|', '| % of its AP at window 7 | 100.0 ± 0.0 | 90.0 ± 0.0 |']
+    assert markdown_kept(rows[:2], 'elastic', 'fixed').splitlines()[2] == '| % of its AP at window 7 | 100.0 | 90.0 |'
 
 
 def test_collect_reads_unfinished_studies(calls, tmp_path):

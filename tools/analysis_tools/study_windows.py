@@ -9,7 +9,16 @@ from pathlib import Path
 if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
     sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
-from swin_pos_det.analysis.window_study import SCALES, TRAININGS, collect, markdown_table, plot_study, run_study
+from swin_pos_det.analysis.window_study import (
+    SCALES,
+    TRAININGS,
+    collect,
+    markdown_kept,
+    markdown_over_scales,
+    markdown_table,
+    plot_study,
+    run_study,
+)
 from swin_pos_det.engine.cli import UserError, run_cli
 
 DRAWN = [('window7', 'fixed'), ('window7', 'fit'), ('elastic', 'fixed'), ('elastic', 'fit'), ('elastic-ms', 'fit')]
@@ -54,6 +63,11 @@ def study(args: argparse.Namespace) -> None:
         for scale in SCALES:
             print(f'\n{name}, images at {scale:g} x the training size, by nominal window\n')
             print(markdown_table(rows, scale, metric))
+        print(f'\n{name}, average over scales {", ".join(f"{scale:g}" for scale in SCALES)}\n')
+        print(markdown_over_scales(rows, metric))
+        for training, setting in DRAWN[:4]:
+            print(f'\n{name} kept at other windows, images of the training size\n')
+            print(markdown_kept(rows, training, setting, metric=metric))
     (folder / 'study.json').write_text(json.dumps(rows, indent=1) + '\n')
     plot_study(rows, folder / 'study.png', DRAWN)
     print(f'\n{folder / "study.json"}\n{folder / "study.png"}')
