@@ -239,7 +239,7 @@ def markdown_over_scales(rows: Sequence[Dict[str, Any]], metric: str = 'bbox_mAP
     mmdet's is the same seed's window7, so differences are within a seed: mean ± standard deviation over seeds.
     """
     base = over_scales(rows, 'window7', 'mmdet', 'native', metric)
-    lines = ['| trained | evaluated | window | average over scales | against mmdet | seeds |', '|---|---|---|---|---|---|']
+    lines = ['| trained | evaluated | window | average over scales | against mmdet | seeds |', '|' + '---|' * 6]
     for training, setting, window in dict.fromkeys((row['training'], row['setting'], row['window']) for row in rows):
         found = over_scales(rows, training, setting, window, metric)
         if found:
