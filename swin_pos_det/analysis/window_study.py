@@ -31,7 +31,7 @@ TRAININGS = {
 }
 SCALES = 0.5, 1., 2.
 WINDOWS = 5, 7, 10, 14  # at every scale
-BETWEEN = 4, 6, 8, 9, 11, 12, 13  # at scale 1 only
+BETWEEN = 4, 5, 6, 8, 9, 10, 11, 12, 13  # at scale 1 only, with the windows that fit best
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,13 @@ SWEEPS = (
     Sweep('scale', _ALL, windows=(7, ), policy='scale', options=('model.backbone.reference_size=256', )),
     Sweep('fixed', _ONE_RESOLUTION),
     Sweep('fixed', _MANY_RESOLUTIONS, windows=(7, 14)),
-    Sweep('fit', ('elastic', ), policy='fit'),
-    Sweep('fit', ('window7', 'elastic-ms'), windows=(7, 14), policy='fit'),
+    Sweep('fit', ('window7', 'elastic', 'elastic-ms'), windows=(7, 14), policy='fit'),
     Sweep('native', ('mask', ), windows=(7, )),
     Sweep('hidden', ('window7', ), windows=(7, ), options=_HIDDEN),
-    Sweep('fixed-between', _ONE_RESOLUTION, windows=BETWEEN, scales=(1., )),
     Sweep('fit-between', ('elastic', ), windows=BETWEEN, scales=(1., ), policy='fit'),
-    # What may be set without training, against bicubic resampling and plain logits, at windows far from the learned.
-    *(Sweep(name, ('window7', ), windows=(5, 14), scales=(1., 2.), options=(f'model.backbone.{option}', ))
+    # What may be set without training, against bicubic resampling and plain logits, at the window farthest from the
+    # learned one.
+    *(Sweep(name, ('window7', ), windows=(14, ), scales=(1., 2.), options=(f'model.backbone.{option}', ))
       for name, option in (('geometric', 'resampling=geometric'), ('bilinear', 'resampling=bilinear'),
                            ('nearest', 'resampling=nearest'), ('rescaled', 'rescale_logits=True'))),
 )
