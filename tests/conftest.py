@@ -1,13 +1,15 @@
-"""Shared set-up: one seed, few threads, and paths of the real data some tests use."""
+"""Shared set-up: one seed, mmdet's registries, and paths of the real data some tests use."""
 from __future__ import annotations
 
 import os
 import random
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 import swin_pos_det  # noqa: F401  registers the package's modules
 
@@ -17,6 +19,13 @@ def _seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _mmdet_scope() -> Iterator[None]:
+    # A Runner leaves its scope behind; where a type is looked up must not depend on which tests ran before.
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield
 
 
 @pytest.fixture(scope='session')

@@ -19,7 +19,6 @@ from swin_pos_det.checkpoints import CheckpointError, load_checkpoint_file, repl
 WRITER = '''
 import sys, torch, swin_pos_det.checkpoints
 from mmengine.runner.checkpoint import save_checkpoint
-print('ready', flush=True)
 for step in range(10**6):
     save_checkpoint(dict(state_dict={'weight': torch.full((2**21, ), float(step))}, meta={}), sys.argv[1])
     print('saved', step, flush=True)
@@ -84,7 +83,6 @@ def test_a_killed_writer_leaves_the_last_good_file(tmp_path):
     for _ in range(3):
         writer = subprocess.Popen([sys.executable, '-c', WRITER, str(tmp_path / 'last.pth')], stdout=subprocess.PIPE,
                                   text=True)
-        assert writer.stdout.readline() == 'ready\n'
         step = int(next(line for line in writer.stdout if line.startswith('saved')).split()[1])
         writer.send_signal(signal.SIGKILL)  # in the middle of the next
         writer.wait()
