@@ -1,7 +1,6 @@
 """Attention within windows, with a relative position bias."""
 from __future__ import annotations
 
-import math
 from typing import Optional, Tuple
 
 import torch
@@ -30,8 +29,6 @@ class WindowAttention(nn.Module):
         attn_drop_rate: dropout on attention weights, 0 to 1.
         proj_drop_rate: dropout on the output, 0 to 1.
         resampling: how the table is resampled, see :func:`~.relative_bias.resample_table`.
-        rescale_logits: multiply ``q k^T`` by ``log N / log N0``, for windows of N tokens and a table's window of N0,
-            so that attention over more keys stays as concentrated as it was learned.
     """
 
     def __init__(self,
@@ -42,8 +39,7 @@ class WindowAttention(nn.Module):
                  qk_scale: Optional[float] = None,
                  attn_drop_rate: float = 0.,
                  proj_drop_rate: float = 0.,
-                 resampling: str = 'bicubic',
-                 rescale_logits: bool = False) -> None:
+                 resampling: str = 'bicubic') -> None:
         super().__init__()
         self.embed_dims = embed_dims
         self.num_heads = num_heads
@@ -51,7 +47,6 @@ class WindowAttention(nn.Module):
         self.scale = qk_scale or (embed_dims // num_heads)**-0.5
         self.attn_drop_rate = attn_drop_rate
         self.resampling = resampling
-        self.rescale_logits = rescale_logits
         rows, cols = table_size(table_window_size)
         self.relative_position_bias_table = nn.Parameter(torch.zeros(rows * cols, num_heads))
         self.qkv = nn.Linear(embed_dims, embed_dims * 3, bias=qkv_bias)
@@ -85,8 +80,6 @@ class WindowAttention(nn.Module):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, plan: WindowPlan) -> Tensor:
         """(nW, heads, N, head channels) of queries, keys, values -> the same shape of results."""
         bias = self.position_bias(plan.window).to(q.dtype).unsqueeze(0)
-        if self.rescale_logits:
-            q = q * self._log_ratio(plan.window)
         if plan.region is None:
             return self._softmax_attention(q, k, v, bias)
         masked = bias + plan.mask(q.dtype)
@@ -96,11 +89,6 @@ class WindowAttention(nn.Module):
         parts = [self._softmax_attention(q[:first], k[:first], v[:first], bias),
                  self._softmax_attention(q[first:], k[first:], v[first:], masked)]
         return torch.cat(parts)
-
-    def _log_ratio(self, window: Pair) -> float:
-        """log N / log N0 of a window's tokens and of the table's; 1 where either is a single token."""
-        learned, now = (math.log(w[0] * w[1]) for w in (self.table_window_size, window))
-        return now / learned if learned and now else 1.
 
     def _softmax_attention(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         drop = self.attn_drop_rate if self.training else 0.

@@ -76,8 +76,6 @@ class SwinPosTransformer(BaseModule):
             Default: ``window_size``. Where the two differ, tables are resampled in every forward, with gradients.
         resampling: how tables are resampled: 'bicubic', 'bilinear', 'nearest' or 'geometric'; see
             :func:`~swin_pos_det.layers.resample_table`.
-        rescale_logits: multiply ``q k^T`` by the ratio of the logarithms of the numbers of tokens in the window and in
-            the table's window.
         window_policy: how windows adapt to the map: 'fixed' (as mmdet), 'fit' (least padding) or 'scale' (with the
             image's resolution); see :class:`~swin_pos_det.layers.WindowRule`.
         reference_size: for 'scale', the image size in pixels, int or (h, w) in either order, at which windows have
@@ -124,7 +122,6 @@ class SwinPosTransformer(BaseModule):
                  *,
                  table_window_size: Optional[WindowSize] = None,
                  resampling: str = 'bicubic',
-                 rescale_logits: bool = False,
                  window_policy: str = 'fixed',
                  reference_size: Optional[Union[int, Pair]] = None,
                  padding: str = 'attend') -> None:
@@ -173,8 +170,7 @@ class SwinPosTransformer(BaseModule):
                 act_cfg=act_cfg,
                 norm_cfg=norm_cfg,
                 with_cp=with_cp,
-                resampling=resampling,
-                rescale_logits=rescale_logits) for i, dims in enumerate(self.num_features))
+                resampling=resampling) for i, dims in enumerate(self.num_features))
         for i in self.out_indices:
             self.add_module(f'norm{i}', build_norm_layer(norm_cfg, self.num_features[i])[1])
         self._register_state_dict_hook(note_table_windows)

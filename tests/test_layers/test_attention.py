@@ -1,8 +1,6 @@
 """WindowAttention against the slow reference, outputs and gradients."""
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
@@ -37,16 +35,6 @@ def test_equals_the_reference(batch, size, window, shift, table_window, qkv_bias
     torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
     for got_grad, want_grad in zip(got_grads, want_grads):
         torch.testing.assert_close(got_grad, want_grad, rtol=1e-5, atol=1e-5)
-
-
-def test_rescaled_logits_follow_the_logarithm_of_the_number_of_tokens():
-    x = torch.randn(2, 24, 8)
-    plan = window_plan(2, (4, 6), (2, 3), (1, 1), x.device)
-    for table_window, factor in (((4, 9), math.log(6) / math.log(36)), ((2, 3), 1.), ((1, 1), 1.)):
-        rescaled = WindowAttention(8, 2, table_window, rescale_logits=True)
-        plain = WindowAttention(8, 2, table_window, qk_scale=factor * 4**-0.5)
-        plain.load_state_dict(rescaled.state_dict())
-        torch.testing.assert_close(rescaled(x, plan), plain(x, plan), rtol=0, atol=1e-6)
 
 
 def test_attention_dropout_acts_in_training_only():
