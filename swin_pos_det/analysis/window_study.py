@@ -68,6 +68,7 @@ SWEEPS = (
     Sweep('fit', ('window7', 'elastic', 'elastic-ms'), windows=(7, 14), policy='fit'),
     Sweep('native', ('mask', ), windows=(7, )),
     Sweep('hidden', ('window7', ), windows=(7, ), options=_HIDDEN),
+    Sweep('fixed-between', ('elastic', ), windows=(6, 8, 9, 11, 12, 13), scales=(1., )),
     Sweep('fit-between', ('elastic', ), windows=BETWEEN, scales=(1., ), policy='fit'),
     # Against bicubic resampling, at the window farthest from the learned one.
     *(Sweep(mode, ('window7', ), windows=(14, ), scales=(1., 2.), options=(f'model.backbone.resampling={mode}', ))

@@ -1,4 +1,4 @@
-"""The names of mmdet, mmpretrain and mmsegmentation, which are this project's own."""
+"""The names of mmdet and mmpretrain, which are this project's own."""
 from __future__ import annotations
 
 import re
