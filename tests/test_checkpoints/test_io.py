@@ -325,6 +325,15 @@ def test_downloads_are_cached_and_protected(web, tmp_path):
     assert not marker.exists()
 
 
+def test_downloads_of_the_same_name_are_told_apart(web):
+    site, url = web
+    for folder, value in (('a', 1.), ('b', 2.)):
+        (site / folder).mkdir()
+        torch.save({'state_dict': {'w': torch.full((1, ), value)}}, site / folder / 'model.pth')
+    for folder, value in (('a', 1.), ('b', 2.)):
+        assert CheckpointLoader.load_checkpoint(f'{url}/{folder}/model.pth')['state_dict']['w'] == value
+
+
 @pytest.mark.parametrize('scheme, table', [('torchvision', 'get_torchvision_models'),
                                            ('open-mmlab', 'get_external_models'), ('mmcls', 'get_mmcls_models')])
 def test_named_models_are_protected(web, tmp_path, monkeypatch, scheme, table):
