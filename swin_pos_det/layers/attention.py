@@ -4,10 +4,11 @@ from __future__ import annotations
 from typing import Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import linear
 from .relative_bias import gather_bias, resample_table, table_size
+from .softmax_attention import attend
 from .windows import WindowPlan, merge, partition
 
 Pair = Tuple[int, int]
@@ -58,41 +59,29 @@ class WindowAttention(nn.Module):
         table = resample_table(self.relative_position_bias_table, self.table_window_size, window, self.resampling)
         return gather_bias(table, window)
 
-    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
+    def forward(self, x: Tensor, plan: WindowPlan, residual: Optional[Tensor] = None) -> Tensor:
         """Attend within the windows of ``plan``.
 
         Args:
             x: (B, L, C) tokens, normalised.
             plan: how the batch is cut into windows.
+            residual: (B, L, C), added to the result.
 
         Returns:
             (B, L, C).
         """
         # Padding is zeros, which a linear layer maps to its bias: so only real tokens need projecting.
-        qkv = self.qkv(x).view(-1, 3 * self.embed_dims)
+        qkv = linear(x, self.qkv).view(-1, 3 * self.embed_dims)
         windows = partition(qkv, plan, fill=self.qkv.bias)
         windows = windows.view(*windows.shape[:2], 3, self.num_heads, -1)
         q, k, v = windows.permute(2, 0, 3, 1, 4).unbind(0)
-        attended = self._attend(q, k, v, plan)
+        bias = self.position_bias(plan.window).to(q.dtype)
+        attended = attend(q, k, v, bias, plan.groups, self.scale, self.attn_drop_rate if self.training else 0.)
         x = merge(attended.transpose(1, 2).flatten(2), plan).view_as(x)
-        return self.proj_drop(self.proj(x))
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, plan: WindowPlan) -> Tensor:
-        """(nW, heads, N, head channels) of queries, keys, values -> the same shape of results."""
-        bias = self.position_bias(plan.window).to(q.dtype).unsqueeze(0)
-        if plan.region is None:
-            return self._softmax_attention(q, k, v, bias)
-        masked = bias + plan.mask(q.dtype)
-        first = plan.num_unmasked
-        if first == 0:
-            return self._softmax_attention(q, k, v, masked)
-        parts = [self._softmax_attention(q[:first], k[:first], v[:first], bias),
-                 self._softmax_attention(q[first:], k[first:], v[first:], masked)]
-        return torch.cat(parts)
-
-    def _softmax_attention(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        drop = self.attn_drop_rate if self.training else 0.
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop, scale=self.scale)
+        if self.training and self.proj_drop.p:
+            x = self.proj_drop(self.proj(x))
+            return x if residual is None else residual + x
+        return linear(x, self.proj, residual=residual)
 
     def extra_repr(self) -> str:
         return (f'embed_dims={self.embed_dims}, num_heads={self.num_heads}, '

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
+
+from .tracing import is_exporting, is_tracing
 
 Pair = Tuple[int, int]
 
@@ -30,48 +32,61 @@ MAX_CACHED_PLANS = 32
 
 
 @dataclass(frozen=True)
+class WindowGroup:
+    """Windows that follow each other in a plan and share what may attend to what.
+
+    Attributes:
+        count: how many windows.
+        region: (1 or count, N) int64, for each slot the part of the map that it comes from: tokens of different parts
+            must not meet. None if all may.
+        hidden: (1 or count, N) bool, which slots hold hidden padding. None if none does.
+    """
+
+    count: int
+    region: Optional[Tensor] = None
+    hidden: Optional[Tensor] = None
+
+    def mask(self, dtype: torch.dtype) -> Optional[Tensor]:
+        """(1 or count, 1, N, N) what to add to the logits [query, key]: 0 where they may attend; None: all may.
+
+        Made anew for each call: kept in the cache it would take N times the memory of the rest of the plan.
+        """
+        if self.region is None:
+            return None
+        mask = (self.region[:, None, :] != self.region[:, :, None]).to(dtype) * MASKED_LOGIT
+        if self.hidden is not None:
+            mask = mask + self.hidden[:, None, :].to(dtype) * HIDDEN_LOGIT
+        return mask.unsqueeze(1)
+
+
+@dataclass(frozen=True)
 class WindowPlan:
     """Where every token of a batch goes when it is cut into windows.
 
-    Windows are ordered: first those whose tokens may all attend to each other, over all images, then those that need
-    a mask: where the cyclic shift has put together parts of the map that are not neighbours, or where padding is
-    hidden. So most windows need no mask at all.
+    Windows are ordered by what their tokens may attend to. First those, of all images, that need no mask. The cyclic
+    shift mixes only the last row and the last column of windows, each in one way: these are three groups with a mask
+    each, so no mask of all windows is ever made. Where padding is hidden each window may be masked in its own way.
 
     Attributes:
         window: height and width of a window in tokens.
         gather: (nW * N,) int64, for each slot in a window the token in ``(B * L)`` that it holds; for a slot of
             padding some valid token, to be overwritten.
         scatter: (B * L,) int64, for each token its slot.
-        padding: (P,) int64, the slots that hold padding, or None if there are none.
-        region: (M, N) int64, for each slot of the last M windows, those that need a mask, the part of the map that it
-            comes from; None if no window needs one.
-        hidden: (M, N) bool, which of these slots hold hidden padding.
+        padding: (P,) int64, the slots that hold padding, None if there are none; in a traced plan, where P is not
+            known, (nW * N,) bool.
+        groups: of windows, in their order.
     """
 
     window: Pair
     gather: Tensor
     scatter: Tensor
     padding: Optional[Tensor]
-    region: Optional[Tensor]
-    hidden: Optional[Tensor]
+    groups: Tuple[WindowGroup, ...]
 
     @property
     def num_windows(self) -> int:
         """Windows of all images together."""
-        return self.gather.numel() // (self.window[0] * self.window[1])
-
-    @property
-    def num_unmasked(self) -> int:
-        """How many windows, from the first on, need no mask."""
-        return self.num_windows - (0 if self.region is None else self.region.shape[0])
-
-    def mask(self, dtype: torch.dtype) -> Tensor:
-        """(M, 1, N, N) what to add to the logits [query, key] of the last M windows: 0 where they may attend.
-
-        Made anew for each call: kept in the cache it would take N times the memory of the rest of the plan.
-        """
-        apart = (self.region[:, None, :] != self.region[:, :, None]).to(dtype).mul_(MASKED_LOGIT)
-        return apart.add_(self.hidden[:, None, :].to(dtype), alpha=HIDDEN_LOGIT).unsqueeze(1)
+        return self.gather.shape[0] // (self.window[0] * self.window[1])
 
 
 def partition(tokens: Tensor, plan: WindowPlan, fill: Optional[Tensor] = None) -> Tensor:
@@ -85,14 +100,14 @@ def partition(tokens: Tensor, plan: WindowPlan, fill: Optional[Tensor] = None) -
     Returns:
         (nW, N, C) windows, contiguous.
     """
-    windows = _Select.apply(tokens, plan.gather, plan.scatter, None)
+    windows = _select(tokens, plan.gather, plan.scatter, None)
     if plan.padding is not None:
-        if fill is None:
-            windows = windows.index_fill_(0, plan.padding, 0)
+        fill = tokens.new_zeros(tokens.shape[-1]) if fill is None else fill.to(windows.dtype)
+        if plan.padding.dtype == torch.bool:
+            windows = torch.where(plan.padding[:, None], fill, windows)
         else:
-            rows = fill.to(windows.dtype).expand(plan.padding.numel(), -1)
-            windows = windows.index_copy_(0, plan.padding, rows)
-    return windows.view(plan.num_windows, -1, tokens.shape[-1])
+            windows = windows.index_copy_(0, plan.padding, fill.expand(plan.padding.shape[0], -1))
+    return windows.view(-1, plan.window[0] * plan.window[1], tokens.shape[-1])
 
 
 def merge(windows: Tensor, plan: WindowPlan) -> Tensor:
@@ -105,7 +120,11 @@ def merge(windows: Tensor, plan: WindowPlan) -> Tensor:
     Returns:
         (B * L, C) tokens.
     """
-    return _Select.apply(windows.reshape(-1, windows.shape[-1]), plan.scatter, plan.gather, plan.padding)
+    return _select(windows.reshape(-1, windows.shape[-1]), plan.scatter, plan.gather, plan.padding)
+
+
+def _select(rows: Tensor, there: Tensor, back: Tensor, unused: Optional[Tensor]) -> Tensor:
+    return rows.index_select(0, there) if is_exporting() else _Select.apply(rows, there, back, unused)
 
 
 class _Select(torch.autograd.Function):
@@ -125,11 +144,11 @@ class _Select(torch.autograd.Function):
         back, unused = ctx.saved_tensors
         grad = grad.index_select(0, back)
         if unused is not None:
-            grad.index_fill_(0, unused, 0)
+            mask = unused.dtype == torch.bool
+            grad = grad.masked_fill(unused[:, None], 0) if mask else grad.index_fill_(0, unused, 0)
         return grad, None, None, None
 
 
-@torch.compiler.disable  # a compiler would trace the arithmetic below, and again for each size
 def window_plan(batch: int,
                 size: Pair,
                 window: Pair,
@@ -160,7 +179,8 @@ def window_plan(batch: int,
     if hide_padding and valid is not None:
         own = tuple(tuple(pair) for pair in valid)
         own = None if own == (size, ) * batch else own
-    return _cached_plan(batch, size, tuple(window), tuple(shift), torch.device(device), hide_padding, own)
+    request = batch, size, tuple(window), tuple(shift), torch.device(device), hide_padding, own
+    return build_plan(*request) if is_tracing() else _cached_plan(*request)
 
 
 @lru_cache(maxsize=MAX_CACHED_PLANS)
@@ -174,53 +194,102 @@ def build_plan(batch: int, size: Pair, window: Pair, shift: Pair, device: torch.
                valid: Optional[Sequence[Pair]] = None) -> WindowPlan:
     """:func:`window_plan` without the cache.
 
-    Worked out on the CPU, where counting windows makes no GPU wait, and then moved.
+    Arithmetic on sizes, which may be symbols: nothing is counted in a tensor, so no GPU is waited for. Only where
+    padding is hidden are windows looked at one by one; that is done on the CPU.
     """
-    (height, width), (rows, cols) = size, window
-    area, length = rows * cols, height * width
-    row, row_region = _axis(height, rows, shift[0])
-    col, col_region = _axis(width, cols, shift[1])
-    down, across = row[:, None, :, None], col[None, :, None, :]
-    region = (row_region[:, None, :, None] * 3 + col_region[None, :, None, :]).reshape(1, -1, area)
+    home = device if not hide_padding or is_tracing() else torch.device('cpu')
+    rows, cols = (_Axis(*axis, home) for axis in zip(size, window, shift))
+    order, groups = (_groups_by_content(batch, rows, cols, valid) if hide_padding else
+                     _groups_by_place(batch, rows, cols))
+    area, length = window[0] * window[1], size[0] * size[1]
+    rank = torch.empty_like(order).scatter_(0, order, torch.arange(order.shape[0], device=home))
 
-    # (B, windows of an image in reading order, N)
-    padded = ((down >= height) | (across >= width)).reshape(1, -1, area).expand(batch, -1, -1)
-    token = (down * width + across).reshape(1, -1, area) + torch.arange(batch, device='cpu')[:, None, None] * length
-    hidden = padded & hide_padding
-    if valid is not None:
-        own = torch.tensor(valid, device='cpu').view(batch, 2, 1, 1, 1, 1)
-        hidden = ((down >= own[:, 0]) | (across >= own[:, 1])).reshape(batch, -1, area)
-    mixed = (region != region[..., :1]).any(-1) | (hidden != hidden[..., :1]).any(-1)
+    # Of every place in the padded maps (B, padded H, padded W) its slot.
+    first = rank.view(batch, rows.windows, cols.windows)[:, rows.window_of][:, :, cols.window_of] * area
+    slot = first + rows.offset_of[:, None] * window[1] + cols.offset_of
+    scatter = slot[:, :size[0], :size[1]].flatten()
 
-    # (B * windows, N), the windows that need no mask first.
-    order = torch.argsort(mixed.flatten(), stable=True)
-    padded, token = padded.reshape(-1, area)[order].flatten(), token.view(-1, area)[order].flatten()
-    masked = order[order.numel() - int(mixed.sum()):]
-    if masked.numel():
-        region = region.expand(batch, -1, -1).reshape(-1, area)[masked].to(device)
-        hidden = hidden.expand(batch, -1, -1).reshape(-1, area)[masked].to(device)
+    # Of every slot (nW, N) its token.
+    image = torch.arange(batch, device=home)[:, None, None, None, None] * length
+    token = image + rows.place[:, None, :, None] * size[1] + cols.place[None, :, None, :]
+    outside = (rows.place >= size[0])[:, None, :, None] | (cols.place >= size[1])[None, :, None, :]
+    outside = outside.expand(token.shape)
+    gather = token.masked_fill(outside, 0).reshape(-1, area)[order].flatten()
+    if is_tracing():
+        padding = outside.reshape(-1, area)[order].flatten()
     else:
-        region = hidden = None
-    padding = padded.nonzero().flatten()
-    scatter = torch.empty(batch * length, dtype=torch.int64, device='cpu')
-    scatter[token[~padded]] = (~padded).nonzero().flatten()
-    return WindowPlan(window, token.masked_fill(padded, 0).to(device), scatter.to(device),
-                      padding.to(device) if padding.numel() else None, region, hidden)
+        padding = torch.cat([slot[:, size[0]:].flatten(), slot[:, :size[0], size[1]:].flatten()]).to(device)
+        padding = padding if padding.shape[0] else None
+    return WindowPlan(window, gather.to(device), scatter.to(device), padding, tuple(
+        WindowGroup(group.count, *(None if of is None else of.to(device) for of in (group.region, group.hidden)))
+        for group in groups))
 
 
-def _axis(length: int, window: int, shift: int) -> Tuple[Tensor, Tensor]:
-    """One axis of the map, cut into windows.
+class _Axis:
+    """One axis of the map, padded, shifted and cut into windows.
 
-    Returns:
-        Two (windows, window) int64 tensors: the position that each slot holds (``>= length``: padding), and its
-        region. After the shift the last window holds two parts that were apart: they are regions 1 and 2, and only
-        tokens of one region may attend to each other (Swin, section 3.2, figure 4).
+    Attributes:
+        windows: their number.
+        place: (windows, side) int64, the place on the padded axis that each slot holds; from ``length`` on: padding.
+        region: (windows, side) int64. After the shift the last window holds two parts that were apart: they are
+            regions 1 and 2, and only tokens of one region may attend to each other (Swin, section 3.2, figure 4).
+        window_of, offset_of: (padded length,) int64, for each place its window and where in it.
+        mixed: whether the shift mixes the last window.
     """
-    padded = -(-length // window) * window
-    slot = torch.arange(padded, device='cpu')
-    position = (slot + shift) % padded
-    region = torch.zeros_like(slot)
-    if shift:
-        region[padded - window:] = 1
-        region[padded - shift:] = 2
-    return position.view(-1, window), region.view(-1, window)
+
+    def __init__(self, length: int, side: int, shift: int, device: torch.device) -> None:
+        self.length, self.mixed = length, shift > 0
+        self.windows = (length + side - 1) // side
+        padded = self.windows * side
+        slot = torch.arange(padded, device=device)
+        self.place = ((slot + shift) % padded).view(-1, side)
+        region = (slot >= padded - side).long() + (slot >= padded - shift).long() if shift else torch.zeros_like(slot)
+        self.region = region.view(-1, side)
+        slot_of = (slot - shift) % padded
+        self.window_of, self.offset_of = slot_of // side, slot_of % side
+
+
+Groups = Tuple[Tensor, List[WindowGroup]]
+
+
+def _groups_by_place(batch: int, rows: _Axis, cols: _Axis) -> Groups:
+    """The windows' order, (nW,) int64 numbers in reading order, and groups, where padding is attended to."""
+    number = torch.arange(batch * rows.windows * cols.windows, device=rows.place.device)
+    number = number.view(batch, rows.windows, cols.windows)
+    whole, last = slice(None, -1), slice(-1, None)
+    parts = [(row, col) for row in ((whole, last) if rows.mixed else (slice(None), ))
+             for col in ((whole, last) if cols.mixed else (slice(None), ))]
+    if is_exporting():  # one group, as an exported graph cannot do without those that are empty at some sizes
+        region = _pairs(rows.region, cols.region)
+        return number.flatten(), [WindowGroup(number.numel(), region.repeat(batch, 1) if len(parts) > 1 else None)]
+    order, groups = [], []
+    for row, col in parts:
+        members = number[:, row, col].flatten()
+        if is_tracing() or members.shape[0]:
+            masked = last in (row, col)
+            region = _pairs(rows.region[row][-1:], cols.region[col][-1:]) if masked else None
+            order.append(members)
+            groups.append(WindowGroup(members.shape[0], region))
+    return torch.cat(order), groups
+
+
+def _pairs(rows: Tensor, cols: Tensor) -> Tensor:
+    """Regions of the windows' rows (n, h) and columns (m, w) -> of the windows (n * m, h * w)."""
+    return (rows[:, None, :, None] * 3 + cols[None, :, None, :]).flatten(2).flatten(0, 1)
+
+
+def _groups_by_content(batch: int, rows: _Axis, cols: _Axis, valid: Optional[Sequence[Pair]]) -> Groups:
+    """The same where padding is hidden: a group without a mask, and one where each window has its own."""
+    region = _pairs(rows.region, cols.region).repeat(batch, 1)
+    sizes = [(rows.length, cols.length)] * batch if valid is None else valid
+    height, width = (torch.tensor(side, device=region.device).view(-1, 1, 1, 1, 1) for side in zip(*sizes))
+    hidden = (rows.place[:, None, :, None] >= height) | (cols.place[None, :, None, :] >= width)
+    hidden = hidden.view(region.shape)
+    if is_tracing():
+        return torch.arange(region.shape[0], device=region.device), [WindowGroup(region.shape[0], region, hidden)]
+    mixed = (region != region[:, :1]).any(1) | (hidden != hidden[:, :1]).any(1)
+    order = torch.argsort(mixed, stable=True)
+    count = int(mixed.sum())
+    masked = order[order.shape[0] - count:]
+    groups = [WindowGroup(order.shape[0] - count), WindowGroup(count, region[masked], hidden[masked])]
+    return order, [group for group in groups if group.count]

@@ -7,14 +7,14 @@ from __future__ import annotations
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch.utils.checkpoint as checkpoint
-from mmcv.cnn import build_norm_layer
-from mmcv.cnn.bricks.transformer import FFN, build_dropout
+from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmcv.cnn.bricks.transformer import build_dropout
 from mmdet.models.layers import PatchMerging as MMDetPatchMerging
-from mmengine.model import BaseModule, ModuleList
-from torch import Tensor
+from mmengine.model import BaseModule, ModuleList, Sequential
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers import WindowAttention, WindowPlan, WindowRule, window_plan
+from ..layers import WindowAttention, WindowPlan, WindowRule, linear, window_plan
 
 Pair = Tuple[int, int]
 Cfg = Dict[str, Any]
@@ -37,9 +37,47 @@ class ShiftedWindowAttention(BaseModule):
         self.w_msa = WindowAttention(embed_dims, num_heads, table_window_size, **attention)
         self.drop = build_dropout(dict(type='DropPath', drop_prob=drop_path_rate))
 
-    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
-        """(B, H * W, C) tokens, cut into windows as ``plan`` says -> the same shape."""
-        return self.drop(self.w_msa(x, plan))
+    def forward(self, x: Tensor, plan: WindowPlan, identity: Tensor) -> Tensor:
+        """(B, H * W, C) tokens, cut into windows as ``plan`` says, and what their result is added to -> the sum."""
+        if _drops_paths(self.drop):
+            return identity + self.drop(self.w_msa(x, plan))
+        return self.w_msa(x, plan, residual=identity)
+
+
+class FeedForward(BaseModule):
+    """Two linear layers with an activation between them, each in one pass where nothing is dropped.
+
+    Parameters are named as those of mmcv's FFN, which mmdet's Swin uses.
+
+    Args:
+        embed_dims: channels C.
+        feedforward_channels: hidden channels.
+        drop_rate: dropout after each layer, 0 to 1.
+        drop_path_rate: stochastic depth, 0 to 1.
+        act_cfg: activation.
+    """
+
+    def __init__(self, embed_dims: int, feedforward_channels: int, drop_rate: float, drop_path_rate: float,
+                 act_cfg: Cfg) -> None:
+        super().__init__()
+        self.layers = Sequential(
+            Sequential(
+                nn.Linear(embed_dims, feedforward_channels), build_activation_layer(act_cfg), nn.Dropout(drop_rate)),
+            nn.Linear(feedforward_channels, embed_dims), nn.Dropout(drop_rate))
+        self.dropout_layer = build_dropout(dict(type='DropPath', drop_prob=drop_path_rate))
+
+    def forward(self, x: Tensor, identity: Tensor) -> Tensor:
+        """(B, L, C) tokens and what their result is added to -> the sum."""
+        (first, activation, dropout), second, _ = self.layers
+        if self.training and dropout.p > 0 or _drops_paths(self.dropout_layer):
+            return identity + self.dropout_layer(self.layers(x))
+        gelu = type(activation) is nn.GELU and activation.approximate == 'none'
+        hidden = linear(x, first, gelu=True) if gelu else activation(first(x))
+        return linear(hidden, second, residual=identity)
+
+
+def _drops_paths(drop: nn.Module) -> bool:
+    return drop.training and getattr(drop, 'drop_prob', 0.) > 0
 
 
 class SwinBlock(BaseModule):
@@ -64,13 +102,7 @@ class SwinBlock(BaseModule):
         self.attn = ShiftedWindowAttention(
             embed_dims, drop_path_rate=drop_path_rate, proj_drop_rate=drop_rate, **attention)
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
-        self.ffn = FFN(
-            embed_dims=embed_dims,
-            feedforward_channels=feedforward_channels,
-            num_fcs=2,
-            ffn_drop=drop_rate,
-            dropout_layer=dict(type='DropPath', drop_prob=drop_path_rate),
-            act_cfg=act_cfg)
+        self.ffn = FeedForward(embed_dims, feedforward_channels, drop_rate, drop_path_rate, act_cfg)
 
     def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """(B, H * W, C) tokens, cut into windows as ``plan`` says -> the same shape."""
@@ -79,7 +111,7 @@ class SwinBlock(BaseModule):
         return self._forward(x, plan)
 
     def _forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
-        x = x + self.attn(self.norm1(x), plan)
+        x = self.attn(self.norm1(x), plan, identity=x)
         return self.ffn(self.norm2(x), identity=x)
 
 

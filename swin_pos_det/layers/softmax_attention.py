@@ -1,0 +1,114 @@
+"""``softmax(q k^T * scale + bias + mask) v`` for the windows of a plan, in bounded memory."""
+from __future__ import annotations
+
+from typing import Any, Iterator, Optional, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .tracing import is_tracing
+from .windows import WindowGroup
+
+# Scores, of all heads, that the backward pass holds at once: 4 MB in float32, which stay in a core's cache.
+MAX_SCORES = 2**20
+
+
+def attend(q: Tensor,
+           k: Tensor,
+           v: Tensor,
+           bias: Optional[Tensor],
+           groups: Sequence[WindowGroup],
+           scale: float,
+           dropout: float = 0.) -> Tensor:
+    """Attention within windows.
+
+    Args:
+        q, k, v: (nW, heads, N, channels of a head).
+        bias: (heads, N, N), of the dtype of ``q``, added to the logits of every window. Default: none.
+        groups: of the windows, in order, with their masks.
+        scale: factor on ``q k^T``.
+        dropout: on attention weights, 0 to 1.
+
+    Returns:
+        (nW, heads, N, channels of a head).
+    """
+    # Where the bias is learned, SDPA on the CPU keeps the N x N scores of every window for the backward pass.
+    learned = bias is not None and bias.requires_grad and torch.is_grad_enabled()
+    if learned and q.device.type == 'cpu' and not dropout and not is_tracing():
+        return _Recomputed.apply(q, k, v, bias, groups, scale)
+    return _sdpa(q, k, v, bias, groups, scale, dropout)
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], groups: Sequence[WindowGroup], scale: float,
+          dropout: float) -> Tensor:
+    parts = [F.scaled_dot_product_attention(q[at], k[at], v[at], attn_mask=added, dropout_p=dropout, scale=scale)
+             for at, added in _added(bias, groups, q)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _added(bias: Optional[Tensor], groups: Sequence[WindowGroup], like: Tensor
+           ) -> Iterator[Tuple[slice, Optional[Tensor]]]:
+    """For each group its windows, and what to add to their logits: (1 or count, 1 or heads, N, N) or None."""
+    start = 0
+    for group in groups:
+        at = slice(start, start + group.count) if len(groups) > 1 else slice(None)
+        start = start + group.count
+        mask = group.mask(like.dtype)
+        if bias is not None:
+            mask = bias.unsqueeze(0) if mask is None else bias + mask
+        yield at, mask if mask is None or like.device.type != 'cuda' else _aligned(mask)
+
+
+def _aligned(mask: Tensor) -> Tensor:
+    """The same values with rows that start at multiples of 16 bytes, as CUDA's memory-efficient kernels need them."""
+    size = mask.shape[-1]
+    return F.pad(mask, (0, -size % 8))[..., :size]
+
+
+class _Recomputed(torch.autograd.Function):
+    """:func:`_sdpa` whose backward pass makes the scores anew, some windows at a time.
+
+    With ``P`` the attention weights and ``O = P V``: ``dV = P^T dO``, ``dS = P * (dO V^T - rowsum(dO * O))``,
+    ``dQ = scale * dS K``, ``dK = scale * dS^T Q``, and the gradient of the bias is the sum of ``dS`` over windows
+    (Dao et al., FlashAttention, https://arxiv.org/abs/2205.14135, appendix B.2). Exact, as nothing is approximated.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, groups: Sequence[WindowGroup],
+                scale: float) -> Tensor:
+        # Detached, as SDPA asks for requires_grad even where no gradient is recorded.
+        out = _sdpa(q.detach(), k.detach(), v.detach(), bias.detach(), groups, scale, 0.)
+        ctx.save_for_backward(q, k, v, bias, out)
+        ctx.groups, ctx.scale = groups, scale
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+        q, k, v, bias, out = ctx.saved_tensors
+        grads = [torch.empty_like(of) for of in (q, k, v)]
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32)
+        step = max(1, MAX_SCORES // bias.numel())
+        for at, added in _added(bias, ctx.groups, q):
+            start, stop, _ = at.indices(q.shape[0])
+            for first in range(start, stop, step):
+                some = slice(first, min(first + step, stop))
+                own = added if added.shape[0] == 1 else added[first - start:some.stop - start]
+                _backward_of(some, (q, k, v, out, grad), own, ctx.scale, grads, grad_bias)
+        return (*grads, grad_bias.to(bias.dtype), None, None)
+
+
+def _backward_of(some: slice, tensors: Sequence[Tensor], added: Tensor, scale: float, grads: Sequence[Tensor],
+                 grad_bias: Tensor) -> None:
+    """The gradients of some windows: into ``grads`` (of q, k, v), and onto ``grad_bias``."""
+    q, k, v, out, grad = (of[some] for of in tensors)
+    weights = torch.matmul(q, k.transpose(-2, -1)).float().mul_(scale).add_(added).softmax(-1)
+    grads[2][some] = torch.matmul(weights.to(grad.dtype).transpose(-2, -1), grad)
+    scores = torch.matmul(grad, v.transpose(-2, -1)).float()
+    scores.sub_((grad.float() * out.float()).sum(-1, keepdim=True)).mul_(weights)
+    grad_bias += scores.sum(0)
+    scores = scores.mul_(scale).to(q.dtype)
+    grads[0][some] = torch.matmul(scores, k)
+    grads[1][some] = torch.matmul(scores.transpose(-2, -1), q)
