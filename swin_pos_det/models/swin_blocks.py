@@ -14,10 +14,13 @@ from mmengine.model import BaseModule, ModuleList, Sequential
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers import WindowAttention, WindowPlan, WindowRule, linear, window_plan
+from ..layers import PositionScheme, WindowAttention, WindowPlan, WindowRule, linear, window_plan
+from .valid_area import zero_outside
 
 Pair = Tuple[int, int]
 Cfg = Dict[str, Any]
+
+NORM_ORDERS = ('pre', 'res-post')
 
 
 class ShiftedWindowAttention(BaseModule):
@@ -26,19 +29,24 @@ class ShiftedWindowAttention(BaseModule):
     Args:
         embed_dims: channels C.
         num_heads: heads.
-        table_window_size: the window whose offsets the learned table holds.
+        table_window_size: the window that the position parameters are learned for.
         drop_path_rate: stochastic depth, 0 to 1.
         **attention: further arguments of :class:`~swin_pos_det.layers.WindowAttention`.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, table_window_size: Pair, drop_path_rate: float = 0.,
-                 **attention: Any) -> None:
+    def __init__(self, embed_dims: int, num_heads: int, table_window_size: Optional[Pair],
+                 drop_path_rate: float = 0., **attention: Any) -> None:
         super().__init__()
         self.w_msa = WindowAttention(embed_dims, num_heads, table_window_size, **attention)
         self.drop = build_dropout(dict(type='DropPath', drop_prob=drop_path_rate))
 
-    def forward(self, x: Tensor, plan: WindowPlan, identity: Tensor) -> Tensor:
-        """(B, H * W, C) tokens, cut into windows as ``plan`` says, and what their result is added to -> the sum."""
+    def forward(self, x: Tensor, plan: WindowPlan, identity: Tensor, norm: Optional[nn.Module] = None) -> Tensor:
+        """(B, H * W, C) tokens, cut into windows as ``plan`` says, and what their result is added to -> the sum.
+
+        ``norm`` is applied to the result before.
+        """
+        if norm is not None:
+            return identity + self.drop(norm(self.w_msa(x, plan)))
         if _drops_paths(self.drop):
             return identity + self.drop(self.w_msa(x, plan))
         return self.w_msa(x, plan, residual=identity)
@@ -66,13 +74,16 @@ class FeedForward(BaseModule):
             nn.Linear(feedforward_channels, embed_dims), nn.Dropout(drop_rate))
         self.dropout_layer = build_dropout(dict(type='DropPath', drop_prob=drop_path_rate))
 
-    def forward(self, x: Tensor, identity: Tensor) -> Tensor:
-        """(B, L, C) tokens and what their result is added to -> the sum."""
+    def forward(self, x: Tensor, identity: Tensor, norm: Optional[nn.Module] = None) -> Tensor:
+        """(B, L, C) tokens and what their result, after ``norm`` if given, is added to -> the sum."""
         (first, activation, dropout), second, _ = self.layers
-        if self.training and dropout.p > 0 or _drops_paths(self.dropout_layer):
-            return identity + self.dropout_layer(self.layers(x))
+        if self.training and dropout.p > 0 or norm is None and _drops_paths(self.dropout_layer):
+            x = self.layers(x)
+            return identity + self.dropout_layer(x if norm is None else norm(x))
         gelu = type(activation) is nn.GELU and activation.approximate == 'none'
         hidden = linear(x, first, gelu=True) if gelu else activation(first(x))
+        if norm is not None:
+            return identity + self.dropout_layer(norm(linear(hidden, second)))
         return linear(hidden, second, residual=identity)
 
 
@@ -81,7 +92,11 @@ def _drops_paths(drop: nn.Module) -> bool:
 
 
 class SwinBlock(BaseModule):
-    """A transformer block: attention and feed-forward, each after a norm and with a residual (Swin, equation 3).
+    """A transformer block: attention and feed-forward, each with a norm and a residual.
+
+    The norm stands before them (``x + f(norm(x))``; Swin, equation 3) or after (``x + norm(f(x))``; Swin V2,
+    https://arxiv.org/abs/2111.09883, section 3.2, "res-post-norm": what a block adds is then no larger in deep blocks
+    than in early ones). Stochastic depth comes last in both.
 
     Args:
         embed_dims: channels C.
@@ -91,13 +106,15 @@ class SwinBlock(BaseModule):
         act_cfg: activation.
         norm_cfg: norm.
         with_cp: recompute the block in the backward pass instead of keeping its activations.
+        norm_order: 'pre' or 'res-post'.
         **attention: further arguments of :class:`ShiftedWindowAttention`.
     """
 
     def __init__(self, embed_dims: int, feedforward_channels: int, drop_rate: float, drop_path_rate: float,
-                 act_cfg: Cfg, norm_cfg: Cfg, with_cp: bool, **attention: Any) -> None:
+                 act_cfg: Cfg, norm_cfg: Cfg, with_cp: bool, norm_order: str = 'pre', **attention: Any) -> None:
         super().__init__()
         self.with_cp = with_cp
+        self.norm_order = norm_order
         self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.attn = ShiftedWindowAttention(
             embed_dims, drop_path_rate=drop_path_rate, proj_drop_rate=drop_rate, **attention)
@@ -111,6 +128,9 @@ class SwinBlock(BaseModule):
         return self._forward(x, plan)
 
     def _forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        if self.norm_order == 'res-post':
+            x = self.attn(x, plan, identity=x, norm=self.norm1)
+            return self.ffn(x, identity=x, norm=self.norm2)
         x = self.attn(self.norm1(x), plan, identity=x)
         return self.ffn(self.norm2(x), identity=x)
 
@@ -120,22 +140,46 @@ class PatchMerging(MMDetPatchMerging):
 
     The four tokens' channels are interleaved as Unfold leaves them (channel-major: ``4 c + 2 row + column``), so that
     mmdet's weights fit. Odd maps are padded with zeros at the bottom and right.
+
+    Args:
+        in_channels: C.
+        out_channels: C'.
+        norm_cfg: norm, or None for none.
+        norm_order: 'pre': before the reduction, on 4 C channels (Swin). 'res-post': after it, on C' channels (Swin V2).
+        **sampling: further arguments of mmdet's.
     """
+
+    def __init__(self, in_channels: int, out_channels: int, norm_cfg: Optional[Cfg] = None, norm_order: str = 'pre',
+                 **sampling: Any) -> None:
+        post = norm_order == 'res-post'
+        super().__init__(in_channels, out_channels, norm_cfg=None if post else norm_cfg, **sampling)
+        self.norm_order = norm_order
+        if post and norm_cfg is not None:
+            self.norm = build_norm_layer(norm_cfg, out_channels)[1]
 
     def forward(self, x: Tensor, input_size: Pair) -> Tuple[Tensor, Pair]:
         """(B, H * W, C) tokens of maps of ``input_size`` = (H, W) -> (B, H' * W', C') tokens and (H', W')."""
-        if self.sampler.stride != (2, 2) or self.sampler.kernel_size != (2, 2):
-            return super().forward(x, input_size)
+        x, merged = self._merge(x, input_size)
+        if self.norm is None:
+            return self.reduction(x), merged
+        if self.norm_order == 'res-post':
+            return self.norm(self.reduction(x)), merged
+        return self.reduction(self.norm(x)), merged
+
+    def _merge(self, x: Tensor, input_size: Pair) -> Tuple[Tensor, Pair]:
+        """(B, H * W, C) -> (B, H' * W', 4 C) and (H', W')."""
         height, width = input_size
         x = x.unflatten(1, (height, width))
+        (rows, cols), stride = self.sampler.kernel_size, self.sampler.stride
+        if stride != (2, 2) or (rows, cols) != (2, 2):
+            maps = self.adap_padding(x.permute(0, 3, 1, 2))
+            merged = (maps.shape[2] - rows) // stride[0] + 1, (maps.shape[3] - cols) // stride[1] + 1
+            return self.sampler(maps).transpose(1, 2), merged
         if height % 2 or width % 2:
             x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
         x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # B, H', 2, W', 2, C
         merged = x.shape[1], x.shape[3]
-        x = x.permute(0, 1, 3, 5, 2, 4).flatten(3).flatten(1, 2)
-        if self.norm is not None:
-            x = self.norm(x)
-        return self.reduction(x), merged
+        return x.permute(0, 1, 3, 5, 2, 4).flatten(3).flatten(1, 2), merged
 
 
 class SwinStage(BaseModule):
@@ -147,15 +191,21 @@ class SwinStage(BaseModule):
         window_rule: the window that a map gets; may be replaced at any time.
         hide_padding: keep tokens from attending to padding.
         downsample: patch merging, or None after the last stage.
+        embed_dims: channels C.
+        position: the position scheme.
         **block: further arguments of :class:`SwinBlock`.
     """
 
     def __init__(self, depth: int, drop_path_rates: Sequence[float], window_rule: WindowRule, hide_padding: bool,
-                 downsample: Optional[PatchMerging], **block: Any) -> None:
+                 downsample: Optional[PatchMerging], embed_dims: int, position: PositionScheme, **block: Any) -> None:
         super().__init__()
         self.window_rule = window_rule
         self.hide_padding = hide_padding
-        self.blocks = ModuleList(SwinBlock(drop_path_rate=drop_path_rates[i], **block) for i in range(depth))
+        self.position = position
+        self.blocks = ModuleList(
+            SwinBlock(embed_dims=embed_dims, drop_path_rate=drop_path_rates[i], position=position, **block)
+            for i in range(depth))
+        position.build_stage(self, embed_dims)
         self.downsample = downsample
 
     def forward(self, x: Tensor, hw_shape: Pair, scale: float = 1., valid: Optional[Sequence[Pair]] = None) -> Tensor:
@@ -176,4 +226,11 @@ class SwinStage(BaseModule):
                  for shift in shifts]
         for i, block in enumerate(self.blocks):
             x = block(x, plans[i % 2])
+            if i == 0 and self.position.conditional:
+                x = self._encode(zero_outside(x, valid, hw_shape), hw_shape)
         return x
+
+    def _encode(self, x: Tensor, hw_shape: Pair) -> Tensor:
+        """(B, H * W, C) tokens with what the position scheme makes of them added."""
+        maps = x.transpose(1, 2).unflatten(2, hw_shape)
+        return x + self.position.encode(self, maps).flatten(2).transpose(1, 2)
