@@ -1,24 +1,28 @@
 """Reading checkpoints: safely, and from the formats that others write. Writing them whole or not at all.
 
-Importing this package makes MMEngine's ``CheckpointLoader`` read through :mod:`swin_pos_det.checkpoints.io`, and its
-backend for local files write through :mod:`swin_pos_det.checkpoints.atomic`.
+Importing this package makes MMEngine's ``CheckpointLoader`` read through :mod:`swin_pos_det.checkpoints.io`, its
+backend for local files write through :mod:`swin_pos_det.checkpoints.atomic`, and its ``load_state_dict`` look after
+backbones through :mod:`swin_pos_det.checkpoints.detectors`.
 """
 from .atomic import AtomicLocalBackend, register_atomic_writing, replacing
 from .convert import Inspection, convert, inspect_checkpoint, misfits, save_weights
+from .detectors import place_backbones, register_placing
 from .formats import EXPORTS, FORMATS, recognise
 from .io import CheckpointError, load_checkpoint_file, register_safe_loaders
-from .load_hook import adapt_channels, adapt_state_dict, note_table_windows
+from .load_hook import LoadsAnySwin, adapt_channels, adapt_state_dict, fit_state_dict, note_table_windows
 from .pretrained import load_pretrained
 from .report import LoadReport
 from .variants import Variant, describe_model, describe_weights
 from .weights import SwinWeights, read_weights
 
 __all__ = [
-    'EXPORTS', 'FORMATS', 'AtomicLocalBackend', 'CheckpointError', 'Inspection', 'LoadReport', 'SwinWeights',
-    'Variant', 'adapt_channels', 'adapt_state_dict', 'convert', 'describe_model', 'describe_weights',
-    'inspect_checkpoint', 'load_checkpoint_file', 'load_pretrained', 'misfits', 'note_table_windows', 'read_weights',
-    'recognise', 'register_atomic_writing', 'register_safe_loaders', 'replacing', 'save_weights'
+    'EXPORTS', 'FORMATS', 'AtomicLocalBackend', 'CheckpointError', 'Inspection', 'LoadReport', 'LoadsAnySwin',
+    'SwinWeights', 'Variant', 'adapt_channels', 'adapt_state_dict', 'convert', 'describe_model', 'describe_weights',
+    'fit_state_dict', 'inspect_checkpoint', 'load_checkpoint_file', 'load_pretrained', 'misfits',
+    'note_table_windows', 'place_backbones', 'read_weights', 'recognise', 'register_atomic_writing',
+    'register_placing', 'register_safe_loaders', 'replacing', 'save_weights'
 ]
 
 register_safe_loaders()
 register_atomic_writing()
+register_placing()

@@ -3,13 +3,16 @@
 A ``.pth`` file is a pickle, and unpickling calls whatever the file names. torch >= 2.6 guards against that with
 ``weights_only=True``, but MMEngine's own checkpoints hold a few harmless classes which that protection does not
 know (``HistoryBuffer``, NumPy scalars): MMEngine 0.10.7 then cannot resume its own runs, and other versions switch
-the protection off. Here the protection stays on, and exactly those classes are allowed.
+the protection off. Here the protection stays on, and exactly those classes are allowed, with the two in which other
+libraries' trainings note their settings.
 
 Importing :mod:`swin_pos_det.checkpoints` registers these loaders for every scheme of MMEngine's ``CheckpointLoader``,
 so ``init_cfg``, ``load_from``, ``--resume`` and ``mmdet.apis`` all read through them.
 """
 from __future__ import annotations
 
+import argparse
+import functools
 import hashlib
 import io
 import json
@@ -37,7 +40,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.utils import digit_version
 from torch._weights_only_unpickler import _get_allowed_globals
 
-from .weights import TABLE_WINDOWS, note_whole_file
+from .weights import TABLE_WINDOWS, with_state_dict
 
 MapLocation = Union[str, torch.device, Callable, dict, None]
 
@@ -66,7 +69,11 @@ def _history_buffer_method(owner: Any, name: str) -> Callable:
 
 
 def _allowed_globals() -> dict[str, Any]:
-    """What MMEngine's checkpoints need beyond torch's own list: pickled name -> the object it stands for."""
+    """What training checkpoints need beyond torch's own list: pickled name -> the object it stands for.
+
+    All but the last two are for MMEngine's. In those, timm's, torchvision's and the Swin authors' trainings note their
+    settings; neither does anything when it is made or filled.
+    """
     multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
     allowed = {
         _HISTORY_BUFFER: HistoryBuffer,
@@ -75,6 +82,8 @@ def _allowed_globals() -> dict[str, Any]:
         '_codecs.encode': encode,  # how protocol 2 writes bytes
         'numpy.ndarray': np.ndarray,
         'numpy.dtype': np.dtype,
+        'argparse.Namespace': argparse.Namespace,
+        'yacs.config.CfgNode': OrderedDict,  # of the mappings that torch fills, the one that may have attributes
     }
     for core in ('numpy.core', 'numpy._core'):  # NumPy 1 and 2 write different names for the same functions
         allowed[f'{core}.multiarray._reconstruct'] = multiarray._reconstruct
@@ -160,7 +169,10 @@ def _globals_in(stream: BinaryIO) -> Iterator[str]:
 
 def _refused_globals(source: str | io.BytesIO) -> list[str]:
     """Names which the pickles of ``source`` ask for and which are on no allow-list."""
-    found = {name for stream in _pickles(source) for name in _globals_in(stream)}
+    try:
+        found = {name for stream in _pickles(source) for name in _globals_in(stream)}
+    except zipfile.BadZipFile:  # damaged, so nothing that it asks for can be told
+        return []
     return sorted(found.difference(_get_allowed_globals(), _allowed_globals()))
 
 
@@ -183,7 +195,7 @@ def _reject_by_content(source: str | io.BytesIO, name: str) -> None:
         try:
             with zipfile.ZipFile(source) as archive:
                 members = archive.namelist()
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, NotImplementedError) as error:  # the latter: of an impossible version or method
             raise CheckpointError(f'checkpoint {name} is damaged ({error}): copy or download it again') from error
         if any(member.endswith('/constants.pkl') for member in members):
             raise CheckpointError(f'checkpoint {name} is a TorchScript archive; a checkpoint with a state dict '
@@ -245,7 +257,7 @@ def _load(source: str | io.BytesIO, name: str, map_location: MapLocation, mmap: 
     """Shared end of all loaders. ``source`` is a path or an ``io.BytesIO``; ``name`` is for messages."""
     _reject_by_content(source, name)
     if _is_safetensors(source):
-        return note_whole_file(_load_safetensors(source, name))
+        return _load_safetensors(source, name)
     try:
         checkpoint = _protected_torch_load(source, map_location, mmap=mmap and zipfile.is_zipfile(source))
     except Exception as error:
@@ -255,7 +267,7 @@ def _load(source: str | io.BytesIO, name: str, map_location: MapLocation, mmap: 
                               'a state dict')
     if not _has_tensor(checkpoint):
         raise CheckpointError(f'{name} is not a checkpoint: its dict (keys {list(checkpoint)[:5]}) holds no tensor')
-    return note_whole_file(checkpoint)
+    return checkpoint
 
 
 def load_checkpoint_file(path: str | os.PathLike, map_location: MapLocation = None, mmap: bool = False) -> dict:
@@ -272,8 +284,8 @@ def load_checkpoint_file(path: str | os.PathLike, map_location: MapLocation = No
 
     Raises:
         CheckpointError: The file is missing, a directory, empty, truncated, a web page, no checkpoint, or its pickle
-            asks for anything but tensors, plain values, NumPy arrays and MMEngine's ``HistoryBuffer``. Nothing that
-            the file asks for has been called then.
+            asks for anything but tensors, plain values, NumPy arrays, settings and MMEngine's ``HistoryBuffer``.
+            Nothing that the file asks for has been called then.
     """
     path = osp.expanduser(os.fspath(path))
     if osp.isdir(path):
@@ -359,6 +371,16 @@ def _look_up(urls: dict[str, str], filename: str) -> str:
     return urls[name]
 
 
+def _for_mmengine(loader: Callable) -> Callable:
+    """The loader, with files laid out as MMEngine expects them; see :func:`.weights.with_state_dict`."""
+
+    @functools.wraps(loader)
+    def load(filename: str, map_location: MapLocation = None) -> dict:
+        return with_state_dict(loader(filename, map_location))
+
+    return load
+
+
 def register_safe_loaders() -> None:
     """Makes MMEngine's ``CheckpointLoader`` read every scheme through this module. Calling it again is harmless."""
     schemes = {
@@ -371,4 +393,4 @@ def register_safe_loaders() -> None:
         load_from_pavi: 'pavi://',
     }
     for loader, prefixes in schemes.items():
-        CheckpointLoader.register_scheme(prefixes=prefixes, loader=loader, force=True)
+        CheckpointLoader.register_scheme(prefixes=prefixes, loader=_for_mmengine(loader), force=True)

@@ -5,6 +5,7 @@ import logging
 import re
 from typing import Any, Dict, Mapping, Optional, Tuple
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -12,7 +13,7 @@ from ..layers import parameters_of_position, resample_absolute, table_size
 from .formats import OPENMMLAB, TABLE, Format
 from .report import LoadReport
 from .variants import Variant, config_changes, describe_model, describe_weights, square_window
-from .weights import ABSOLUTE_GRID, POSITION, TABLE_WINDOWS, WHOLE_FILE, SwinWeights, read_weights
+from .weights import ABSOLUTE_GRID, POSITION, TABLE_WINDOWS, SwinWeights, read_weights
 
 Pair = Tuple[int, int]
 
@@ -20,6 +21,21 @@ ABSOLUTE = 'absolute_pos_embed'
 PATCHES = 'patch_embed.projection.weight'
 OUTPUT_NORM = re.compile(r'norm\d+\.(weight|bias)')
 _ATTENTION = re.compile(r'stages\.(\d+)\.blocks\.\d+\.attn\.w_msa\.(.+)')
+
+
+class LoadsAnySwin:
+    """Mixed into a backbone, before ``nn.Module``: whatever loads weights into it goes through this module's hook.
+
+    Attributes:
+        load_report: what the last load did; None before the first.
+    """
+
+    load_report: Optional[LoadReport] = None
+
+    def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, local_metadata: Dict[str, Any],
+                              *args: Any) -> None:
+        adapt_state_dict(state_dict, prefix, self, local_metadata)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
 
 def note_table_windows(backbone: nn.Module, state_dict: Any, prefix: str, local_metadata: Dict[str, Any]) -> None:
@@ -61,15 +77,43 @@ def adapt_state_dict(state_dict: Dict[str, Any], prefix: str, backbone: nn.Modul
             (both shapes are named), or if weights would be left out that the features depend on. Norms of the
             outputs, which classifiers do not have, may be missing.
     """
-    local_metadata = local_metadata or {}
     for key in [key for key in state_dict if not isinstance(key, str)]:
         del state_dict[key]  # a checkpoint taken whole may have notes under numbers; torch would stumble on them
-    own = {key[len(prefix):]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
-    weights = _find(own, prefix, backbone, local_metadata, None if prefix else getattr(state_dict, '_metadata', None))
+    fitted, report = fit_state_dict(state_dict, prefix, backbone, local_metadata)
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        del state_dict[key]
+    state_dict.update((prefix + key, value) for key, value in fitted.items())
+    backbone.load_report = report
+    for line in report.lines():
+        print_log(line, logger='current')
+    print_log(report.details(), logger='current', level=logging.DEBUG)
+
+
+def fit_state_dict(state_dict: Mapping[Any, Any], prefix: str, backbone: nn.Module,
+                   local_metadata: Optional[Mapping[str, Any]] = None) -> Tuple[Dict[str, Tensor], LoadReport]:
+    """What :func:`adapt_state_dict` would load, and the report of it, without loading or changing anything.
+
+    Args:
+        state_dict, prefix, backbone, local_metadata: see there.
+
+    Returns:
+        The weights in the backbone's names and shapes, without the prefix, and the report.
+
+    Raises:
+        ValueError: see there.
+    """
+    own = {key[len(prefix):]: value for key, value in state_dict.items() if isinstance(key, str)
+           and key.startswith(prefix)}
+    metadata = None if prefix else getattr(state_dict, '_metadata', None)
+    try:
+        weights = read_weights(own, local_metadata or {}, metadata)
+    except ValueError as error:
+        under = f' under {prefix!r}' if prefix else ''
+        raise ValueError(f'the checkpoint has nothing{under} that {type(backbone).__name__} could load, all its '
+                         f'parameters would stay random: {error}') from error
     model = describe_model(backbone)
     variant = describe_weights(weights.state_dict, weights.windows, weights.grid, weights.position)
-    report = LoadReport(f'{type(backbone).__name__}: {variant.name if variant else "Swin"} in {weights.where}'
-                        + ('' if own else f', as nothing is under {prefix!r}'))
+    report = LoadReport(f'{type(backbone).__name__}: {variant.name if variant else "Swin"} in {weights.where}')
     try:
         fitted = _fit(weights, variant, model, backbone, report)
     except ValueError as error:
@@ -82,23 +126,7 @@ def adapt_state_dict(state_dict: Dict[str, Any], prefix: str, backbone: nn.Modul
         fitted.update((key, weights.state_dict[key]) for key in report.unused if key in weights.state_dict)
     else:  # a classifier has no norms of the outputs, which is no reason for strict loading to fail
         fitted.update((name, backbone.get_parameter(name).detach()) for name in report.new)
-    state_dict.update((prefix + key, value) for key, value in fitted.items())
-    backbone.load_report = report
-    for line in report.lines():
-        print_log(line, logger='current')
-    print_log(report.details(), logger='current', level=logging.DEBUG)
-
-
-def _find(own: Mapping[str, Any], prefix: str, backbone: nn.Module, local_metadata: Mapping[str, Any],
-          metadata: Optional[Mapping[str, Any]]) -> SwinWeights:
-    try:
-        if own:
-            return read_weights(own, local_metadata, metadata)
-        return read_weights(local_metadata.get(WHOLE_FILE, {}))
-    except ValueError as error:
-        under = f' under {prefix!r}' if prefix else ''
-        raise ValueError(f'the checkpoint has nothing{under} that {type(backbone).__name__} could load, all its '
-                         f'parameters would stay random: {error}') from error
+    return fitted, report
 
 
 def _fit(weights: SwinWeights, variant: Optional[Variant], model: Variant, backbone: nn.Module,
@@ -110,6 +138,9 @@ def _fit(weights: SwinWeights, variant: Optional[Variant], model: Variant, backb
         if name not in own:
             continue
         value = own[name]
+        if not value.is_floating_point():
+            raise ValueError(f'{name}: the checkpoint has {str(value.dtype)[6:]}, not floating-point numbers; '
+                             'quantised weights cannot be used')
         in_attention = _ATTENTION.match(name)
         if in_attention and in_attention[2].split('.')[0] in backbone.position.parameters:
             fitted[name] = _fit_position(name, value, parameter, backbone, weights, report)
@@ -190,6 +221,7 @@ def _fit_position(name: str, value: Tensor, parameter: Tensor, backbone: nn.Modu
             raise ValueError(
                 f'{name}: the checkpoint has shape {tuple(value.shape)}, the model {tuple(parameter.shape)} for window '
                 f'{target}; a table can be resampled if it has as many heads and is of a square window')
+    value = _precise(value)
     fitted = attention.position.refit(own_name, value, source, target, mode)
     if fitted.shape != parameter.shape:
         raise ValueError(f'{name}: the checkpoint has shape {tuple(value.shape)}, the model {tuple(parameter.shape)}')
@@ -219,7 +251,12 @@ def _fit_absolute(value: Tensor, parameter: Tensor, variant: Optional[Variant], 
         report.adapted[ABSOLUTE] = 'absolute position embedding from a map to tokens'
     else:
         report.resampled[ABSOLUTE] = f'absolute position embedding from {source} to {model.absolute_grid}'
-    return resample_absolute(tokens, source, model.absolute_grid)
+    return resample_absolute(_precise(tokens), source, model.absolute_grid)
+
+
+def _precise(value: Tensor) -> Tensor:
+    """At least float32, so that half-precision weights are resampled without further loss, on any device."""
+    return value if value.dtype in (torch.float32, torch.float64) else value.float()
 
 
 def _differs_in_channels_only(value: Tensor, parameter: Tensor) -> bool:

@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 import math
-import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from mmengine.logging import print_log
 from torch import Tensor
 
 from ..layers import table_size
@@ -20,12 +20,10 @@ AVERAGED = ('state_dict_ema', 'model_ema', 'ema_model', 'ema', 'teacher')
 CONTAINERS = AVERAGED + ('state_dict', 'model', 'module')
 
 # In a state dict's metadata: the windows that the stages' position parameters were learned for, the grid of the
-# absolute position embedding, the name of the position scheme, and the file that a module's weights are to be looked
-# for in.
+# absolute position embedding, and the name of the position scheme.
 TABLE_WINDOWS = 'table_window_sizes'
 ABSOLUTE_GRID = 'absolute_grid'
 POSITION = 'position'
-WHOLE_FILE = 'swin_pos_whole_file'
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,9 @@ class SwinWeights:
 
     @property
     def where(self) -> str:
-        """Where they were found, for messages."""
-        parts = [f'in {self.container!r}'] * bool(self.container) + [f'under {self.prefix!r}'] * bool(self.prefix)
+        """Where they were found, for messages; ``'state_dict'``, the usual entry, is not worth a word."""
+        parts = [f'in {self.container!r}'] * (self.container not in ('', 'state_dict'))
+        parts += [f'under {self.prefix!r}'] * bool(self.prefix)
         parts += [f'not those under {", ".join(map(repr, self.others))}'] * bool(self.others)
         return ', '.join([f'{self.format.title} names', *parts])
 
@@ -105,7 +104,7 @@ def read_weights(checkpoint: Mapping[Any, Any], noted: Optional[Mapping[str, Any
             raise ValueError('these are weights of a Swin V2, whose attention is another one; the model is a Swin V1')
         raise ValueError(f'no Swin backbone is among the {len(keys)} keys, which are, for instance, {keys[:3]}')
     (layout, prefix), others = found[0], [other for _, other in found[1:]]
-    own, unused = _split(state_dict, layout, prefix)
+    own, unused = split_state_dict(state_dict, layout, prefix)
     if is_second_version(own) and layout is not OPENMMLAB:
         raise ValueError(f'these are weights of a Swin V2 ({layout.title} names), whose attention is another one; '
                          'the model is a Swin V1')
@@ -113,6 +112,7 @@ def read_weights(checkpoint: Mapping[Any, Any], noted: Optional[Mapping[str, Any
         converted = layout.to_mmdet(own)
     except (RuntimeError, IndexError) as error:
         raise ValueError(f'the weights have {layout.title} names, but not the layout: {error}') from error
+    unused = [prefix + key for key in own if layout.beyond.match(key)] + unused
     windows = _windows_of_indices(converted)
     if not (noted or {}).get(TABLE_WINDOWS):
         metadata = getattr(state_dict, '_metadata', None) if metadata is None or container else metadata
@@ -122,7 +122,7 @@ def read_weights(checkpoint: Mapping[Any, Any], noted: Optional[Mapping[str, Any
                        unused, others, noted.get(POSITION))
 
 
-def _split(state_dict: Mapping[Any, Any], layout: Format, prefix: str) -> Tuple[Dict[str, Tensor], List[str]]:
+def split_state_dict(state_dict: Mapping[Any, Any], layout: Format, prefix: str) -> Tuple[Dict[str, Tensor], List[str]]:
     """The backbone's tensors without their prefix, and the keys that are left."""
     own: Dict[str, Tensor] = {}
     unused = []
@@ -167,47 +167,23 @@ def _window_of_index(index: Tensor) -> Optional[Pair]:
     return None
 
 
-class _WholeFileMetadata(OrderedDict):
-    """Metadata of a state dict that also tells every module which file it comes from.
+def with_state_dict(checkpoint: Dict[Any, Any]) -> Dict[Any, Any]:
+    """Lay a file with a Swin backbone out as MMEngine expects files to be: with its weights in ``'state_dict'``.
 
-    The file is not kept alive by it and never saved with it; a copy is plain metadata.
-    """
-
-    def __init__(self, metadata: Mapping[str, Any], file: Any) -> None:
-        super().__init__(metadata)
-        self._file = file if isinstance(file, weakref.ref) else weakref.ref(file)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        file = self._file()
-        found = super().get(key, default)
-        return found if file is None else {**(found or {}), WHOLE_FILE: file}
-
-    def __reduce__(self) -> Any:
-        return OrderedDict, (list(self.items()), )
-
-
-def note_whole_file(checkpoint: Dict[Any, Any]) -> Dict[Any, Any]:
-    """Let the backbone of a detector find the weights of a bare backbone or a classifier.
-
-    MMEngine hands each module the keys under its own name only, and such a file has none under ``backbone.``. Beside
-    the keys goes metadata for each module: there the file is noted, and nothing else is changed. So anyone else who
-    loads the file gets what is in it.
+    Without that entry MMEngine takes the whole file for the weights, and its ``EMAHook`` fails. The entry is the one
+    that :func:`unwrap` finds, so ``load_from`` takes averaged weights where ``init_cfg`` does. MMEngine's own training
+    checkpoints, which a training may go on from, stay as they are: there the averaged weights are in that entry.
 
     Args:
         checkpoint: as read.
 
     Returns:
-        An equal one, with the note if there is a Swin backbone in it.
+        The checkpoint if nothing needs to be done, or if no Swin is in it. Else a new dict; tensors are shared.
     """
-    if recognise(unwrap(checkpoint)[1]) is None:
+    container, found = unwrap(checkpoint)
+    if container == 'state_dict' or 'message_hub' in checkpoint or recognise(found) is None:
         return checkpoint
-    noted = OrderedDict(checkpoint)  # which can be weakly referenced, and have attributes
-    inner = noted.get('state_dict')
-    # MMEngine looks in 'state_dict', or takes the checkpoint itself.
-    if isinstance(inner, Mapping):
-        outer = noted['state_dict'] = OrderedDict(inner)
-        metadata = getattr(inner, '_metadata', None)
-    else:
-        outer, metadata = noted, getattr(checkpoint, '_metadata', None)
-    outer._metadata = _WholeFileMetadata(metadata or {}, noted)
-    return noted
+    if container == '':
+        return OrderedDict(state_dict=checkpoint)
+    print_log(f'the weights are taken from {container!r}, one of {sorted(map(str, checkpoint))}', logger='current')
+    return OrderedDict(checkpoint, state_dict=found)

@@ -5,6 +5,7 @@ import argparse
 import linecache
 import os
 import os.path as osp
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -51,6 +52,25 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
                         help='set by launchers: the number of this process on its machine')
     parser.add_argument('--traceback', action='store_true',
                         help='show where an error came from, also for mistakes that are told in one line otherwise')
+
+
+def window_size(text: str, words: Sequence[str] = ()) -> int | tuple[int, int] | str:
+    """An argparse type: a window on the command line, ``7`` or ``7,14`` for (h, w).
+
+    Args:
+        text: as typed.
+        words: that may be typed instead of numbers; they are returned as they are.
+
+    Raises:
+        argparse.ArgumentTypeError: if ``text`` is none of these, or a side is less than 1.
+    """
+    if text in words:
+        return text
+    sides = [int(side) if side.isascii() and side.isdigit() else 0 for side in re.split(r'[, ]+', text.strip(' ()[]'))]
+    if len(sides) > 2 or min(sides) < 1:
+        alternatives = ''.join(f', or {word!r}' for word in words)
+        raise argparse.ArgumentTypeError(f'{text!r} is no window: write 7, or 7,14 for (h, w){alternatives}')
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
 def load_config(args: argparse.Namespace) -> Config:

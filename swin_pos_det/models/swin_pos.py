@@ -13,7 +13,7 @@ from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import adapt_state_dict, load_pretrained, note_table_windows
+from ..checkpoints import LoadsAnySwin, load_pretrained, note_table_windows
 from ..layers import ATTENTIONS, WindowRule, build_position, image_scale, resample_absolute
 from ..layers.position import PositionSetting
 from ..layers.relative_bias import RESAMPLING_MODES
@@ -39,7 +39,7 @@ Cfg = Dict[str, Any]
 
 
 @MODELS.register_module()
-class SwinPosTransformer(BaseModule):
+class SwinPosTransformer(LoadsAnySwin, BaseModule):
     """Swin Transformer (https://arxiv.org/abs/2103.14030) with bicubically resampled relative position bias.
 
     Takes every argument of mmdet 3.3's ``SwinTransformer`` in the same order, with the same defaults and meaning, has
@@ -308,11 +308,6 @@ class SwinPosTransformer(BaseModule):
         for cfg in pretrained:
             load_pretrained(self, cfg['checkpoint'], prefix=cfg.get('prefix'))
         self._is_init = True
-
-    def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, local_metadata: Dict[str, Any],
-                              *args: Any) -> None:
-        adapt_state_dict(state_dict, prefix, self, local_metadata)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def forward(self, x: Tensor) -> List[Tensor]:
         """Compute the feature maps of a batch of images.

@@ -1,9 +1,13 @@
 """Safe loading: what MMEngine writes comes back, and nothing that a file names is ever called."""
+import argparse
 import functools
 import http.server
 import os
 import pickle
+import sys
 import threading
+import types
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -185,6 +189,28 @@ def test_loading_leaves_history_buffers_statistics_alone(tmp_path, either_mechan
     assert HistoryBuffer._statistics_methods == before
 
 
+class CfgNode(dict):
+    """As yacs' class is pickled, which the Swin authors' training code notes its settings in."""
+
+
+def test_settings_of_other_trainings_load(tmp_path, either_mechanism, monkeypatch):
+    path = tmp_path / 'checkpoint.pth'
+    yacs = types.ModuleType('yacs.config')
+    yacs.CfgNode = CfgNode
+    monkeypatch.setattr(CfgNode, '__module__', 'yacs.config')
+    config = CfgNode(MODEL=CfgNode(NUM_CLASSES=5), AMP='O1')
+    vars(config).update({'__immutable__': True, '__deprecated_keys__': {'OLD'}})
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, 'yacs', types.ModuleType('yacs'))
+        patch.setitem(sys.modules, 'yacs.config', yacs)
+        settings = argparse.Namespace(lr=.1, amp=True)  # timm's and torchvision's
+        torch.save({'model': WEIGHTS['state_dict'], 'config': config, 'args': settings}, path)
+    assert 'yacs' not in sys.modules
+    loaded = load_checkpoint_file(path)
+    assert loaded['config'] == {'MODEL': {'NUM_CLASSES': 5}, 'AMP': 'O1'} and loaded['args'].lr == .1
+    assert type(loaded['config']) is OrderedDict, 'which does nothing of its own'
+
+
 # ---- files that would run code
 
 @pytest.mark.parametrize('legacy', [False, True], ids=['zip', 'legacy'])
@@ -241,6 +267,22 @@ def test_truncated_file(weights, keep):
     data = weights.read_bytes()
     weights.write_bytes(data[:int(len(data) * keep)])
     with pytest.raises(CheckpointError, match=r'weights\.pth is truncated'):
+        load_checkpoint_file(weights)
+
+
+@pytest.mark.parametrize('damage', ['first entry', 'version', 'pickle'])
+def test_damaged_zip(weights, either_mechanism, damage):
+    data = bytearray(weights.read_bytes())
+    directory = data.index(b'PK\x01\x02')
+    if damage == 'first entry':  # its signature
+        data[directory:directory + 4] = b'\0\0\0\0'
+    elif damage == 'version':  # of zip that is needed
+        data[directory + 6:directory + 8] = b'\xff\x00'
+    else:
+        start = data.index(b'data.pkl') + len(b'data.pkl')
+        data[start + 60:start + 100] = bytes(40)
+    weights.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r'weights\.pth .*(is damaged|cannot be read)'):
         load_checkpoint_file(weights)
 
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from swin_pos_det.checkpoints import inspect_checkpoint, load_checkpoint_file, read_weights
+from swin_pos_det.layers import resample_table
 from swin_pos_det.models import SwinPosTransformer
+from tests.test_checkpoints.test_formats import micro
 from tests.test_tools.conftest import ROOT, load_tool
 
 GOLDEN = Path(__file__).parents[1] / 'golden'
@@ -29,10 +31,13 @@ def run(name, *argv):
 def test_inspect_tells_what_it_is(timm_file, capsys, monkeypatch):
     monkeypatch.setenv('COLUMNS', '160')
     assert run('inspect_checkpoint', timm_file) == 0
-    out = capsys.readouterr().out
-    for text in ("classifier, in timm's names", 'custom (embed_dims=8, depths=(2, 2, 2), num_heads=(1, 2, 4))', '7 x 7',
-                 '4 x 4', 'classes', ' 5 ', 'none'):
-        assert text in out
+    rows = [[cell.strip() for cell in line.split('│')[1:3]] for line in capsys.readouterr().out.splitlines()
+            if line.startswith('│')]
+    parameters = sum(parameter.numel() for parameter in micro().parameters()) - 2 * (8 + 16 + 32)  # the output norms
+    assert dict(rows) == {
+        'weights': "classifier, in timm's names", 'window': '7 x 7', 'patch': '4 x 4', 'image channels': '3',
+        'variant': 'custom (embed_dims=8, depths=(2, 2, 2), num_heads=(1, 2, 4))', 'absolute position': 'none',
+        'output norms': 'none', 'classes': '5', 'parameters': f'{parameters:,} in the backbone'}
 
 
 @pytest.mark.parametrize(('settings', 'name'), [
@@ -80,9 +85,13 @@ def test_convert_and_export(timm_file, tmp_path, capsys, tool, arguments, format
     found = inspect_checkpoint(load_checkpoint_file(out))
     assert found.weights.format.name == format_name
     assert set(found.variant.windows) == {window}
+    mode = 'geometric' if 'geometric' in arguments else 'bicubic'
     before = read_weights(load_checkpoint_file(timm_file)).state_dict
-    name = 'stages.0.downsample.reduction.weight'
-    assert torch.equal(found.weights.state_dict[name], before[name])
+    after = {key: value for key, value in found.weights.state_dict.items() if not key.startswith('norm')}
+    assert set(after) == set(before)
+    for name, value in before.items():
+        want = resample_table(value, (7, 7), window, mode) if name.endswith('table') else value
+        assert torch.equal(after[name], want), name
 
 
 def test_export_needs_a_format(timm_file, tmp_path, capsys):

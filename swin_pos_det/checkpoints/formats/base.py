@@ -33,6 +33,7 @@ class Format:
             backbone has in its state dict. None where nobody needs it.
         excluded: a pattern that no key of such a file matches, for formats with the same signature.
         beside: how keys start that are the backbone's too but may stand outside its prefix.
+        beyond: a pattern of the keys under the prefix that are no part of a backbone, such as a classifier's.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Format:
     from_mmdet: Optional[Callable[[StateDict, Sequence[Pair]], Dict[str, Tensor]]] = None
     excluded: Pattern = field(default=re.compile(r'(?!)'))
     beside: Optional[str] = None
+    beyond: Pattern = field(default=re.compile(r'(?!)'))
 
 
 def rename(key: str, rules: Rules) -> str:

@@ -84,4 +84,5 @@ HUGGING_FACE = Format(
     signature=re.compile(r'(.*?)encoder\.layers\.0\.blocks\.0\.attention\.(?:self\.query|q_proj)\.weight'),
     to_mmdet=to_mmdet,
     from_mmdet=from_mmdet,
-    beside='hidden_states_norms.')
+    beside='hidden_states_norms.',
+    beyond=_NOT_OF_THE_BACKBONE)

@@ -56,4 +56,5 @@ MICROSOFT = Format(
     title="the Swin authors'",
     signature=re.compile(r'(.*?)layers\.0\.blocks\.0\.attn\.qkv\.weight'),
     to_mmdet=to_mmdet,
-    from_mmdet=from_mmdet)
+    from_mmdet=from_mmdet,
+    beyond=NOT_OF_THE_BACKBONE)

@@ -52,4 +52,5 @@ TIMM = Format(
     signature=re.compile(r'(.*?)layers[._]0\.blocks\.0\.attn\.qkv\.weight'),
     to_mmdet=to_mmdet,
     from_mmdet=from_mmdet,
-    excluded=re.compile(r'layers[._]0\.downsample\.'))
+    excluded=re.compile(r'layers[._]0\.downsample\.'),
+    beyond=microsoft.NOT_OF_THE_BACKBONE)

@@ -17,14 +17,15 @@ _RULES = (
 )
 _MERGING = re.compile(r'^features\.(\d+)\.(?=reduction\.|norm\.)')
 _BLOCK = re.compile(r'^features\.(\d+)\.(\d+)\.')
+_NOT_OF_THE_BACKBONE = re.compile(r'(?!features\.)')  # the classifier and the norm before it
 
 
 def to_mmdet(state_dict: StateDict) -> Dict[str, Tensor]:
     """Rename: ``features.1`` is the first stage, ``features.2`` the patch merging behind it, and so on."""
     converted = {}
     for key, value in state_dict.items():
-        if not key.startswith('features.'):
-            continue  # the classifier and the norm before it
+        if _NOT_OF_THE_BACKBONE.match(key):
+            continue
         if _MERGING.match(key):
             value = interleave(value)
         key = rename(key, _RULES)
@@ -38,4 +39,5 @@ TORCHVISION = Format(
     name='torchvision',
     title="torchvision's",
     signature=re.compile(r'(.*?)features\.1\.0\.attn\.qkv\.weight'),
-    to_mmdet=to_mmdet)
+    to_mmdet=to_mmdet,
+    beyond=_NOT_OF_THE_BACKBONE)

@@ -1,0 +1,112 @@
+"""Loading whole detectors through MMEngine: backbones get their weights, whatever these are called, or nothing is done.
+
+Importing :mod:`swin_pos_det.checkpoints` puts :func:`place_backbones` before MMEngine's ``load_state_dict``, through
+which ``load_from``, ``--resume``, ``tools/test.py``, ``mmdet.apis`` and the ``EMAHook`` load. Models without a backbone
+of this package are loaded as ever.
+"""
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
+
+import mmengine.runner
+import mmengine.runner.checkpoint as mmengine_checkpoint
+from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from torch import nn
+
+from .formats import candidates
+from .load_hook import LoadsAnySwin, fit_state_dict
+from .weights import read_weights, split_state_dict
+
+
+def place_backbones(model: nn.Module, state_dict: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Put the weights of a bare backbone or classifier where a detector's backbone looks, and see that all fit.
+
+    MMEngine hands each module the keys under its own name only, and such a file has none under ``backbone.``.
+
+    Args:
+        model: of any kind.
+        state_dict: about to be loaded into it.
+
+    Returns:
+        The same if the model has no backbone of this package, or all of them have weights under their own names. Else
+        a new one, in which weights of a Swin found elsewhere stand under those names. So does whatever is no part of
+        the model, such as a classifier; the report of the load then names it as unused.
+
+    Raises:
+        ValueError: if the weights do not fit, see :func:`~swin_pos_det.checkpoints.adapt_state_dict`. Nothing has been
+            loaded into any part of the model then.
+    """
+    backbones = dict(_backbones(model))
+    keys = [key for key in state_dict if isinstance(key, str)]
+    without = [prefix for prefix in backbones if not any(key.startswith(prefix) for key in keys)]
+    if without:
+        state_dict = _moved(state_dict, without, list(backbones), _children(model))
+    metadata = getattr(state_dict, '_metadata', None) or {}
+    for prefix, backbone in backbones.items():
+        fit_state_dict(state_dict, prefix, backbone, metadata.get(prefix[:-1], {}))
+    return state_dict
+
+
+def _backbones(module: nn.Module, prefix: str = '') -> Iterator[Tuple[str, nn.Module]]:
+    """Each backbone, and what stands before its keys where MMEngine loads it."""
+    module = _unwrapped(module)
+    if isinstance(module, LoadsAnySwin):
+        yield prefix, module
+        return
+    for name, child in module.named_children():
+        yield from _backbones(child, f'{prefix}{name}.')
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """The module whose names MMEngine uses: wrappers for distributed training and test-time augmentation have none."""
+    return module.module if is_model_wrapper(module) or isinstance(module, BaseTTAModel) else module
+
+
+def _children(model: nn.Module) -> List[str]:
+    return [name for name, _ in _unwrapped(model).named_children()]
+
+
+def _moved(state_dict: Mapping[Any, Any], without: List[str], backbones: List[str],
+           children: List[str]) -> Dict[Any, Any]:
+    """The state dict with the Swin that is found in it under each prefix in ``without``."""
+    found = candidates(state_dict)
+    if not found:
+        try:
+            read_weights(state_dict)
+        except ValueError as error:
+            raise ValueError(f'the checkpoint has nothing under {without[0]!r}, all parameters there would stay '
+                             f'random: {error}') from error
+    layout, origin = found[0]
+    others = set(split_state_dict(state_dict, layout, origin)[1])
+    moved = [key for key in state_dict
+             if isinstance(key, str) and (key not in others or key.split('.')[0] not in children)]
+    kept = tuple(prefix for prefix in backbones if prefix not in without)
+    placed = OrderedDict(state_dict)
+    for key in moved:
+        if not key.startswith(kept):
+            del placed[key]
+    metadata = OrderedDict(getattr(state_dict, '_metadata', None) or {})
+    for prefix in without:
+        print_log(f'nothing in the checkpoint is under {prefix!r}: the Swin under {origin!r} is loaded there',
+                  logger='current')
+        placed.update((prefix + key, state_dict[key]) for key in moved)
+        metadata[prefix[:-1]] = metadata.get(origin[:-1], {})
+    placed._metadata = metadata
+    return placed
+
+
+def register_placing() -> None:
+    """Put :func:`place_backbones` before MMEngine's ``load_state_dict``. Calling it again is harmless."""
+    original: Callable = mmengine_checkpoint.load_state_dict
+    if hasattr(original, 'places_backbones'):
+        return
+
+    @functools.wraps(original)
+    def load_state_dict(module: nn.Module, state_dict: Mapping[Any, Any], *args: Any, **kwargs: Any) -> Any:
+        return original(module, place_backbones(module, state_dict), *args, **kwargs)
+
+    load_state_dict.places_backbones = True
+    mmengine_checkpoint.load_state_dict = mmengine.runner.load_state_dict = load_state_dict
