@@ -5,7 +5,7 @@ The libraries do not fit into one environment, nor into the project's, so each g
 virtual environment holds torch, and what would collide is installed beside it and put first on the path::
 
     python3.11 -m venv venv
-    venv/bin/pip install torch==2.6.0 torchvision==0.21.0 timm==1.0.31 transformers==5.23.0 safetensors scipy
+    venv/bin/pip install torch==2.6.0 torchvision==0.21.0 timm==1.0.31 transformers==5.23.0 safetensors scipy yacs
     venv/bin/pip install --target timm0412 --no-deps timm==0.4.12
     venv/bin/pip install --target tf4 --no-deps transformers==4.57.1 huggingface_hub==0.36.0 tokenizers==0.22.1 \
         requests urllib3 charset-normalizer certifi idna
@@ -17,12 +17,14 @@ virtual environment holds torch, and what would collide is installed beside it a
     PYTHONPATH=timm0412 venv/bin/python make_swin_goldens.py --only timm_old
     PYTHONPATH=tf4 venv/bin/python make_swin_goldens.py --only hf_model hf_backbone hf_classifier keys_hf
     PYTHONPATH=mmpre venv/bin/python make_swin_goldens.py --only mmpretrain
-    venv/bin/python make_swin_goldens.py --only microsoft --microsoft MS/models/swin_transformer.py
+    venv/bin/python make_swin_goldens.py --only microsoft simmim --microsoft MS
+    venv/bin/python make_swin_goldens.py --only moby --microsoft MS --moby MOBY
     venv/bin/python make_swin_goldens.py --only microsoft_det keys_microsoft \
         --microsoft-det DET/mmdet/models/backbones/swin_transformer.py
 
-MS is a checkout of microsoft/Swin-Transformer and DET one of SwinTransformer/Swin-Transformer-Object-Detection (both
-on GitHub, MIT License); their code is not copied here. The file formats are described in README.md beside this script.
+MS is a checkout of microsoft/Swin-Transformer, MOBY one of SwinTransformer/Transformer-SSL, and DET one of
+SwinTransformer/Swin-Transformer-Object-Detection (all on GitHub, MIT License); their code is not copied here. The file
+formats are described in README.md beside this script.
 """
 
 import argparse
@@ -33,6 +35,7 @@ import sys
 import tempfile
 import types
 import zlib
+from collections import OrderedDict
 from pathlib import Path
 
 import torch
@@ -177,19 +180,75 @@ def make_timm_old(_args):
     return without_large_masks(model.state_dict()), features, LAST_BLOCK, f'timm {timm.__version__}'
 
 
+def import_models(checkout, name):
+    """Import a module of a checkout's `models` folder, without what its `__init__.py` imports."""
+    package = types.ModuleType(f'models_of_{checkout.resolve().name}'.replace('-', '_'))
+    package.__path__ = [str(checkout / 'models')]
+    sys.modules[package.__name__] = package
+    return importlib.import_module(f'{package.__name__}.{name}')
+
+
+def microsoft_settings(**changes):
+    """Return the arguments of Microsoft's models."""
+    return dict(
+        img_size=IMAGE_SIZE, embed_dim=EMBED_DIM, depths=DEPTHS, num_heads=NUM_HEADS, window_size=WINDOW_SIZE,
+        mlp_ratio=MLP_RATIO, drop_path_rate=0.0, num_classes=NUM_CLASSES) | changes
+
+
+def training_checkpoint(model, state):
+    """Return what `save_checkpoint` in the `utils.py` of Microsoft's repositories saves, settings in yacs included."""
+    from yacs.config import CfgNode
+
+    config = CfgNode(dict(MODEL=dict(TYPE='swin', NAME='micro'), TRAIN=dict(EPOCHS=4, START_EPOCH=0)))
+    config.freeze()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    return dict(
+        model=state, optimizer=optimizer.state_dict(), lr_scheduler=dict(warmup_t=20), max_accuracy=0.0,
+        scaler={}, epoch=3, config=config)
+
+
+def hollow(value):
+    """Return a tensor of the same shape and type that takes no room in a file: one zero, repeated."""
+    return torch.zeros((), dtype=value.dtype).expand(value.shape)
+
+
 def make_microsoft(args):
     """Microsoft's classification repository: the state dict below 'model'."""
-    module = import_file(args.microsoft, 'microsoft_swin_transformer')
-    model = randomise(
-        module.SwinTransformer(
-            img_size=IMAGE_SIZE, embed_dim=EMBED_DIM, depths=DEPTHS, num_heads=NUM_HEADS, window_size=WINDOW_SIZE,
-            mlp_ratio=MLP_RATIO, drop_path_rate=0.0, num_classes=NUM_CLASSES,
-        ),
-        'microsoft',
-    )
+    module = import_models(args.microsoft, 'swin_transformer')
+    model = randomise(module.SwinTransformer(**microsoft_settings()), 'microsoft')
     features = last_block_features(model, [layer.blocks[-1] for layer in model.layers])
     checkpoint = {'model': without_large_masks(model.state_dict())}
     return checkpoint, features, LAST_BLOCK, 'microsoft/Swin-Transformer'
+
+
+def make_simmim(args):
+    """SimMIM of Microsoft's classification repository: 'encoder.' before the backbone's keys, and a mask token."""
+    module = import_models(args.microsoft, 'simmim')
+    encoder = module.SwinTransformerForSimMIM(**microsoft_settings(num_classes=0))
+    model = randomise(module.SimMIM(None, encoder, encoder_stride=16, in_chans=3, patch_size=4), 'simmim')
+    nothing_masked = torch.zeros(1, IMAGE_SIZE // 4, IMAGE_SIZE // 4)
+    features = last_block_features(
+        lambda image: encoder(image, nothing_masked), [layer.blocks[-1] for layer in encoder.layers])
+    state = without_large_masks(model.state_dict())
+    state = {key: value if key.startswith('encoder.') else hollow(value) for key, value in state.items()}
+    return training_checkpoint(model, state), features, LAST_BLOCK, 'microsoft/Swin-Transformer, models/simmim.py'
+
+
+def make_moby(args):
+    """MoBY of the authors' self-supervised repository: an encoder, its momentum encoder, projectors and queues."""
+    torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
+    sys.modules['diffdist'] = types.SimpleNamespace(functional=None)  # gathers features, which is not done here
+    swin = import_models(args.microsoft, 'swin_transformer').SwinTransformer
+    encoder, encoder_k = (swin(**microsoft_settings(num_classes=0)) for _ in range(2))
+    settings = types.SimpleNamespace(
+        MODEL=types.SimpleNamespace(SWIN=types.SimpleNamespace(NORM_BEFORE_MLP='ln')),
+        DATA=types.SimpleNamespace(TRAINING_IMAGES=8, BATCH_SIZE=2),
+        TRAIN=types.SimpleNamespace(EPOCHS=1, START_EPOCH=0))
+    model = randomise(import_models(args.moby, 'moby').MoBY(settings, encoder, encoder_k), 'moby')
+    features = last_block_features(encoder, [layer.blocks[-1] for layer in encoder.layers])
+    state = without_large_masks(model.state_dict())
+    state = {key: value if key.startswith('encoder.') else hollow(value) for key, value in state.items()}
+    return training_checkpoint(model, state), features, LAST_BLOCK, 'SwinTransformer/Transformer-SSL, models/moby.py'
 
 
 def build_microsoft_det(path, ape):
@@ -365,6 +424,8 @@ FIXTURES = {
     'timm': make_timm,
     'timm_old': make_timm_old,
     'microsoft': make_microsoft,
+    'simmim': make_simmim,
+    'moby': make_moby,
     'microsoft_det': make_microsoft_det,
     'hf_model': make_hf_model,
     'hf_backbone': make_hf_backbone,
@@ -379,8 +440,10 @@ KEYS = {'timm': keys_timm, 'hf': keys_hf, 'hf5': keys_hf5, 'microsoft': keys_mic
 
 def compact(value, seen):
     """Return plain containers and tensors, equal buffers sharing one storage, which `torch.save` writes once."""
-    if isinstance(value, dict):
+    if type(value) in (dict, OrderedDict):
         return {k: compact(v, seen) for k, v in value.items()}
+    if not torch.is_tensor(value) or (value.numel() > 1 and not any(value.stride())):
+        return value  # settings, and what is hollow
     value = value.detach().contiguous().clone()
     if value.is_floating_point():
         assert value.dtype == torch.float32
@@ -421,7 +484,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--only', nargs='+', required=True, choices=names, metavar='NAME', help=', '.join(names))
     parser.add_argument('--out', type=Path, default=Path(__file__).resolve().parent, metavar='DIR')
-    parser.add_argument('--microsoft', type=Path, help="models/swin_transformer.py of Microsoft's classification code")
+    parser.add_argument('--microsoft', type=Path, metavar='MS', help="a checkout of Microsoft's classification code")
+    parser.add_argument('--moby', type=Path, metavar='MOBY', help="a checkout of the authors' self-supervised code")
     parser.add_argument('--microsoft-det', type=Path, help='the backbone file of the detection code')
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -30,7 +30,8 @@ from swin_pos_det.models import SwinPosTransformer
 GOLDEN = Path(__file__).parents[1] / 'golden'
 NAMES = sorted(path.stem for path in GOLDEN.glob('swin_*.pth'))
 TITLES = dict(swin_timm="timm's", swin_timm_old="the Swin authors'", swin_microsoft="the Swin authors'",
-              swin_microsoft_det="the Swin authors'", swin_torchvision="torchvision's", swin_mmpretrain="OpenMMLab's")
+              swin_microsoft_det="the Swin authors'", swin_simmim="the Swin authors'", swin_moby="the Swin authors'",
+              swin_torchvision="torchvision's", swin_mmpretrain="OpenMMLab's")
 MICRO = dict(embed_dims=8, depths=(2, 2, 2), num_heads=(1, 2, 4), strides=(4, 2, 2), out_indices=(0, 1, 2),
              mlp_ratio=2, drop_path_rate=0.)
 PATHS = ('init_cfg', 'load_from', 'load_state_dict')
@@ -38,7 +39,7 @@ TABLE = 'stages.1.blocks.1.attn.w_msa.relative_position_bias_table'
 
 
 def golden(name):
-    return torch.load(GOLDEN / f'{name}.pth', weights_only=True)
+    return load_checkpoint_file(GOLDEN / f'{name}.pth')
 
 
 def micro(name='', **settings):
@@ -157,15 +158,19 @@ def test_strict_loading_takes_a_classifier_and_keeps_new_norms(name):
 def test_prefixes_of_other_people(wrap, path, tmp_path):
     state = golden('swin_microsoft')['checkpoint']['model']
     wrapped = {f'{wrap}{key}': value for key, value in state.items()}
-    if wrap == 'encoder.':  # SimMIM's mask token and decoder; MoBY's momentum encoder
-        wrapped.update({'encoder.mask_token': torch.zeros(1, 1, 8), 'decoder.0.weight': torch.zeros(1)})
-        wrapped.update({f'encoder_k.{key}': torch.zeros_like(value) for key, value in state.items()})
     model = load(wrapped, path, tmp_path)
     want = state['layers.1.blocks.1.attn.relative_position_bias_table']
     assert torch.equal(model.get_parameter(TABLE).detach(), want)
-    if wrap == 'encoder.':
-        assert 'decoder.0.weight' in model.load_report.unused
-        assert "not those under 'encoder_k.'" in model.load_report.found
+
+
+@pytest.mark.parametrize('path', PATHS)
+def test_self_supervised_files_say_what_is_left(path, tmp_path):
+    report = load(golden('swin_simmim')['checkpoint'], path, tmp_path).load_report
+    assert "under 'encoder.'" in report.found
+    assert {'encoder.mask_token', 'encoder.norm.weight', 'decoder.0.weight'} <= set(report.unused)
+    report = load(golden('swin_moby')['checkpoint'], path, tmp_path).load_report
+    assert "under 'encoder.', not those under 'encoder_k.'" in report.found
+    assert {'queue1', 'predictor.linear_out.bias'} <= set(report.unused)
 
 
 @pytest.mark.parametrize('container', ['model', 'state_dict'])

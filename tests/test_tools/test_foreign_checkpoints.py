@@ -1,0 +1,122 @@
+"""tools/test.py and tools/train.py --resume on detectors whose backbone has another library's names.
+
+Nobody but MMEngine writes checkpoints that a training can go on from, so for resuming, the foreign weights stand in one
+of MMEngine's, as after a detector's checkpoint was edited or written by another backbone class.
+"""
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from swin_pos_det.checkpoints import read_weights
+from swin_pos_det.layers import resample_table
+from tests.test_checkpoints.test_formats import NAMES, TABLE, golden, with_window
+from tests.test_tools.toy import CONFIG, ToyDetector, ToyImages
+
+WINDOWS = [((7, 7), (7, 7)), ((7, 7), (12, 12)), ((7, 7), (7, 14)), ((12, 12), (7, 7))]
+MICROSOFT_DET = {'model.backbone.use_abs_pos_embed': True, 'model.backbone.pretrain_img_size': 112}
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp('config') / 'toy.py'
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(autouse=True, scope='module')
+def swiftly():
+    """Half of a run of this size is asking compilers for their versions and laying out the config for the log."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmengine.runner.runner.collect_env', dict)
+        patch.setattr('mmengine.config.config.FormatCode', lambda text, **style: (text, True))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.delenv('COCO_ROOT', raising=False)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope='module')
+def trained(config, train_tool, tmp_path_factory):
+    """MMEngine's own checkpoints after one epoch at a learning rate of 0, which is resumed too, so that weights stay.
+
+    Without and with an absolute position embedding.
+    """
+    found = {}
+    for name, options in (('plain', {}), ('absolute', MICROSOFT_DET)):
+        folder = tmp_path_factory.mktemp(name)
+        assert run(train_tool, config, folder, options) == 0
+        found[name] = torch.load(folder / 'epoch_1.pth', weights_only=False)
+    return found
+
+
+def run(tool, config, folder, options, *argv):
+    options = [f'{key}={value}'.replace(' ', '') for key, value in {'experiment_name': folder, **options}.items()]
+    return tool.main([str(config), *map(str, argv), '--work-dir', str(folder), '--cfg-options', *options])
+
+
+def foreign_detector(name, source):
+    """A golden file's weights as the backbone of a detector, and the same in mmdet's names."""
+    checkpoint = with_window(golden(name)['checkpoint'], source)
+    weights = read_weights(checkpoint)
+    inner = checkpoint
+    for entry in filter(None, weights.container.split('.')):
+        inner = inner[entry]
+    neck = {'neck.weight': torch.randn(2, 32, 1, 1), 'neck.bias': torch.randn(2)}
+    return {**{f'backbone.{key}': value for key, value in inner.items()}, **neck}, weights.state_dict
+
+
+def options_for(name, target):
+    absolute = MICROSOFT_DET if name == 'swin_microsoft_det' else {}
+    return {**absolute, 'model.backbone.window_size': target}
+
+
+def filled_by_hand(name, target, config, source, mmdet_names, state):
+    """The detector that should come out."""
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(options_for(name, target))
+    init_default_scope('mmdet')
+    model = ToyDetector(cfg.model.backbone).eval()
+    own = {f'backbone.{key}': resample_table(value, source, target) if key.endswith('table') else value
+           for key, value in mmdet_names.items() if not key.startswith('swin.')}  # transformers 5 saves one too many
+    model.load_state_dict({**model.state_dict(), **own, **{k: v for k, v in state.items() if k.startswith('neck')}})
+    return model
+
+
+@pytest.mark.parametrize(('source', 'target'), WINDOWS)
+@pytest.mark.parametrize('name', NAMES)
+def test_a_foreign_detector_is_tested(name, source, target, config, test_tool, tmp_path):
+    state, mmdet_names = foreign_detector(name, source)
+    torch.save(dict(state_dict=state), tmp_path / 'foreign.pth')
+    assert run(test_tool, config, tmp_path / 'run', options_for(name, target), 'foreign.pth') == 0
+    got = json.loads(next((tmp_path / 'run').glob('*/*.json')).read_text())['mean']
+    model = filled_by_hand(name, target, config, source, mmdet_names, state)
+    with torch.no_grad():
+        want = sum(model(ToyImages()[i]['image'][None])[0].mean().item() for i in range(2)) / 2
+    assert got == pytest.approx(want, abs=1e-5)
+
+
+@pytest.mark.parametrize(('source', 'target'), WINDOWS)
+@pytest.mark.parametrize('name', NAMES)
+def test_a_training_goes_on_from_foreign_weights(name, source, target, config, trained, train_tool, tmp_path):
+    state, mmdet_names = foreign_detector(name, source)
+    checkpoint = dict(trained['absolute' if name == 'swin_microsoft_det' else 'plain'], state_dict=state)
+    torch.save(checkpoint, tmp_path / 'foreign.pth')
+    options = {**options_for(name, target), 'train_cfg.max_epochs': 2}
+    assert run(train_tool, config, tmp_path / 'run', options, '--resume', 'foreign.pth') == 0
+    after = torch.load(tmp_path / 'run/epoch_2.pth', weights_only=False)
+    assert after['meta']['epoch'] == 2 and after['meta']['iter'] == 4
+    want = resample_table(mmdet_names[TABLE], source, target)
+    torch.testing.assert_close(after['state_dict'][f'backbone.{TABLE}'], want, rtol=0, atol=1e-6)
+    assert torch.equal(after['state_dict']['neck.weight'], state['neck.weight'])
+    steps = [float(entry['step']) for entry in after['optimizer']['state'].values()]
+    resampled = (0 if source == target else 6) + (name == 'swin_microsoft_det')  # the embedding, from a map to tokens
+    assert sorted(steps) == [2.] * resampled + [4.] * (len(steps) - resampled)
