@@ -5,7 +5,7 @@ backend for local files write through :mod:`swin_pos_det.checkpoints.atomic`, an
 backbones through :mod:`swin_pos_det.checkpoints.detectors`.
 """
 from .atomic import AtomicLocalBackend, register_atomic_writing, replacing
-from .convert import Inspection, convert, inspect_checkpoint, misfits, save_weights
+from .convert import Inspection, convert, inspect_checkpoint, misfits, save_weights, windows_after
 from .detectors import place_backbones, register_placing
 from .formats import EXPORTS, FORMATS, recognise
 from .io import CheckpointError, load_checkpoint_file, register_safe_loaders
@@ -20,7 +20,8 @@ __all__ = [
     'SwinWeights', 'Variant', 'adapt_channels', 'adapt_state_dict', 'convert', 'describe_model', 'describe_weights',
     'fit_state_dict', 'inspect_checkpoint', 'load_checkpoint_file', 'load_pretrained', 'misfits',
     'note_table_windows', 'place_backbones', 'read_weights', 'recognise', 'register_atomic_writing',
-    'register_placing', 'register_safe_loaders', 'replacing', 'save_weights'
+    'register_placing', 'register_safe_loaders', 'replacing', 'save_weights',
+    'windows_after'
 ]
 
 register_safe_loaders()

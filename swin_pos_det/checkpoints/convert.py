@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..layers import resample_table
 from .atomic import replacing
-from .formats import EXPORTS, TABLE
+from .formats import EXPORTS, EXPORTS_V2, TABLE
 from .variants import Variant, describe_weights
 from .weights import TABLE_WINDOWS, SwinWeights, read_weights, unwrap
 
@@ -54,7 +54,7 @@ class Inspection:
         return [
             ('weights', f'{self.kind}, in {self.weights.where}'),
             ('variant', str(variant)),
-            ('window', ', '.join(windows)),
+            ('window' if TABLE in variant.position_parameters else 'position learned for window', ', '.join(windows)),
             ('patch', ' x '.join(map(str, variant.patch_size))),
             ('image channels', str(variant.in_channels)),
             ('absolute position', 'none' if variant.absolute_grid is None else
@@ -76,7 +76,7 @@ def inspect_checkpoint(checkpoint: Mapping[str, Any]) -> Inspection:
         ValueError: if there is no Swin backbone in it.
     """
     weights = read_weights(checkpoint)
-    variant = describe_weights(weights.state_dict, weights.windows, weights.grid)
+    variant = describe_weights(weights.state_dict, weights.windows, weights.grid, weights.position)
     if variant is None:
         raise ValueError('the Swin backbone in it has no patch embedding')
     state_dict = unwrap(checkpoint)[1]
@@ -109,27 +109,70 @@ def convert(weights: SwinWeights, to: str = 'mmdet', window: Optional[Union[int,
     Args:
         weights: of :func:`~swin_pos_det.checkpoints.read_weights`.
         to: one of ``EXPORTS``: 'mmdet', 'timm' (``SwinTransformer(num_classes=0)``), 'hf' (``SwinBackbone``) or
-            'microsoft' (the detection backbone).
-        window: resample the tables to it, (h, w) or the side of a square one. Default: as they are.
+            'microsoft' (the detection backbone); of a Swin V2 'mmdet' is this project's ``SwinPosTransformerV2``, and
+            the others are their V2.
+        window: resample the tables to it, (h, w) or the side of a square one. Default: as they are. A Swin V2 has no
+            tables; there it is the window that 'microsoft' makes its buffers for.
         mode: of the resampling, see :func:`~swin_pos_det.layers.resample_table`.
 
     Raises:
-        ValueError: for an unknown format, or tables of a window that cannot be told.
+        ValueError: for an unknown format, a backbone that other libraries do not have, or tables of a window that
+            cannot be told.
     """
     if to not in EXPORTS:
         raise ValueError(f'unknown format {to!r}: write one of {", ".join(EXPORTS)}')
-    variant = describe_weights(weights.state_dict, weights.windows, weights.grid)
-    if variant is None or None in variant.windows:
-        raise ValueError('the windows of the tables cannot be told from the checkpoint')
+    variant = describe_weights(weights.state_dict, weights.windows, weights.grid, weights.position)
+    if variant is None:
+        raise ValueError('the Swin backbone in it has no patch embedding')
     target = None if window is None else (window, window) if isinstance(window, int) else tuple(window)
     state_dict = {key: value for key, value in weights.state_dict.items() if _BACKBONE.match(key)}
+    if to == 'mmdet' and TABLE not in variant.position_parameters:
+        exported = state_dict  # of our own names, and nobody else's
+    elif variant.version == 2 and variant.position_parameters == ('cpb_mlp', ):
+        exported = _to_v2(state_dict, variant, to, target)
+    elif variant.version == 1 and variant.position_parameters == (TABLE, ):
+        exported = _to_v1(state_dict, variant, to, target, mode)
+    else:
+        raise ValueError(f'{EXPORTS[to].title} Swin has no such model: position={variant.position!r}, '
+                         f'attention={variant.attention!r}, norm_order={variant.norm_order!r}')
+    return {key: value.contiguous() for key, value in exported.items()}
+
+
+def windows_after(variant: Variant, window: Optional[Union[int, Pair]] = None) -> Optional[List[Pair]]:
+    """The windows that each stage's position parameters are for after :func:`convert`; None if they are not known.
+
+    Args:
+        variant: of the weights.
+        window: as given to :func:`convert`. The network of a Swin V2 stays what it is at any.
+    """
+    if TABLE in variant.position_parameters and window is not None:
+        return [(window, window) if isinstance(window, int) else tuple(window)] * len(variant.windows)
+    return None if None in variant.windows else list(variant.windows)
+
+
+def _to_v1(state_dict: Dict[str, Tensor], variant: Variant, to: str, target: Optional[Pair],
+           mode: str) -> Dict[str, Tensor]:
+    if None in variant.windows:
+        raise ValueError('the windows of the tables cannot be told from the checkpoint')
     windows = list(variant.windows)
     if target is not None:
         for key, value in state_dict.items():
             if key.endswith(TABLE):
                 state_dict[key] = resample_table(value, windows[int(key.split('.')[1])], target, mode)
         windows = [target] * len(windows)
-    return {key: value.contiguous() for key, value in EXPORTS[to].from_mmdet(state_dict, windows).items()}
+    return EXPORTS[to].from_mmdet(state_dict, windows)
+
+
+def _to_v2(state_dict: Dict[str, Tensor], variant: Variant, to: str, target: Optional[Pair]) -> Dict[str, Tensor]:
+    if 'absolute_pos_embed' in state_dict:
+        raise ValueError(f"{EXPORTS_V2[to].title} Swin V2 is exported without an absolute position embedding, these "
+                         'weights have one')
+    learned = list(variant.windows)
+    if to == 'microsoft' and None in learned:
+        raise ValueError('the checkpoint does not say by which window offsets were measured in training, which is in '
+                         "the Swin authors' files: load it into a SwinPosTransformerV2 with pretrained_window_sizes "
+                         'and export what that saves')
+    return EXPORTS_V2[to].from_mmdet(state_dict, [target] * len(learned) if target else learned, learned)
 
 
 def save_weights(state_dict: Mapping[str, Tensor], path: Union[str, os.PathLike], to: str = 'mmdet',
@@ -140,7 +183,7 @@ def save_weights(state_dict: Mapping[str, Tensor], path: Union[str, os.PathLike]
         state_dict: of :func:`convert`.
         path: of the file; ``.safetensors`` writes that format.
         to: whose container it gets.
-        windows: of the stages' tables, noted beside the weights for 'mmdet'.
+        windows: that the stages' position parameters are for, noted beside the weights for 'mmdet'.
 
     Raises:
         CheckpointError: if it cannot be written.

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..layers import parameters_of_position, resample_absolute, table_size
-from .formats import OPENMMLAB, TABLE, Format
+from .formats import TABLE, Format
 from .report import LoadReport
 from .variants import Variant, config_changes, describe_model, describe_weights, square_window
 from .weights import ABSOLUTE_GRID, POSITION, TABLE_WINDOWS, SwinWeights, read_weights
@@ -20,6 +20,7 @@ Pair = Tuple[int, int]
 ABSOLUTE = 'absolute_pos_embed'
 PATCHES = 'patch_embed.projection.weight'
 OUTPUT_NORM = re.compile(r'norm\d+\.(weight|bias)')
+_TYPES = {1: 'SwinPosTransformer', 2: 'SwinPosTransformerV2'}
 _ATTENTION = re.compile(r'stages\.(\d+)\.blocks\.\d+\.attn\.w_msa\.(.+)')
 
 
@@ -114,6 +115,9 @@ def fit_state_dict(state_dict: Mapping[Any, Any], prefix: str, backbone: nn.Modu
     model = describe_model(backbone)
     variant = describe_weights(weights.state_dict, weights.windows, weights.grid, weights.position)
     report = LoadReport(f'{type(backbone).__name__}: {variant.name if variant else "Swin"} in {weights.where}')
+    if variant and {variant.version, model.version} == {1, 2}:
+        raise ValueError(f'these are weights of a Swin V{variant.version}, in {weights.where}; the model is a Swin '
+                         f"V{model.version}: give the backbone type='{_TYPES[variant.version]}'")
     try:
         fitted = _fit(weights, variant, model, backbone, report)
     except ValueError as error:
@@ -122,6 +126,10 @@ def fit_state_dict(state_dict: Mapping[Any, Any], prefix: str, backbone: nn.Modu
     if weights.position not in (None, model.position):
         report.notes.append(f'position: the weights were trained with {weights.position!r}, the model has '
                             f'{model.position!r}')
+    if weights.format.version == 2 and None in (variant.windows if variant else ()):
+        report.notes.append(
+            'position: the file does not say by which window offsets were measured in training; the model measures by '
+            + ', '.join(str(window) for window in model.windows) + ' (pretrained_window_sizes)')
     if not weights.foreign:  # strict loading is to judge these
         fitted.update((key, weights.state_dict[key]) for key in report.unused if key in weights.state_dict)
     else:  # a classifier has no norms of the outputs, which is no reason for strict loading to fail
@@ -202,7 +210,7 @@ def _source_window(noted: Optional[Any], value: Tensor, parameter: Tensor, targe
     if noted is not None and table_size(noted)[0] * table_size(noted)[1] == value.shape[0]:
         return tuple(noted)  # unless somebody has resized the table since that was noted
     square = square_window(value.shape[0])
-    if layout is not OPENMMLAB and square is not None:
+    if not layout.native and square is not None:
         return square  # other libraries know hardly any other
     return target if value.shape[0] == parameter.shape[0] else square
 

@@ -76,6 +76,11 @@ class Variant:
         return name.replace('Swin', 'SwinV2') if self.attention == 'cosine' else name
 
     @property
+    def version(self) -> Optional[int]:
+        """Of Swin: 1, 2, or None for what is between them."""
+        return {('dot', 'pre'): 1, ('cosine', 'res-post'): 2}.get((self.attention, self.norm_order))
+
+    @property
     def image_size(self) -> Optional[Pair]:
         """(h, w) in pixels that the absolute position embedding is for."""
         grid = self.absolute_grid
@@ -220,6 +225,8 @@ def config_changes(wanted: Variant, model: Variant) -> Dict[str, Any]:
             settings[name] = value
     if wanted.position and not set(model.position_parameters) <= set(wanted.position_parameters):
         settings['position'] = wanted.position
+    if wanted.version == 2 and None not in wanted.windows and wanted.windows != model.windows:
+        settings['pretrained_window_sizes'] = list(wanted.windows)
     stages = len(wanted.depths)
     if stages != len(model.depths):
         settings.update(strides=(wanted.patch_size[0], *(2 for _ in range(stages - 1))),

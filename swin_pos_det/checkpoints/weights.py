@@ -10,7 +10,17 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from ..layers import table_size
-from .formats import DERIVED, INDEX, OPENMMLAB, TABLE, Format, candidates, is_second_version, recognise
+from .formats import (
+    COORDINATES,
+    DERIVED,
+    INDEX,
+    TABLE,
+    Format,
+    candidates,
+    is_swinv2_cr,
+    learned_side,
+    recognise,
+)
 
 Pair = Tuple[int, int]
 
@@ -35,7 +45,8 @@ class SwinWeights:
         prefix: what stood before these names, such as ``'module.backbone.'``.
         container: the entry of the checkpoint that held them, or ``''``.
         state_dict: parameters alone; derived buffers are dropped.
-        windows: of each stage's tables, where that was noted with the weights, or their index buffers tell.
+        windows: that each stage's tables or position networks were learned for, where that was noted with the
+            weights, or their buffers tell.
         grid: of the absolute position embedding, where that was noted.
         position: the name of the position scheme, where that was noted.
         unused: keys beside the backbone's, as they were called.
@@ -55,7 +66,7 @@ class SwinWeights:
     @property
     def foreign(self) -> bool:
         """Whether the keys had to be changed."""
-        return self.format is not OPENMMLAB or self.prefix != '' or self.container != ''
+        return not self.format.native or self.prefix != '' or self.container != ''
 
     @property
     def where(self) -> str:
@@ -100,26 +111,24 @@ def read_weights(checkpoint: Mapping[Any, Any], noted: Optional[Mapping[str, Any
     found = candidates(state_dict)
     if not found:
         keys = sorted(map(str, state_dict))
-        if is_second_version(keys):
-            raise ValueError('these are weights of a Swin V2, whose attention is another one; the model is a Swin V1')
+        if is_swinv2_cr(keys):
+            raise ValueError("these are weights of timm's swinv2_cr, which is another model than the authors' Swin V2 "
+                             "(timm's swinv2_* without _cr)")
         raise ValueError(f'no Swin backbone is among the {len(keys)} keys, which are, for instance, {keys[:3]}')
     (layout, prefix), others = found[0], [other for _, other in found[1:]]
     own, unused = split_state_dict(state_dict, layout, prefix)
-    if is_second_version(own) and layout is not OPENMMLAB:
-        raise ValueError(f'these are weights of a Swin V2 ({layout.title} names), whose attention is another one; '
-                         'the model is a Swin V1')
     try:
         converted = layout.to_mmdet(own)
     except (RuntimeError, IndexError) as error:
         raise ValueError(f'the weights have {layout.title} names, but not the layout: {error}') from error
     unused = [prefix + key for key in own if layout.beyond.match(key)] + unused
-    windows = _windows_of_indices(converted)
+    windows = _windows_of_coordinates(converted) if layout.version == 2 else _windows_of_indices(converted)
     if not (noted or {}).get(TABLE_WINDOWS):
         metadata = getattr(state_dict, '_metadata', None) if metadata is None or container else metadata
         noted = (metadata or {}).get(prefix[:-1], {})
     kept = {key: value for key, value in converted.items() if not key.endswith(DERIVED)}
     return SwinWeights(layout, prefix, container, kept, noted.get(TABLE_WINDOWS) or windows, noted.get(ABSOLUTE_GRID),
-                       unused, others, noted.get(POSITION))
+                       unused, others, noted.get(POSITION) or layout.position)
 
 
 def split_state_dict(state_dict: Mapping[Any, Any], layout: Format, prefix: str) -> Tuple[Dict[str, Tensor], List[str]]:
@@ -153,6 +162,17 @@ def _windows_of_indices(state_dict: Mapping[str, Tensor]) -> Optional[List[Optio
             window = _window_of_index(index)
             fits = table is not None and window is not None and math.prod(table_size(window)) == table.shape[0]
             windows[int(parts[1])] = window if fits else None
+    return [windows.get(stage) for stage in range(max(windows) + 1)] if windows else None
+
+
+def _windows_of_coordinates(state_dict: Mapping[str, Tensor]) -> Optional[List[Optional[Pair]]]:
+    """The window that each stage of a Swin V2 measures offsets by, as its coordinates tell it; None without these."""
+    windows: Dict[int, Optional[Pair]] = {}
+    for key, table in state_dict.items():
+        parts = key.split('.')
+        if key.endswith(f'.blocks.0.attn.w_msa.{COORDINATES}') and parts[1].isdigit() and table.dim() == 4:
+            sides = learned_side(table[0, :, 0, 0]), learned_side(table[0, 0, :, 1])
+            windows[int(parts[1])] = None if None in sides else sides
     return [windows.get(stage) for stage in range(max(windows) + 1)] if windows else None
 
 

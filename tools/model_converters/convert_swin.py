@@ -7,7 +7,14 @@ import sys
 if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
     sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
-from swin_pos_det.checkpoints import EXPORTS, convert, inspect_checkpoint, load_checkpoint_file, save_weights
+from swin_pos_det.checkpoints import (
+    EXPORTS,
+    convert,
+    inspect_checkpoint,
+    load_checkpoint_file,
+    save_weights,
+    windows_after,
+)
 from swin_pos_det.engine.cli import UserError, run_cli, window_size
 from swin_pos_det.layers.relative_bias import RESAMPLING_MODES
 
@@ -38,11 +45,11 @@ def run(args: argparse.Namespace) -> None:
         converted = convert(found.weights, args.to, args.window, args.resampling)
     except ValueError as error:
         raise UserError(f'{args.input}: {error}') from error
-    window = (args.window, args.window) if isinstance(args.window, int) else args.window
-    windows = [window] * len(found.variant.windows) if window else found.variant.windows
+    windows = windows_after(found.variant, args.window)
     save_weights(converted, args.output, args.to, windows)
-    print(f'{args.input}: {found.variant.name} in {found.weights.where}, window {found.variant.windows[0]}')
-    print(f'{args.output}: {len(converted)} tensors in {EXPORTS[args.to].title} names, window {windows[0]}')
+    before, after = found.variant.windows[0] or 'unknown', windows[0] if windows else 'unknown'
+    print(f'{args.input}: {found.variant.name} in {found.weights.where}, window {before}')
+    print(f'{args.output}: {len(converted)} tensors in {EXPORTS[args.to].title} names, window {after}')
 
 
 if __name__ == '__main__':

@@ -4,22 +4,25 @@ from __future__ import annotations
 import re
 from typing import Any, Iterable, List, Optional, Tuple
 
-from .base import DERIVED, INDEX, TABLE, Format, StateDict
-from .hugging_face import HUGGING_FACE
-from .microsoft import MICROSOFT
-from .openmmlab import OPENMMLAB
-from .timm import TIMM
-from .torchvision import TORCHVISION
+from .base import COORDINATES, DERIVED, INDEX, TABLE, Format, StateDict, learned_side
+from .hugging_face import HUGGING_FACE, HUGGING_FACE_V2
+from .microsoft import MICROSOFT, MICROSOFT_V2
+from .openmmlab import MMPRETRAIN_V2, OPENMMLAB, SWIN_POS_V2
+from .timm import TIMM, TIMM_V2
+from .torchvision import TORCHVISION, TORCHVISION_V2
 
-# The Swin authors' after timm's, which has the same signature and more to tell it by.
-FORMATS = (OPENMMLAB, TIMM, MICROSOFT, HUGGING_FACE, TORCHVISION)
-EXPORTS = {found.name: found for found in FORMATS if found.from_mmdet is not None}
+# In this order: Swin V2 has the keys of Swin and more; the Swin authors' files have the signature of timm's, which have
+# more to tell them by; and so has our V2 that of mmpretrain's.
+FORMATS = (MMPRETRAIN_V2, SWIN_POS_V2, TIMM_V2, MICROSOFT_V2, HUGGING_FACE_V2, TORCHVISION_V2,
+           OPENMMLAB, TIMM, MICROSOFT, HUGGING_FACE, TORCHVISION)
+EXPORTS = {found.name: found for found in FORMATS if found.from_mmdet is not None and found.version == 1}
+EXPORTS_V2 = {found.name: found for found in FORMATS if found.from_mmdet is not None and found.version == 2}
 
-# Swin V2 by any library: continuous position bias, or the temperature of its cosine attention.
-_SECOND_VERSION = re.compile(r'\.(cpb_mlp|logit_scale|continuous_position_bias_mlp)(\.|$)')
+# timm's swinv2_cr_*, which are another model: their position network sees other coordinates, their norms differ.
+_CR = re.compile(r'\.attn\.meta_mlp\.')
 
-__all__ = ['DERIVED', 'EXPORTS', 'FORMATS', 'INDEX', 'OPENMMLAB', 'TABLE', 'Format', 'StateDict', 'candidates',
-           'is_second_version', 'recognise']
+__all__ = ['COORDINATES', 'DERIVED', 'EXPORTS', 'EXPORTS_V2', 'FORMATS', 'INDEX', 'TABLE', 'Format', 'StateDict',
+           'candidates', 'is_swinv2_cr', 'learned_side', 'recognise']
 
 
 def recognise(keys: Iterable[Any]) -> Optional[Tuple[Format, str]]:
@@ -61,6 +64,6 @@ def _has(keys: Iterable[str], prefix: str, pattern: re.Pattern) -> bool:
     return any(key.startswith(prefix) and pattern.match(key[len(prefix):]) for key in keys)
 
 
-def is_second_version(keys: Iterable[str]) -> bool:
-    """Whether the keys are those of a Swin V2."""
-    return any(isinstance(key, str) and _SECOND_VERSION.search(key) for key in keys)
+def is_swinv2_cr(keys: Iterable[str]) -> bool:
+    """Whether the keys are those of timm's ``swinv2_cr_*``, which are not the Swin authors' V2."""
+    return any(isinstance(key, str) and _CR.search(key) for key in keys)

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Callable, Dict, Mapping, Optional, Pattern, Sequence, Tuple
 
+import torch
 from torch import Tensor
 
 from ...layers import relative_position_index
@@ -15,8 +16,10 @@ Rules = Sequence[Tuple[str, str]]
 
 TABLE = 'relative_position_bias_table'
 INDEX = 'relative_position_index'
+COORDINATES = 'relative_coords_table'
+LOGIT_SCALE = 'logit_scale'
 # Computed from shapes; kept in the state dicts of other libraries.
-DERIVED = (INDEX, 'relative_coords_table', 'attn_mask')
+DERIVED = (INDEX, COORDINATES, 'attn_mask')
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class Format:
         excluded: a pattern that no key of such a file matches, for formats with the same signature.
         beside: how keys start that are the backbone's too but may stand outside its prefix.
         beyond: a pattern of the keys under the prefix that are no part of a backbone, such as a classifier's.
+        version: of Swin, 1 or 2.
+        position: the position scheme of every such file; None where there are several, or parameters tell it.
+        native: whether the names are this project's own.
     """
 
     name: str
@@ -44,6 +50,9 @@ class Format:
     excluded: Pattern = field(default=re.compile(r'(?!)'))
     beside: Optional[str] = None
     beyond: Pattern = field(default=re.compile(r'(?!)'))
+    version: int = 1
+    position: Optional[str] = None
+    native: bool = False
 
 
 def rename(key: str, rules: Rules) -> str:
@@ -69,6 +78,14 @@ def deinterleave(value: Tensor) -> Tensor:
     return tokens[..., [0, 2, 1, 3], :].flatten(-2)
 
 
+def is_merged(key: str, version: int) -> bool:
+    """Whether a key's last axis is the 4 C channels of patch merging: those of the reduction, and in Swin of the norm.
+
+    In Swin V2 the norm comes after the reduction, which leaves 2 C channels, and has no order of tokens.
+    """
+    return '.downsample.' in key and (version == 1 or '.reduction.' in key)
+
+
 def with_indices(state_dict: Dict[str, Tensor], windows: Sequence[Pair], shape: str = 'square') -> Dict[str, Tensor]:
     """Add, beside each table, the index buffer that other libraries keep in their state dicts.
 
@@ -84,3 +101,36 @@ def with_indices(state_dict: Dict[str, Tensor], windows: Sequence[Pair], shape: 
             index = relative_position_index(windows[int(re.search(r'\d+', key)[0])]).clone()
             full[key[:-len(TABLE)] + INDEX] = index if shape == 'square' else index.flatten()
     return full
+
+
+def with_coordinates(state_dict: Dict[str, Tensor], windows: Sequence[Pair],
+                     learned: Sequence[Pair]) -> Dict[str, Tensor]:
+    """Add, beside each position network of a Swin V2, the two buffers that its authors keep in their state dicts.
+
+    Args:
+        state_dict: with keys that end in ``logit_scale``, and the stage as their first number.
+        windows: of each stage.
+        learned: the window by which each stage measures offsets.
+    """
+    full = {}
+    for key, value in state_dict.items():
+        full[key] = value
+        if key.endswith(LOGIT_SCALE):
+            stage = int(re.search(r'\d+', key)[0])
+            axes = [log_coordinates(side, by) for side, by in zip(windows[stage], learned[stage])]
+            full[key[:-len(LOGIT_SCALE)] + COORDINATES] = torch.stack(torch.meshgrid(*axes, indexing='ij'), -1)[None]
+            full[key[:-len(LOGIT_SCALE)] + INDEX] = relative_position_index(windows[stage]).clone()
+    return full
+
+
+def log_coordinates(side: int, learned: int) -> Tensor:
+    """(2 side - 1,): offsets along an axis as Swin V2's position network sees them (its section 3.3, equation 4)."""
+    share = 8 * torch.arange(1 - side, side, dtype=torch.float32) / max(learned - 1, 1)
+    return share.sign() * torch.log2(share.abs() + 1) / 3
+
+
+def learned_side(coordinates: Tensor) -> Optional[int]:
+    """The ``learned`` that :func:`log_coordinates` was called with, from its result; None for a side of 1."""
+    side = (coordinates.numel() + 1) // 2
+    largest = (2**(3 * coordinates.abs().max().item()) - 1) / 8  # = (side - 1) / (learned - 1)
+    return round(1 + (side - 1) / largest) if side > 1 and largest > 0 else None

@@ -2,16 +2,29 @@
 
 https://github.com/microsoft/Swin-Transformer, https://github.com/SwinTransformer/Swin-Transformer-Object-Detection.
 Self-supervised files have the backbone under ``encoder.``, detectors under ``backbone.``. timm before 0.9 kept these
-names.
+names. Their Swin V2 has them too, with ``logit_scale`` and ``cpb_mlp`` where V1 has a table.
 """
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from functools import partial
 from typing import Dict, Sequence
 
+import torch
 from torch import Tensor
 
-from .base import Format, Pair, StateDict, deinterleave, interleave, rename, with_indices
+from .base import (
+    Format,
+    Pair,
+    StateDict,
+    deinterleave,
+    interleave,
+    is_merged,
+    rename,
+    with_coordinates,
+    with_indices,
+)
 
 TO_MMDET = (
     (r'^layers\.', 'stages.'),
@@ -29,18 +42,18 @@ FROM_MMDET = (
 )
 # The classifier and the norm before it; the token that stands for masked patches.
 NOT_OF_THE_BACKBONE = re.compile(r'^(head|norm|mask_token)(\.|$)')
+OUTPUT_NORM = re.compile(r'^norm\d+\.')
 
 
-def to_mmdet(state_dict: StateDict) -> Dict[str, Tensor]:
+def to_mmdet(state_dict: StateDict, version: int = 1) -> Dict[str, Tensor]:
     """Rename to mmdet's names, and interleave the channels of patch merging (see :func:`.base.interleave`)."""
-    return {rename(key, TO_MMDET): interleave(value) if '.downsample.' in key else value
+    return {rename(key, TO_MMDET): interleave(value) if is_merged(key, version) else value
             for key, value in state_dict.items() if not NOT_OF_THE_BACKBONE.search(key)}
 
 
 def from_mmdet(state_dict: StateDict, windows: Sequence[Pair]) -> Dict[str, Tensor]:
     """The state dict of the authors' detection backbone: its index buffers too, and an absolute embedding as a map."""
-    renamed = {rename(key, FROM_MMDET): deinterleave(value) if '.downsample.' in key else value
-               for key, value in state_dict.items()}
+    renamed = renamed_from_mmdet(state_dict)
     embedding = renamed.get('absolute_pos_embed')
     if embedding is not None:
         side = round(embedding.shape[1]**0.5)
@@ -51,6 +64,31 @@ def from_mmdet(state_dict: StateDict, windows: Sequence[Pair]) -> Dict[str, Tens
     return with_indices(renamed, windows)
 
 
+def renamed_from_mmdet(state_dict: StateDict, version: int = 1) -> Dict[str, Tensor]:
+    """Rename from mmdet's names, and put the channels of patch merging back in the authors' order."""
+    return {rename(key, FROM_MMDET): deinterleave(value) if is_merged(key, version) else value
+            for key, value in state_dict.items()}
+
+
+def from_v2(state_dict: StateDict, windows: Sequence[Pair], learned: Sequence[Pair]) -> Dict[str, Tensor]:
+    """The state dict of the authors' ``SwinTransformerV2(num_classes=0)``; its final norm is the last output's."""
+    last = len(windows) - 1
+    renamed = with_coordinates(renamed_from_mmdet(without_output_norms(state_dict), 2), windows, learned)
+    return {**renamed, **final_norm(state_dict, last)}
+
+
+def without_output_norms(state_dict: StateDict) -> Dict[str, Tensor]:
+    """The backbone without the norms of its outputs."""
+    return {key: value for key, value in state_dict.items() if not OUTPUT_NORM.match(key)}
+
+
+def final_norm(state_dict: StateDict, last: int) -> Dict[str, Tensor]:
+    """The norm of the last output, as a classifier's final one; the identity where there is none."""
+    dims = state_dict[f'stages.{last}.blocks.0.norm1.weight'].shape[0]
+    return {'norm.weight': state_dict.get(f'norm{last}.weight', torch.ones(dims)),
+            'norm.bias': state_dict.get(f'norm{last}.bias', torch.zeros(dims))}
+
+
 MICROSOFT = Format(
     name='microsoft',
     title="the Swin authors'",
@@ -58,3 +96,11 @@ MICROSOFT = Format(
     to_mmdet=to_mmdet,
     from_mmdet=from_mmdet,
     beyond=NOT_OF_THE_BACKBONE)
+
+MICROSOFT_V2 = replace(
+    MICROSOFT,
+    signature=re.compile(r'(.*?)layers\.0\.blocks\.0\.attn\.logit_scale'),
+    to_mmdet=partial(to_mmdet, version=2),
+    from_mmdet=from_v2,
+    version=2,
+    position='log_cpb')

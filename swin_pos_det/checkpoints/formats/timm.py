@@ -6,29 +6,32 @@ called ``layers_0`` instead of ``layers.0``.
 from __future__ import annotations
 
 import re
-from typing import Dict, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Dict, Optional, Sequence
 
-import torch
 from torch import Tensor
 
 from . import microsoft
 from .base import Format, Pair, StateDict
 
 _STAGE_OF_DOWNSAMPLE = re.compile(r'^layers\.(\d+)(?=\.downsample\.)')
-_OUTPUT_NORM = re.compile(r'^norm\d+\.')
 
 
-def to_mmdet(state_dict: StateDict) -> Dict[str, Tensor]:
+def to_mmdet(state_dict: StateDict, version: int = 1) -> Dict[str, Tensor]:
     """Move patch merging to the end of the stage before; the rest is as in the Swin authors' files."""
     moved = {}
     for key, value in state_dict.items():
         key = re.sub(r'^layers_', 'layers.', key)
         moved[_STAGE_OF_DOWNSAMPLE.sub(lambda match: f'layers.{int(match[1]) - 1}', key)] = value
-    return microsoft.to_mmdet(moved)
+    return microsoft.to_mmdet(moved, version)
 
 
-def from_mmdet(state_dict: StateDict, windows: Sequence[Pair]) -> Dict[str, Tensor]:
+def from_mmdet(state_dict: StateDict, windows: Sequence[Pair], learned: Optional[Sequence[Pair]] = None,
+               version: int = 1) -> Dict[str, Tensor]:
     """The state dict of timm's ``SwinTransformer(num_classes=0)``; its final norm is the last output's.
+
+    No buffers are in it, so windows leave no trace.
 
     Raises:
         ValueError: for weights with an absolute position embedding, which timm's Swin has not.
@@ -36,14 +39,9 @@ def from_mmdet(state_dict: StateDict, windows: Sequence[Pair]) -> Dict[str, Tens
     if 'absolute_pos_embed' in state_dict:
         raise ValueError("timm's Swin has no absolute position embedding, these weights have")
     moved = {}
-    for key, value in microsoft.from_mmdet(state_dict, windows).items():
-        if not _OUTPUT_NORM.match(key) and not key.endswith('relative_position_index'):
-            moved[_STAGE_OF_DOWNSAMPLE.sub(lambda match: f'layers.{int(match[1]) + 1}', key)] = value
-    last = len(windows) - 1
-    dims = state_dict[f'stages.{last}.blocks.0.norm1.weight'].shape[0]
-    moved['norm.weight'] = state_dict.get(f'norm{last}.weight', torch.ones(dims))
-    moved['norm.bias'] = state_dict.get(f'norm{last}.bias', torch.zeros(dims))
-    return moved
+    for key, value in microsoft.renamed_from_mmdet(microsoft.without_output_norms(state_dict), version).items():
+        moved[_STAGE_OF_DOWNSAMPLE.sub(lambda match: f'layers.{int(match[1]) + 1}', key)] = value
+    return {**moved, **microsoft.final_norm(state_dict, len(windows) - 1)}
 
 
 TIMM = Format(
@@ -54,3 +52,11 @@ TIMM = Format(
     from_mmdet=from_mmdet,
     excluded=re.compile(r'layers[._]0\.downsample\.'),
     beyond=microsoft.NOT_OF_THE_BACKBONE)
+
+TIMM_V2 = replace(
+    TIMM,
+    signature=re.compile(r'(.*?)layers[._]0\.blocks\.0\.attn\.logit_scale'),
+    to_mmdet=partial(to_mmdet, version=2),
+    from_mmdet=partial(from_mmdet, version=2),
+    version=2,
+    position='log_cpb')
