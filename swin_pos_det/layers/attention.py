@@ -4,11 +4,13 @@ from __future__ import annotations
 from typing import Optional, Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .linear import linear
 from .relative_bias import gather_bias, resample_table, table_size
-from .softmax_attention import attend
+from .rows import ROWS, row_blocks
+from .softmax_attention import added_logits, attend
 from .windows import WindowPlan, merge, partition
 
 Pair = Tuple[int, int]
@@ -59,29 +61,61 @@ class WindowAttention(nn.Module):
         table = resample_table(self.relative_position_bias_table, self.table_window_size, window, self.resampling)
         return gather_bias(table, window)
 
-    def forward(self, x: Tensor, plan: WindowPlan, residual: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """Attend within the windows of ``plan``.
 
         Args:
             x: (B, L, C) tokens, normalised.
             plan: how the batch is cut into windows.
-            residual: (B, L, C), added to the result.
 
         Returns:
             (B, L, C).
         """
+        x = merge(self.attend(x, plan), plan).view_as(x)
+        return self.proj_drop(linear(x, self.proj))
+
+    def attend(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        """All but the last projection: (B, L, C) tokens -> (nW, N, C), for each slot of the windows the result."""
         # Padding is zeros, which a linear layer maps to its bias: so only real tokens need projecting.
-        qkv = linear(x, self.qkv).view(-1, 3 * self.embed_dims)
-        windows = partition(qkv, plan, fill=self.qkv.bias)
-        windows = windows.view(*windows.shape[:2], 3, self.num_heads, -1)
-        q, k, v = windows.permute(2, 0, 3, 1, 4).unbind(0)
+        windows = partition(linear(x, self.qkv).flatten(0, 1), plan, fill=self.qkv.bias)
+        q, k, v = self._split_heads(windows)
         bias = self.position_bias(plan.window).to(q.dtype)
         attended = attend(q, k, v, bias, plan.groups, self.scale, self.attn_drop_rate if self.training else 0.)
-        x = merge(attended.transpose(1, 2).flatten(2), plan).view_as(x)
-        if self.training and self.proj_drop.p:
-            x = self.proj_drop(self.proj(x))
-            return x if residual is None else residual + x
-        return linear(x, self.proj, residual=residual)
+        return attended.transpose(1, 2).flatten(2)
+
+    def attend_by_windows(self, tokens: Tensor, norm: nn.Module, plan: WindowPlan) -> Tensor:
+        """:meth:`attend` for inference, some windows at a time, so that what they make stays in the cache.
+
+        Here padding is projected too: only for plans with little of it.
+
+        Args:
+            tokens: (B * L, C), before the norm.
+            norm: applied to them first.
+            plan: how the batch is cut into windows.
+
+        Returns:
+            (nW, N, C).
+        """
+        area = plan.window[0] * plan.window[1]
+        most = 1 << max(0, (2 * ROWS // area).bit_length() - 1)
+        bias, out = self.position_bias(plan.window), None
+        for some, added in added_logits(bias, plan.groups, bias, lambda count: row_blocks(count, most, 1)):
+            slots = slice(some.start * area, some.stop * area)
+            rows = norm(tokens.index_select(0, plan.gather[slots]))
+            if plan.outside is not None:
+                rows = rows.masked_fill(plan.outside[slots, None], 0)
+            q, k, v = self._split_heads(self.qkv(rows).view(-1, area, 3 * self.embed_dims))
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=added.to(q.dtype), scale=self.scale)
+            attended = attended.transpose(1, 2).flatten(2)
+            if out is None:
+                out = attended.new_empty(plan.num_windows, area, self.embed_dims)
+            out[some] = attended
+        return out
+
+    def _split_heads(self, windows: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """(nW, N, 3 C) -> queries, keys and values (nW, heads, N, channels of a head)."""
+        windows = windows.view(*windows.shape[:2], 3, self.num_heads, -1)
+        return windows.permute(2, 0, 3, 1, 4).unbind(0)
 
     def extra_repr(self) -> str:
         return (f'embed_dims={self.embed_dims}, num_heads={self.num_heads}, '

@@ -1,4 +1,4 @@
-"""Linear layers whose bias, activation and residual are part of the matrix product."""
+"""Linear layers with bias, GELU and residual in one pass, for inference on the CPU."""
 from __future__ import annotations
 
 from typing import Optional
@@ -7,47 +7,71 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .rows import SMALLEST_BLOCK, row_blocks
 from .tracing import is_exporting
 
-# oneDNN adds bias, GELU or another tensor to each tile of the product while it is in a register. torch.compile uses
-# these operators on the CPU; called directly they spare eager code three passes over the features.
-_PRODUCT = getattr(torch.ops.mkldnn, '_linear_pointwise', None) if torch.backends.mkldnn.is_available() else None
+# oneDNN adds a bias, GELU or another tensor to each tile of a product while it is in a register, and its products are
+# faster than BLAS's on many a CPU. PyTorch's compiler uses it for weights that are constants; here it is an operator
+# of our own, which eager code and the compiler can both call.
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+_LIBRARY = torch.library.Library('swin_pos_det', 'DEF')
+_LIBRARY.define('linear(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, bool gelu) -> Tensor')
 
 
 def linear(x: Tensor, layer: nn.Linear, gelu: bool = False, residual: Optional[Tensor] = None) -> Tensor:
     """``layer(x)``, then the exact GELU if asked for, plus ``residual`` if given.
 
-    The same result from one pass where oneDNN can: on the CPU, in float32 or bfloat16, without gradients.
-
     Args:
         x: (..., in_features).
         layer: its weight (out_features, in_features) and bias.
-        gelu: apply GELU (not its tanh approximation).
-        residual: (..., out_features), added last. Not with ``gelu``.
+        gelu: apply GELU (not its tanh approximation). Not with ``residual``.
+        residual: (..., out_features), added last.
 
     Returns:
         (..., out_features).
     """
-    dtype = _product_dtype(x, layer)
-    if dtype is None:
-        x = layer(x)
-        x = F.gelu(x) if gelu else x
-        return x if residual is None else residual + x
-    weight, bias = layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype)
-    x = x.to(dtype)
-    if residual is not None and residual.dtype == dtype:
-        return _PRODUCT.binary(x, residual.contiguous(), weight, bias, 'add')
-    x = _PRODUCT(x, weight, bias, 'gelu' if gelu else 'none', [], 'none')
+    if _can_fuse(x, layer) and (residual is None or residual.dtype == x.dtype):
+        return torch.ops.swin_pos_det.linear(x, layer.weight, layer.bias, residual, gelu)
+    x = layer(x)
+    x = F.gelu(x) if gelu else x
     return x if residual is None else residual + x
 
 
-def _product_dtype(x: Tensor, layer: nn.Linear) -> Optional[torch.dtype]:
-    """The dtype of the fused product, None where there is none or it would lose gradients."""
-    if _PRODUCT is None or x.device.type != 'cpu' or not torch.backends.mkldnn.enabled or is_exporting():
-        return None
-    if torch.is_grad_enabled() and (x.requires_grad or layer.weight.requires_grad):
-        return None
-    if type(layer) is not nn.Linear or layer._forward_hooks or layer._forward_pre_hooks:
-        return None  # somebody's quantised, adapted or observed layer
-    dtype = torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else x.dtype
-    return dtype if dtype in (torch.float32, torch.bfloat16) else None
+def _can_fuse(x: Tensor, layer: nn.Linear) -> bool:
+    if not _HAS_ONEDNN or x.device.type != 'cpu' or torch.is_grad_enabled() or is_exporting():
+        return False
+    plain = type(layer) is nn.Linear and not layer._forward_hooks and not layer._forward_pre_hooks
+    same = x.dtype == layer.weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
+    return plain and same and not torch.is_autocast_cpu_enabled() and torch.backends.mkldnn.enabled
+
+
+def _linear_cpu(x: Tensor, weight: Tensor, bias: Optional[Tensor], residual: Optional[Tensor], gelu: bool) -> Tensor:
+    # oneDNN compiles and keeps code for each shape it meets: so only blocks of a few sizes go to it.
+    rows = x.reshape(-1, x.shape[-1])
+    extra = None if residual is None else residual.reshape(-1, weight.shape[0])
+    blocks = list(row_blocks(rows.shape[0]))
+    if len(blocks) == 1:
+        return _product(rows, weight, bias, extra, gelu).view(*x.shape[:-1], -1)
+    out = x.new_empty(*x.shape[:-1], weight.shape[0])
+    flat = out.view(-1, weight.shape[0])
+    for some in blocks:
+        flat[some] = _product(rows[some], weight, bias, None if extra is None else extra[some], gelu)
+    return out
+
+
+def _product(x: Tensor, weight: Tensor, bias: Optional[Tensor], residual: Optional[Tensor], gelu: bool) -> Tensor:
+    if x.shape[0] < SMALLEST_BLOCK:
+        x = F.linear(x, weight, bias)
+        x = F.gelu(x) if gelu else x
+        return x if residual is None else residual + x
+    if residual is not None:
+        return torch.ops.mkldnn._linear_pointwise.binary(x, residual, weight, bias, 'add')
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'gelu' if gelu else 'none', [], 'none')
+
+
+def _linear_meta(x: Tensor, weight: Tensor, bias: Optional[Tensor], residual: Optional[Tensor], gelu: bool) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+_LIBRARY.impl('linear', _linear_cpu, 'CPU')
+_LIBRARY.impl('linear', _linear_meta, 'Meta')

@@ -14,10 +14,13 @@ from mmengine.model import BaseModule, ModuleList, Sequential
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers import WindowAttention, WindowPlan, WindowRule, linear, window_plan
+from ..layers import WindowAttention, WindowPlan, WindowRule, by_rows, can_go_by_rows, linear, window_plan
 
 Pair = Tuple[int, int]
 Cfg = Dict[str, Any]
+
+# Slots over tokens up to which it pays to project the padding too, for the sake of the cache.
+MOST_PADDING = 1.15
 
 
 class ShiftedWindowAttention(BaseModule):
@@ -37,17 +40,15 @@ class ShiftedWindowAttention(BaseModule):
         self.w_msa = WindowAttention(embed_dims, num_heads, table_window_size, **attention)
         self.drop = build_dropout(dict(type='DropPath', drop_prob=drop_path_rate))
 
-    def forward(self, x: Tensor, plan: WindowPlan, identity: Tensor) -> Tensor:
-        """(B, H * W, C) tokens, cut into windows as ``plan`` says, and what their result is added to -> the sum."""
-        if _drops_paths(self.drop):
-            return identity + self.drop(self.w_msa(x, plan))
-        return self.w_msa(x, plan, residual=identity)
+    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        """(B, H * W, C) tokens, cut into windows as ``plan`` says -> the same shape."""
+        return self.drop(self.w_msa(x, plan))
 
 
 class FeedForward(BaseModule):
-    """Two linear layers with an activation between them, each in one pass where nothing is dropped.
+    """Two linear layers with an activation between them.
 
-    Parameters are named as those of mmcv's FFN, which mmdet's Swin uses.
+    Parameters are named as those of mmcv's FFN, which mmdet's Swin has.
 
     Args:
         embed_dims: channels C.
@@ -67,17 +68,13 @@ class FeedForward(BaseModule):
         self.dropout_layer = build_dropout(dict(type='DropPath', drop_prob=drop_path_rate))
 
     def forward(self, x: Tensor, identity: Tensor) -> Tensor:
-        """(B, L, C) tokens and what their result is added to -> the sum."""
-        (first, activation, dropout), second, _ = self.layers
-        if self.training and dropout.p > 0 or _drops_paths(self.dropout_layer):
+        """(..., C) tokens and what their result is added to -> the sum."""
+        if self.training:
             return identity + self.dropout_layer(self.layers(x))
+        (first, activation, _), second, _ = self.layers
         gelu = type(activation) is nn.GELU and activation.approximate == 'none'
-        hidden = linear(x, first, gelu=True) if gelu else activation(first(x))
+        hidden = linear(x, first, gelu=True) if gelu else activation(linear(x, first))
         return linear(hidden, second, residual=identity)
-
-
-def _drops_paths(drop: nn.Module) -> bool:
-    return drop.training and getattr(drop, 'drop_prob', 0.) > 0
 
 
 class SwinBlock(BaseModule):
@@ -111,8 +108,24 @@ class SwinBlock(BaseModule):
         return self._forward(x, plan)
 
     def _forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
-        x = self.attn(self.norm1(x), plan, identity=x)
+        if not self.training and can_go_by_rows(x):
+            return self._forward_by_rows(x, plan)
+        x = x + self.attn(self.norm1(x), plan)
         return self.ffn(self.norm2(x), identity=x)
+
+    def _forward_by_rows(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        """The same, but attention for some windows at a time, and all that follows for some tokens at a time."""
+        tokens, attention = x.flatten(0, 1), self.attn.w_msa
+        if len(plan.gather) <= MOST_PADDING * len(plan.scatter):
+            attended = attention.attend_by_windows(tokens, self.norm1, plan).flatten(0, 1)
+        else:
+            attended = attention.attend(self.norm1(x), plan).flatten(0, 1)
+
+        def after(slots: Tensor, rows: Tensor) -> Tensor:
+            rows = linear(attended.index_select(0, slots), attention.proj, residual=rows)
+            return self.ffn(self.norm2(rows), identity=rows)
+
+        return by_rows(after, plan.scatter, tokens).view_as(x)
 
 
 class PatchMerging(MMDetPatchMerging):

@@ -1,0 +1,62 @@
+"""Layers that act on single tokens, applied to some tokens at a time."""
+from __future__ import annotations
+
+from typing import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from .tracing import is_tracing
+
+# Tokens at a time. What a feed-forward network makes of so many stays in a core's cache, even where it has 4 * 768
+# channels; and there is enough of it for the matrix products. A power of two.
+ROWS = 1024
+SMALLEST_BLOCK = 64
+
+
+def row_blocks(length: int, most: int = ROWS, fewest: int = SMALLEST_BLOCK) -> Iterator[slice]:
+    """Slices that together cover ``length`` rows, of few different sizes.
+
+    All have ``most`` rows but the last: it has as many as the next power of two that holds the rest, from ``fewest``
+    on, and so reaches back over rows of the one before. Fewer rows than that are one slice. Both limits are powers of
+    two.
+    """
+    done = 0
+    while length - done >= fewest or done and length > done:
+        rest = length - done
+        size = min(most, max(fewest, 1 << (rest - 1).bit_length()))
+        if size > length:
+            size //= 2
+        first = done if size <= rest else length - size
+        yield slice(first, first + size)
+        done = first + size
+    if not done:
+        yield slice(0, length)
+
+
+def can_go_by_rows(x: Tensor) -> bool:
+    """Whether :func:`by_rows` pays: on a CPU, which has a cache, where no gradient wants all that is in between."""
+    return x.device.type == 'cpu' and not torch.is_grad_enabled() and not is_tracing()
+
+
+def by_rows(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """``function(*inputs)`` for a function of each row alone.
+
+    A chain of layers on a large feature map writes each layer's result to memory and reads it back. Applied to a
+    thousand rows at a time, all results but the last stay in the cache.
+
+    Args:
+        function: of tensors (n, ...) for any n, one for each of ``inputs``, with a result (n, C). Some rows may be
+            asked for twice.
+        inputs: (L, ...) each, L at least 1.
+
+    Returns:
+        (L, C).
+    """
+    out = None
+    for some in row_blocks(inputs[0].shape[0]):
+        rows = function(*(each[some] for each in inputs))
+        if out is None:
+            out = rows.new_empty(inputs[0].shape[0], rows.shape[1])
+        out[some] = rows
+    return out
