@@ -1,6 +1,5 @@
 """The heart, in plain PyTorch: windows -> bias -> attention. Nothing here knows of mmengine or mmdet."""
 from .attention import WindowAttention
-from .linear import linear
 from .position import resample_absolute
 from .relative_bias import gather_bias, relative_position_index, resample_table, table_size
 from .rows import by_rows, can_go_by_rows
@@ -12,6 +11,6 @@ from .windows import WindowGroup, WindowPlan, merge, partition, window_plan
 __all__ = [
     'GLOBAL', 'WINDOW_POLICIES', 'WindowAttention', 'WindowGroup', 'WindowPlan', 'WindowRule', 'attend', 'by_rows',
     'can_go_by_rows', 'gather_bias',
-    'image_scale', 'is_exporting', 'is_tracing', 'linear', 'merge', 'partition', 'relative_position_index',
+    'image_scale', 'is_exporting', 'is_tracing', 'merge', 'partition', 'relative_position_index',
     'resample_absolute', 'resample_table', 'table_size', 'window_plan'
 ]

@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .linear import linear
 from .relative_bias import gather_bias, resample_table, table_size
-from .rows import ROWS, row_blocks
+from .rows import ROWS, blocks
 from .softmax_attention import added_logits, attend
 from .windows import WindowPlan, merge, partition
 
@@ -72,12 +71,12 @@ class WindowAttention(nn.Module):
             (B, L, C).
         """
         x = merge(self.attend(x, plan), plan).view_as(x)
-        return self.proj_drop(linear(x, self.proj))
+        return self.proj_drop(self.proj(x))
 
     def attend(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """All but the last projection: (B, L, C) tokens -> (nW, N, C), for each slot of the windows the result."""
         # Padding is zeros, which a linear layer maps to its bias: so only real tokens need projecting.
-        windows = partition(linear(x, self.qkv).flatten(0, 1), plan, fill=self.qkv.bias)
+        windows = partition(self.qkv(x).flatten(0, 1), plan, fill=self.qkv.bias)
         q, k, v = self._split_heads(windows)
         bias = self.position_bias(plan.window).to(q.dtype)
         attended = attend(q, k, v, bias, plan.groups, self.scale, self.attn_drop_rate if self.training else 0.)
@@ -97,9 +96,8 @@ class WindowAttention(nn.Module):
             (nW, N, C).
         """
         area = plan.window[0] * plan.window[1]
-        most = 1 << max(0, (2 * ROWS // area).bit_length() - 1)
         bias, out = self.position_bias(plan.window), None
-        for some, added in added_logits(bias, plan.groups, bias, lambda count: row_blocks(count, most, 1)):
+        for some, added in added_logits(bias, plan.groups, bias, lambda count: blocks(count, max(1, 2 * ROWS // area))):
             slots = slice(some.start * area, some.stop * area)
             rows = norm(tokens.index_select(0, plan.gather[slots]))
             if plan.outside is not None:

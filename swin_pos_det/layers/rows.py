@@ -1,7 +1,7 @@
 """Layers that act on single tokens, applied to some tokens at a time."""
 from __future__ import annotations
 
-from typing import Callable, Iterator
+from typing import Callable, List
 
 import torch
 from torch import Tensor
@@ -9,29 +9,13 @@ from torch import Tensor
 from .tracing import is_tracing
 
 # Tokens at a time. What a feed-forward network makes of so many stays in a core's cache, even where it has 4 * 768
-# channels; and there is enough of it for the matrix products. A power of two.
+# channels; and there is enough of it for the matrix products.
 ROWS = 1024
-SMALLEST_BLOCK = 64
 
 
-def row_blocks(length: int, most: int = ROWS, fewest: int = SMALLEST_BLOCK) -> Iterator[slice]:
-    """Slices that together cover ``length`` rows, of few different sizes.
-
-    All have ``most`` rows but the last: it has as many as the next power of two that holds the rest, from ``fewest``
-    on, and so reaches back over rows of the one before. Fewer rows than that are one slice. Both limits are powers of
-    two.
-    """
-    done = 0
-    while length - done >= fewest or done and length > done:
-        rest = length - done
-        size = min(most, max(fewest, 1 << (rest - 1).bit_length()))
-        if size > length:
-            size //= 2
-        first = done if size <= rest else length - size
-        yield slice(first, first + size)
-        done = first + size
-    if not done:
-        yield slice(0, length)
+def blocks(length: int, most: int = ROWS) -> List[slice]:
+    """Slices of at most ``most`` rows that together are all ``length`` rows, in order."""
+    return [slice(first, min(first + most, length)) for first in range(0, length, most)]
 
 
 def can_go_by_rows(x: Tensor) -> bool:
@@ -46,15 +30,14 @@ def by_rows(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     thousand rows at a time, all results but the last stay in the cache.
 
     Args:
-        function: of tensors (n, ...) for any n, one for each of ``inputs``, with a result (n, C). Some rows may be
-            asked for twice.
+        function: of tensors (n, ...) for any n, one for each of ``inputs``, with a result (n, C).
         inputs: (L, ...) each, L at least 1.
 
     Returns:
         (L, C).
     """
     out = None
-    for some in row_blocks(inputs[0].shape[0]):
+    for some in blocks(inputs[0].shape[0]):
         rows = function(*(each[some] for each in inputs))
         if out is None:
             out = rows.new_empty(inputs[0].shape[0], rows.shape[1])

@@ -1,13 +1,14 @@
 """``softmax(q k^T * scale + bias + mask) v`` for the windows of a plan, in bounded memory."""
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .rows import blocks
 from .tracing import is_tracing
 from .windows import WindowGroup
 
@@ -113,10 +114,7 @@ class _Recomputed(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=torch.float32)
         step = max(1, MAX_SCORES // bias.numel())
 
-        def split(count: int) -> List[slice]:
-            return [slice(first, min(first + step, count)) for first in range(0, count, step)]
-
-        for some, added in added_logits(bias, ctx.groups, q, split):
+        for some, added in added_logits(bias, ctx.groups, q, lambda count: blocks(count, step)):
             _backward_of(some, (q, k, v, out, grad), added, ctx.scale, grads, grad_bias)
         return (*grads, grad_bias.to(bias.dtype), None, None)
 

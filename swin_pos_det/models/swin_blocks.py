@@ -7,14 +7,14 @@ from __future__ import annotations
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch.utils.checkpoint as checkpoint
-from mmcv.cnn import build_activation_layer, build_norm_layer
-from mmcv.cnn.bricks.transformer import build_dropout
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks.transformer import FFN, build_dropout
 from mmdet.models.layers import PatchMerging as MMDetPatchMerging
-from mmengine.model import BaseModule, ModuleList, Sequential
-from torch import Tensor, nn
+from mmengine.model import BaseModule, ModuleList
+from torch import Tensor
 from torch.nn import functional as F
 
-from ..layers import WindowAttention, WindowPlan, WindowRule, by_rows, can_go_by_rows, linear, window_plan
+from ..layers import WindowAttention, WindowPlan, WindowRule, by_rows, can_go_by_rows, window_plan
 
 Pair = Tuple[int, int]
 Cfg = Dict[str, Any]
@@ -45,38 +45,6 @@ class ShiftedWindowAttention(BaseModule):
         return self.drop(self.w_msa(x, plan))
 
 
-class FeedForward(BaseModule):
-    """Two linear layers with an activation between them.
-
-    Parameters are named as those of mmcv's FFN, which mmdet's Swin has.
-
-    Args:
-        embed_dims: channels C.
-        feedforward_channels: hidden channels.
-        drop_rate: dropout after each layer, 0 to 1.
-        drop_path_rate: stochastic depth, 0 to 1.
-        act_cfg: activation.
-    """
-
-    def __init__(self, embed_dims: int, feedforward_channels: int, drop_rate: float, drop_path_rate: float,
-                 act_cfg: Cfg) -> None:
-        super().__init__()
-        self.layers = Sequential(
-            Sequential(
-                nn.Linear(embed_dims, feedforward_channels), build_activation_layer(act_cfg), nn.Dropout(drop_rate)),
-            nn.Linear(feedforward_channels, embed_dims), nn.Dropout(drop_rate))
-        self.dropout_layer = build_dropout(dict(type='DropPath', drop_prob=drop_path_rate))
-
-    def forward(self, x: Tensor, identity: Tensor) -> Tensor:
-        """(..., C) tokens and what their result is added to -> the sum."""
-        if self.training:
-            return identity + self.dropout_layer(self.layers(x))
-        (first, activation, _), second, _ = self.layers
-        gelu = type(activation) is nn.GELU and activation.approximate == 'none'
-        hidden = linear(x, first, gelu=True) if gelu else activation(linear(x, first))
-        return linear(hidden, second, residual=identity)
-
-
 class SwinBlock(BaseModule):
     """A transformer block: attention and feed-forward, each after a norm and with a residual (Swin, equation 3).
 
@@ -99,7 +67,13 @@ class SwinBlock(BaseModule):
         self.attn = ShiftedWindowAttention(
             embed_dims, drop_path_rate=drop_path_rate, proj_drop_rate=drop_rate, **attention)
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
-        self.ffn = FeedForward(embed_dims, feedforward_channels, drop_rate, drop_path_rate, act_cfg)
+        self.ffn = FFN(
+            embed_dims=embed_dims,
+            feedforward_channels=feedforward_channels,
+            num_fcs=2,
+            ffn_drop=drop_rate,
+            dropout_layer=dict(type='DropPath', drop_prob=drop_path_rate),
+            act_cfg=act_cfg)
 
     def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """(B, H * W, C) tokens, cut into windows as ``plan`` says -> the same shape."""
@@ -122,7 +96,7 @@ class SwinBlock(BaseModule):
             attended = attention.attend(self.norm1(x), plan).flatten(0, 1)
 
         def after(slots: Tensor, rows: Tensor) -> Tensor:
-            rows = linear(attended.index_select(0, slots), attention.proj, residual=rows)
+            rows = rows + attention.proj(attended.index_select(0, slots))
             return self.ffn(self.norm2(rows), identity=rows)
 
         return by_rows(after, plan.scatter, tokens).view_as(x)
