@@ -8,27 +8,31 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..layers import resample_absolute, resample_table, table_size
+from ..layers import parameters_of_position, resample_absolute, table_size
 from .formats import OPENMMLAB, TABLE, Format
 from .report import LoadReport
 from .variants import Variant, config_changes, describe_model, describe_weights, square_window
-from .weights import ABSOLUTE_GRID, TABLE_WINDOWS, WHOLE_FILE, SwinWeights, read_weights
+from .weights import ABSOLUTE_GRID, POSITION, TABLE_WINDOWS, WHOLE_FILE, SwinWeights, read_weights
 
 Pair = Tuple[int, int]
 
 ABSOLUTE = 'absolute_pos_embed'
 PATCHES = 'patch_embed.projection.weight'
 OUTPUT_NORM = re.compile(r'norm\d+\.(weight|bias)')
+_ATTENTION = re.compile(r'stages\.(\d+)\.blocks\.\d+\.attn\.w_msa\.(.+)')
 
 
 def note_table_windows(backbone: nn.Module, state_dict: Any, prefix: str, local_metadata: Dict[str, Any]) -> None:
-    """A state dict hook: note, beside the weights, which window each stage's tables are for.
+    """A state dict hook: note, beside the weights, the position scheme and which window each stage's are learned for.
 
-    A table's shape does not tell it: (7, 14) and (14, 7) have the same number of rows. Likewise the grid of an absolute
-    position embedding. Metadata is no key, so the state dict stays that of mmdet's model.
+    Shapes do not tell it: tables of (7, 14) and (14, 7) have the same number of rows, and the parameters of a
+    continuous bias are the same for every window. Likewise the grid of an absolute position embedding.
+
+    Metadata is no key, so the state dict stays that of mmdet's model.
     """
     model = describe_model(backbone)
-    local_metadata[TABLE_WINDOWS] = [list(window) for window in model.windows]
+    local_metadata[TABLE_WINDOWS] = [list(window) if window else None for window in model.windows]
+    local_metadata[POSITION] = model.position
     if model.absolute_grid is not None:
         local_metadata[ABSOLUTE_GRID] = list(model.absolute_grid)
 
@@ -39,7 +43,9 @@ def adapt_state_dict(state_dict: Dict[str, Any], prefix: str, backbone: nn.Modul
 
     Finds the weights of a Swin backbone in any of the :mod:`.formats`, renames them, drops derived buffers, resamples
     tables and absolute embeddings that were learned on another grid, and adapts the patch embedding to another number
-    of channels. Called by ``backbone._load_from_state_dict``, so ``init_cfg``, ``load_from``, resuming and
+    of channels. Parameters of another position scheme than the model's are left out and reported.
+
+    Called by ``backbone._load_from_state_dict``, so ``init_cfg``, ``load_from``, resuming and
     ``load_state_dict`` all pass here, strict or not. What was done is logged, and kept as ``backbone.load_report``.
 
     Args:
@@ -61,7 +67,7 @@ def adapt_state_dict(state_dict: Dict[str, Any], prefix: str, backbone: nn.Modul
     own = {key[len(prefix):]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
     weights = _find(own, prefix, backbone, local_metadata, None if prefix else getattr(state_dict, '_metadata', None))
     model = describe_model(backbone)
-    variant = describe_weights(weights.state_dict, weights.windows, weights.grid)
+    variant = describe_weights(weights.state_dict, weights.windows, weights.grid, weights.position)
     report = LoadReport(f'{type(backbone).__name__}: {variant.name if variant else "Swin"} in {weights.where}'
                         + ('' if own else f', as nothing is under {prefix!r}'))
     try:
@@ -69,6 +75,9 @@ def adapt_state_dict(state_dict: Dict[str, Any], prefix: str, backbone: nn.Modul
     except ValueError as error:
         raise ValueError(f'{error}{_advice(variant, model)}') from error
     report.unused += weights.unused
+    if weights.position not in (None, model.position):
+        report.notes.append(f'position: the weights were trained with {weights.position!r}, the model has '
+                            f'{model.position!r}')
     if not weights.foreign:  # strict loading is to judge these
         fitted.update((key, weights.state_dict[key]) for key in report.unused if key in weights.state_dict)
     else:  # a classifier has no norms of the outputs, which is no reason for strict loading to fail
@@ -101,13 +110,9 @@ def _fit(weights: SwinWeights, variant: Optional[Variant], model: Variant, backb
         if name not in own:
             continue
         value = own[name]
-        if name.endswith(TABLE):
-            stage = int(name.split('.')[1])
-            noted = weights.windows[stage] if weights.windows and stage < len(weights.windows) else None
-            source = _source_window(noted, value, parameter, model.windows[stage], weights.format)
-            attention = backbone.stages[stage].blocks[0].attn.w_msa
-            fitted[name] = _fit_table(name, value, parameter, source, model.windows[stage], attention.resampling,
-                                      report)
+        in_attention = _ATTENTION.match(name)
+        if in_attention and in_attention[2].split('.')[0] in backbone.position.parameters:
+            fitted[name] = _fit_position(name, value, parameter, backbone, weights, report)
         elif name == ABSOLUTE and (value.shape != parameter.shape or weights.grid is not None):
             fitted[name] = _fit_absolute(value, parameter, variant, model, report)
         elif name == PATCHES and _differs_in_channels_only(value, parameter):
@@ -127,7 +132,8 @@ def _fit(weights: SwinWeights, variant: Optional[Variant], model: Variant, backb
         raise ValueError(
             f'the checkpoint has no weights for {len(random)} of the {len(parameters)} parameters of '
             f'{type(backbone).__name__}, such as {random[0]}: they would stay random')
-    left_out = [name for name in report.unused if _is_computed_with(name, len(model.depths))]
+    left_out = [name for name in report.unused
+                if _is_computed_with(name, len(model.depths)) and not _is_of_another_scheme(name, backbone)]
     if left_out:
         raise ValueError(f'the checkpoint has weights that the model has no parameters for: {len(left_out)}, such as '
                          f'{left_out[0]} of shape {tuple(own[left_out[0]].shape)}, would be left out')
@@ -140,6 +146,12 @@ def _is_computed_with(name: str, stages: int) -> bool:
         return True
     stage = re.match(r'stages\.(\d+)\.(downsample\.)?', name)
     return stage is not None and (int(stage[1]) < stages - 1 if stage[2] else int(stage[1]) < stages)
+
+
+def _is_of_another_scheme(name: str, backbone: nn.Module) -> bool:
+    """Whether a parameter in a stage is one that a position scheme has, but not the backbone's."""
+    foreign = set(parameters_of_position()) - set(backbone.position.parameters)
+    return name.startswith('stages.') and not foreign.isdisjoint(name.split('.'))
 
 
 def _advice(variant: Optional[Variant], model: Variant) -> str:
@@ -164,19 +176,32 @@ def _source_window(noted: Optional[Any], value: Tensor, parameter: Tensor, targe
     return target if value.shape[0] == parameter.shape[0] else square
 
 
-def _fit_table(name: str, value: Tensor, parameter: Tensor, source: Optional[Pair], target: Pair, mode: str,
-               report: LoadReport) -> Tensor:
-    if source is None or value.shape[1] != parameter.shape[1]:
-        raise ValueError(
-            f'{name}: the checkpoint has shape {tuple(value.shape)}, the model {tuple(parameter.shape)} for window '
-            f'{target}; a table can be resampled if it has as many heads and is of a square window')
-    if source == target:
+def _fit_position(name: str, value: Tensor, parameter: Tensor, backbone: nn.Module, weights: SwinWeights,
+                  report: LoadReport) -> Tensor:
+    """A parameter of an attention module's position scheme, as the scheme makes it fit."""
+    stage, own_name = _ATTENTION.match(name).groups()
+    attention = backbone.stages[int(stage)].blocks[0].attn.w_msa
+    target, mode = attention.table_window_size, attention.resampling
+    noted = weights.windows[int(stage)] if weights.windows and int(stage) < len(weights.windows) else None
+    source = None if noted is None else tuple(noted)
+    if own_name == TABLE:
+        source = _source_window(noted, value, parameter, target, weights.format)
+        if source is None or value.shape[1] != parameter.shape[1]:
+            raise ValueError(
+                f'{name}: the checkpoint has shape {tuple(value.shape)}, the model {tuple(parameter.shape)} for window '
+                f'{target}; a table can be resampled if it has as many heads and is of a square window')
+    fitted = attention.position.refit(own_name, value, source, target, mode)
+    if fitted.shape != parameter.shape:
+        raise ValueError(f'{name}: the checkpoint has shape {tuple(value.shape)}, the model {tuple(parameter.shape)}')
+    if fitted is value:
         report.loaded.append(name)
-        return value
-    grids = ['x'.join(map(str, table_size(window))) for window in (source, target)]
-    report.resampled[name] = (f'relative position bias tables from {grids[0]} to {grids[1]} '
-                              f'(window {source} to {target}, {mode})')
-    return resample_table(value, source, target, mode)
+    elif own_name == TABLE:
+        grids = ['x'.join(map(str, table_size(window))) for window in (source, target)]
+        report.resampled[name] = (f'relative position bias tables from {grids[0]} to {grids[1]} '
+                                  f'(window {source} to {target}, {mode})')
+    else:
+        report.resampled[name] = f'{own_name} from window {source} to {target} ({mode})'
+    return fitted
 
 
 def _fit_absolute(value: Tensor, parameter: Tensor, variant: Optional[Variant], model: Variant,

@@ -17,6 +17,7 @@ class LoadReport:
         adapted: parameter -> what was done to it.
         new: parameters without weights, which keep their values: norms of the outputs.
         unused: keys of the checkpoint that the backbone has no use for.
+        notes: what else should be known.
     """
 
     found: str
@@ -25,6 +26,7 @@ class LoadReport:
     adapted: Dict[str, str] = field(default_factory=dict)
     new: List[str] = field(default_factory=list)
     unused: List[str] = field(default_factory=list)
+    notes: List[str] = field(default_factory=list)
 
     def lines(self) -> List[str]:
         """The report in one line per kind, with counts; kinds that did not occur are left out."""
@@ -37,7 +39,7 @@ class LoadReport:
             if names:
                 shown = ', '.join(names[:3]) + (', ..' if len(names) > 3 else '')
                 lines.append(f'{kind} {len(names)}: {shown}')
-        return lines
+        return lines + self.notes
 
     def details(self) -> str:
         """Every parameter and key with what became of it, one per line."""

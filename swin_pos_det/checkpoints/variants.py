@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from torch import Tensor, nn
 
-from ..layers import table_size
+from ..layers import POSITIONS, parameters_of_position, table_size
 from .formats import TABLE
 
 Pair = Tuple[int, int]
@@ -20,6 +20,7 @@ PUBLISHED = {
     'Swin-B': (128, (2, 2, 18, 2), (4, 8, 16, 32)),
     'Swin-L': (192, (2, 2, 18, 2), (6, 12, 24, 48)),
 }
+_FIRST = 'stages.0.blocks.0.attn.w_msa.'
 _BLOCK = re.compile(r'stages\.(\d+)\.blocks\.(\d+)\.')
 
 
@@ -39,6 +40,11 @@ class Variant:
         qkv_bias: whether queries, keys and values have a bias.
         patch_norm: whether a norm follows the patch embedding.
         use_abs_pos_embed: whether there is an absolute position embedding.
+        attention: 'dot', or 'cosine' as in Swin V2.
+        key_bias: whether keys have a bias where queries have.
+        norm_order: 'pre', or 'res-post' as in Swin V2; 'pre' where there is nothing to tell it by.
+        position: the name of the position scheme; None if it cannot be told.
+        position_parameters: names of the parameters and modules that it has in an attention module.
     """
 
     embed_dims: int
@@ -52,6 +58,11 @@ class Variant:
     qkv_bias: bool = True
     patch_norm: bool = True
     use_abs_pos_embed: bool = False
+    attention: str = 'dot'
+    key_bias: bool = True
+    norm_order: str = 'pre'
+    position: Optional[str] = None
+    position_parameters: Tuple[str, ...] = ()
 
     @property
     def architecture(self) -> Tuple[int, Tuple[int, ...], Tuple[int, ...]]:
@@ -61,7 +72,8 @@ class Variant:
     @property
     def name(self) -> str:
         """The paper's name, or ``'custom'``."""
-        return next((name for name, known in PUBLISHED.items() if known == self.architecture), 'custom')
+        name = next((name for name, known in PUBLISHED.items() if known == self.architecture), 'custom')
+        return name.replace('Swin', 'SwinV2') if self.attention == 'cosine' else name
 
     @property
     def image_size(self) -> Optional[Pair]:
@@ -87,13 +99,14 @@ def square_window(rows: int) -> Optional[Pair]:
 
 
 def describe_weights(state_dict: Mapping[str, Tensor], windows: Optional[Sequence[Sequence[int]]] = None,
-                     grid: Optional[Sequence[int]] = None) -> Optional[Variant]:
+                     grid: Optional[Sequence[int]] = None, position: Optional[str] = None) -> Optional[Variant]:
     """Read the shape of a backbone from its weights.
 
     Args:
         state_dict: in mmdet's names, without a prefix.
         windows: of the stages' tables, where they are known.
         grid: of the absolute position embedding, where it is known.
+        position: the name of the position scheme, where it is known.
 
     Returns:
         The variant, or None if the weights are no Swin backbone's (no patch embedding or no blocks).
@@ -110,12 +123,13 @@ def describe_weights(state_dict: Mapping[str, Tensor], windows: Optional[Sequenc
     stages = range(max(blocks) + 1)
     for stage in stages:
         table = state_dict.get(f'stages.{stage}.blocks.0.attn.w_msa.{TABLE}')
-        heads.append(table.shape[1] if table is not None and table.dim() == 2 else 0)
+        heads.append(_num_heads(state_dict, f'stages.{stage}.blocks.0.attn.w_msa.'))
         noted = tuple(windows[stage]) if windows and stage < len(windows) and windows[stage] else None
-        if table is not None and noted and math.prod(table_size(noted)) == table.shape[0]:
+        if table is None or (noted and math.prod(table_size(noted)) == table.shape[0]):
             found.append(noted)
         else:
-            found.append(None if table is None else square_window(table.shape[0]))
+            found.append(square_window(table.shape[0]))
+    own = _position_parameters(state_dict)
     return Variant(
         embed_dims=patches.shape[0],
         depths=tuple(max(blocks.get(stage, [-1])) + 1 for stage in stages),
@@ -125,9 +139,37 @@ def describe_weights(state_dict: Mapping[str, Tensor], windows: Optional[Sequenc
         in_channels=patches.shape[1],
         absolute_grid=_absolute_grid(state_dict.get('absolute_pos_embed'), grid),
         mlp_ratio=_mlp_ratio(state_dict.get('stages.0.blocks.0.ffn.layers.0.0.weight')),
-        qkv_bias='stages.0.blocks.0.attn.w_msa.qkv.bias' in state_dict,
+        qkv_bias=not {f'{_FIRST}qkv.bias', f'{_FIRST}q_bias'}.isdisjoint(state_dict),
         patch_norm='patch_embed.norm.weight' in state_dict,
-        use_abs_pos_embed='absolute_pos_embed' in state_dict)
+        use_abs_pos_embed='absolute_pos_embed' in state_dict,
+        attention='cosine' if f'{_FIRST}logit_scale' in state_dict else 'dot',
+        key_bias=f'{_FIRST}q_bias' not in state_dict,
+        norm_order=_norm_order(state_dict),
+        position=position or next((name for name, found in POSITIONS.items() if own and found.parameters == own), None),
+        position_parameters=own)
+
+
+def _num_heads(state_dict: Mapping[str, Tensor], attention: str) -> int:
+    """Of an attention module, by whatever of its parameters tells it; 0 if none does."""
+    for name, dims, axis in ((TABLE, 2, 1), ('logit_scale', 3, 0), ('cpb_mlp.2.weight', 2, 0), ('rope_freqs', 3, 1)):
+        value = state_dict.get(attention + name)
+        if value is not None and value.dim() == dims:
+            return value.shape[axis]
+    return 0
+
+
+def _norm_order(state_dict: Mapping[str, Tensor]) -> str:
+    """By the norm of the first patch merging: on 4 C channels before the reduction, or on 2 C after it."""
+    norm = state_dict.get('stages.0.downsample.norm.weight')
+    reduction = state_dict.get('stages.0.downsample.reduction.weight')
+    if norm is None or reduction is None or reduction.dim() != 2:
+        return 'pre'
+    return 'res-post' if norm.shape[0] == reduction.shape[0] else 'pre'
+
+
+def _position_parameters(state_dict: Mapping[str, Tensor]) -> Tuple[str, ...]:
+    names = {key[len(_FIRST):].split('.')[0] for key in state_dict if key.startswith(_FIRST)}
+    return tuple(name for name in parameters_of_position() if name in names)
 
 
 def _mlp_ratio(weight: Optional[Tensor]) -> float:
@@ -158,19 +200,26 @@ def describe_model(backbone: nn.Module) -> Variant:
         in_channels=projection.in_channels,
         absolute_grid=backbone.absolute_grid if backbone.use_abs_pos_embed else None,
         mlp_ratio=_mlp_ratio(backbone.stages[0].blocks[0].ffn.layers[0][0].weight),
-        qkv_bias=attention[0].qkv.bias is not None,
+        qkv_bias=attention[0].projection_bias() is not None,
         patch_norm=backbone.patch_embed.norm is not None,
-        use_abs_pos_embed=backbone.use_abs_pos_embed)
+        use_abs_pos_embed=backbone.use_abs_pos_embed,
+        attention=attention[0].attention,
+        key_bias=attention[0].q_bias is None,
+        norm_order=backbone.stages[0].blocks[0].norm_order,
+        position=backbone.position.name,
+        position_parameters=_position_parameters(dict(backbone.named_parameters())))
 
 
 def config_changes(wanted: Variant, model: Variant) -> Dict[str, Any]:
     """The backbone's settings that would make ``model`` a ``wanted``: what weights cannot be adapted to."""
     settings: Dict[str, Any] = {}
     for name in ('embed_dims', 'depths', 'num_heads', 'patch_size', 'mlp_ratio', 'qkv_bias', 'patch_norm',
-                 'use_abs_pos_embed'):
+                 'use_abs_pos_embed', 'attention', 'key_bias', 'norm_order'):
         value = getattr(wanted, name)
         if value != getattr(model, name) and not (name == 'num_heads' and 0 in value):
             settings[name] = value
+    if wanted.position and not set(model.position_parameters) <= set(wanted.position_parameters):
+        settings['position'] = wanted.position
     stages = len(wanted.depths)
     if stages != len(model.depths):
         settings.update(strides=(wanted.patch_size[0], *(2 for _ in range(stages - 1))),

@@ -19,10 +19,12 @@ Pair = Tuple[int, int]
 AVERAGED = ('state_dict_ema', 'model_ema', 'ema_model', 'ema', 'teacher')
 CONTAINERS = AVERAGED + ('state_dict', 'model', 'module')
 
-# In a state dict's metadata: the windows of the stages' tables, the grid of the absolute position embedding, and the
-# file that a module's weights are to be looked for in.
+# In a state dict's metadata: the windows that the stages' position parameters were learned for, the grid of the
+# absolute position embedding, the name of the position scheme, and the file that a module's weights are to be looked
+# for in.
 TABLE_WINDOWS = 'table_window_sizes'
 ABSOLUTE_GRID = 'absolute_grid'
+POSITION = 'position'
 WHOLE_FILE = 'swin_pos_whole_file'
 
 
@@ -37,6 +39,7 @@ class SwinWeights:
         state_dict: parameters alone; derived buffers are dropped.
         windows: of each stage's tables, where that was noted with the weights, or their index buffers tell.
         grid: of the absolute position embedding, where that was noted.
+        position: the name of the position scheme, where that was noted.
         unused: keys beside the backbone's, as they were called.
         others: prefixes of other Swin backbones in the file, which were passed over.
     """
@@ -49,6 +52,7 @@ class SwinWeights:
     grid: Optional[Sequence[int]] = None
     unused: List[str] = field(default_factory=list)
     others: List[str] = field(default_factory=list)
+    position: Optional[str] = None
 
     @property
     def foreign(self) -> bool:
@@ -102,7 +106,7 @@ def read_weights(checkpoint: Mapping[Any, Any], noted: Optional[Mapping[str, Any
         raise ValueError(f'no Swin backbone is among the {len(keys)} keys, which are, for instance, {keys[:3]}')
     (layout, prefix), others = found[0], [other for _, other in found[1:]]
     own, unused = _split(state_dict, layout, prefix)
-    if is_second_version(own):
+    if is_second_version(own) and layout is not OPENMMLAB:
         raise ValueError(f'these are weights of a Swin V2 ({layout.title} names), whose attention is another one; '
                          'the model is a Swin V1')
     try:
@@ -115,7 +119,7 @@ def read_weights(checkpoint: Mapping[Any, Any], noted: Optional[Mapping[str, Any
         noted = (metadata or {}).get(prefix[:-1], {})
     kept = {key: value for key, value in converted.items() if not key.endswith(DERIVED)}
     return SwinWeights(layout, prefix, container, kept, noted.get(TABLE_WINDOWS) or windows, noted.get(ABSOLUTE_GRID),
-                       unused, others)
+                       unused, others, noted.get(POSITION))
 
 
 def _split(state_dict: Mapping[Any, Any], layout: Format, prefix: str) -> Tuple[Dict[str, Tensor], List[str]]:

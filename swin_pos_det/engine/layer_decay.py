@@ -10,9 +10,10 @@ from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
+from ..layers import without_weight_decay
+
 DECAY_TYPES = ('layer_wise', 'stage_wise')
 _KEYS = ('decay_rate', 'decay_type')
-_NO_DECAY = ('relative_position_bias_table', 'absolute_pos_embed')
 
 
 def layer_of(name: str, depths: Sequence[int], decay_type: str = 'layer_wise') -> int:
@@ -45,7 +46,8 @@ class SwinLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Give each layer of a Swin backbone its own learning rate (BEiT, https://arxiv.org/abs/2106.08254, section 3.1).
 
     A parameter of layer ``l`` out of ``L`` (see :func:`layer_of`) learns with ``lr * decay_rate ** (L - l)``; neck and
-    heads, layer ``L``, learn with ``lr``. Norms, biases, bias tables and position embeddings have no weight decay.
+    heads, layer ``L``, learn with ``lr``. Norms, biases, the scale of cosine attention and what position schemes learn
+    (:func:`~swin_pos_det.layers.without_weight_decay`) have no weight decay.
     Works for mmdet's ``SwinTransformer`` too. mmdet's own constructor knows ConvNeXt only.
 
     ``paramwise_cfg`` takes ``decay_rate`` (above 0, at most 1) and ``decay_type`` ('layer_wise', the default, or
@@ -80,11 +82,12 @@ class SwinLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             raise ValueError(f'{type(self).__name__} needs a Swin as the backbone, got {type(backbone).__name__}')
         depths = [len(stage.blocks) for stage in stages]
         last = layer_of('', depths, self.decay_type)
+        spared = set(without_weight_decay())
         groups: Dict[str, Dict[str, Any]] = {}
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
-            decayed = parameter.dim() > 1 and not name.endswith(_NO_DECAY)
+            decayed = parameter.dim() > 1 and spared.isdisjoint(name.split('.'))
             layer = layer_of(name, depths, self.decay_type)
             scale = self.decay_rate**(last - layer)
             group = groups.setdefault(f'layer_{layer}_{"decay" if decayed else "no_decay"}', dict(

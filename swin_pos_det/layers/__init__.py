@@ -1,6 +1,14 @@
 """The heart, in plain PyTorch: windows -> bias -> attention. Nothing here knows of mmengine or mmdet."""
-from .attention import WindowAttention
-from .position import resample_absolute
+from .attention import ATTENTIONS, WindowAttention
+from .position import (
+    POSITIONS,
+    PositionScheme,
+    build_position,
+    parameters_of_position,
+    register_position,
+    resample_absolute,
+    without_weight_decay,
+)
 from .relative_bias import gather_bias, relative_position_index, resample_table, table_size
 from .rows import by_rows, can_go_by_rows
 from .softmax_attention import attend
@@ -9,8 +17,9 @@ from .window_rule import GLOBAL, WINDOW_POLICIES, WindowRule, image_scale
 from .windows import WindowGroup, WindowPlan, merge, partition, window_plan
 
 __all__ = [
-    'GLOBAL', 'WINDOW_POLICIES', 'WindowAttention', 'WindowGroup', 'WindowPlan', 'WindowRule', 'attend', 'by_rows',
-    'can_go_by_rows', 'gather_bias',
-    'image_scale', 'is_exporting', 'is_tracing', 'merge', 'partition', 'relative_position_index',
-    'resample_absolute', 'resample_table', 'table_size', 'window_plan'
+    'ATTENTIONS', 'GLOBAL', 'POSITIONS', 'PositionScheme', 'WINDOW_POLICIES', 'WindowAttention', 'WindowGroup',
+    'WindowPlan', 'WindowRule', 'attend', 'build_position', 'by_rows', 'can_go_by_rows', 'gather_bias', 'image_scale',
+    'is_exporting', 'is_tracing', 'merge', 'parameters_of_position', 'partition', 'register_position',
+    'relative_position_index', 'resample_absolute', 'resample_table', 'table_size', 'window_plan',
+    'without_weight_decay'
 ]

@@ -1,64 +1,114 @@
-"""Attention within windows, with a relative position bias."""
+"""Attention within windows: projections, position, and softmax."""
 from __future__ import annotations
 
+import math
 from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .relative_bias import gather_bias, resample_table, table_size
+from .position import PositionSetting, build_position
 from .rows import ROWS, blocks
 from .softmax_attention import added_logits, attend
 from .windows import WindowPlan, merge, partition
 
 Pair = Tuple[int, int]
 
+ATTENTIONS = ('dot', 'cosine')
+
+# Cosine attention: what logits are multiplied by at first and at most (Swin V2, section 3.2, and the authors' code).
+FIRST_LOGIT_SCALE = 10.
+LARGEST_LOGIT_SCALE = 100.
+# A query or key shorter than this is left shorter than 1. The usual 1e-12 would let the gradients of a token of zeros,
+# such as hidden padding without a key bias, overflow.
+SHORTEST = 1e-6
+
 
 class WindowAttention(nn.Module):
     """Multi-head self-attention within windows (W-MSA and SW-MSA; Swin, section 3.2).
 
-    ``softmax(q k^T * scale + bias + mask) v`` for each head and window. The bias comes from a learned table over
-    offsets, which keeps the grid of ``table_window_size``; for any other window it is resampled in the forward, so
-    gradients reach the learned table. Parameters are named and shaped as mmdet's ``WindowMSA`` names them.
+    ``softmax(q k^T * scale + bias + mask) v`` for each head and window. How tokens are told where they are, by a bias
+    or otherwise, is the position scheme's, see :class:`~.position.PositionScheme`; by default the bias comes from a
+    learned table over offsets. Parameters are named and shaped as mmdet's ``WindowMSA`` names them, and those that
+    only Swin V2 has as its authors do.
+
+    With ``attention='cosine'`` logits are ``s cos(q, k) + bias + mask``, where ``s`` is learned for each head and at
+    most 100 (Swin V2, https://arxiv.org/abs/2111.09883, section 3.2, equation 2, with ``s`` for its ``1 / tau``).
+    Lengths and ``s`` are computed in float32 at least, as their squares and exponentials overflow float16.
 
     Args:
         embed_dims: channels C, a multiple of ``num_heads``.
         num_heads: heads.
-        table_window_size: the window (h, w) whose offsets the learned table holds.
+        table_window_size: the window (h, w) that the position parameters are learned for; None for schemes that have
+            none.
         qkv_bias: give queries, keys and values a bias.
         qk_scale: factor on ``q k^T``. Default: ``(C / num_heads) ** -0.5``.
         attn_drop_rate: dropout on attention weights, 0 to 1.
         proj_drop_rate: dropout on the output, 0 to 1.
         resampling: how the table is resampled, see :func:`~.relative_bias.resample_table`.
+        position: the scheme, in the forms of :func:`~.position.build_position`.
+        attention: 'dot' or 'cosine'.
+        key_bias: with ``qkv_bias``, whether keys have one too. Swin V2 has none: its biases of queries and values are
+            parameters of their own, ``q_bias`` and ``v_bias``.
+
+    Raises:
+        ValueError: for an unknown attention or position, or settings that exclude each other.
     """
 
     def __init__(self,
                  embed_dims: int,
                  num_heads: int,
-                 table_window_size: Pair,
+                 table_window_size: Optional[Pair],
                  qkv_bias: bool = True,
                  qk_scale: Optional[float] = None,
                  attn_drop_rate: float = 0.,
                  proj_drop_rate: float = 0.,
-                 resampling: str = 'bicubic') -> None:
+                 resampling: str = 'bicubic',
+                 position: PositionSetting = 'relative',
+                 attention: str = 'dot',
+                 key_bias: bool = True) -> None:
         super().__init__()
         self.embed_dims = embed_dims
         self.num_heads = num_heads
+        self.head_dims = embed_dims // num_heads
         self.table_window_size = table_window_size
-        self.scale = qk_scale or (embed_dims // num_heads)**-0.5
         self.attn_drop_rate = attn_drop_rate
         self.resampling = resampling
-        rows, cols = table_size(table_window_size)
-        self.relative_position_bias_table = nn.Parameter(torch.zeros(rows * cols, num_heads))
-        self.qkv = nn.Linear(embed_dims, embed_dims * 3, bias=qkv_bias)
+        self.position = build_position(position)
+        self.attention = attention
+        self._check(qk_scale)
+        # Cosine attention scales queries instead, by a learned factor.
+        self.scale = 1. if attention == 'cosine' else qk_scale or self.head_dims**-0.5
+        self.position.build(self)
+        if attention == 'cosine':
+            self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(FIRST_LOGIT_SCALE)))
+        self.q_bias = self.v_bias = None
+        if qkv_bias and not key_bias:
+            self.q_bias = nn.Parameter(torch.zeros(embed_dims))
+            self.v_bias = nn.Parameter(torch.zeros(embed_dims))
+        self.qkv = nn.Linear(embed_dims, embed_dims * 3, bias=qkv_bias and key_bias)
         self.proj = nn.Linear(embed_dims, embed_dims)
         self.proj_drop = nn.Dropout(proj_drop_rate)
 
-    def position_bias(self, window: Pair) -> Tensor:
-        """The bias for windows of ``window`` = (h, w): (num_heads, N, N), differentiable."""
-        table = resample_table(self.relative_position_bias_table, self.table_window_size, window, self.resampling)
-        return gather_bias(table, window)
+    def _check(self, qk_scale: Optional[float]) -> None:
+        if self.attention not in ATTENTIONS:
+            raise ValueError(f'attention must be one of {ATTENTIONS}, got {self.attention!r}')
+        if self.attention == 'cosine' and qk_scale is not None:
+            raise ValueError(f"attention='cosine' learns the factor of its logits: qk_scale={qk_scale} cannot be")
+        if self.attention == 'cosine' and not self.position.appearance:
+            raise ValueError(f'position={self.position.name!r} leaves out the appearance term, which '
+                             "attention='cosine' is about: give one of them up")
+
+    def position_bias(self, window: Pair) -> Optional[Tensor]:
+        """The bias for windows of ``window`` = (h, w): (num_heads, N, N), differentiable; None without one."""
+        return self.position.bias(self, window)
+
+    def projection_bias(self) -> Optional[Tensor]:
+        """(3 C,) the bias of queries, keys and values; None without one."""
+        if self.q_bias is None:
+            return self.qkv.bias
+        return torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
 
     def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """Attend within the windows of ``plan``.
@@ -76,45 +126,64 @@ class WindowAttention(nn.Module):
     def attend(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """All but the last projection: (B, L, C) tokens -> (nW, N, C), for each slot of the windows the result."""
         # Padding is zeros, which a linear layer maps to its bias: so only real tokens need projecting.
-        windows = partition(self.qkv(x).flatten(0, 1), plan, fill=self.qkv.bias)
-        q, k, v = self._split_heads(windows)
-        bias = self.position_bias(plan.window).to(q.dtype)
-        attended = attend(q, k, v, bias, plan.groups, self.scale, self.attn_drop_rate if self.training else 0.)
+        fill = self.projection_bias()
+        qkv = self.qkv(x) if self.q_bias is None else F.linear(x, self.qkv.weight, fill)
+        q, k, v = self._heads(partition(qkv.flatten(0, 1), plan, fill=fill), plan.window)
+        bias = self.position_bias(plan.window)
+        attended = attend(q, k, v, None if bias is None else bias.to(q.dtype), plan.groups, self.scale,
+                          self.attn_drop_rate if self.training else 0.)
         return attended.transpose(1, 2).flatten(2)
 
-    def attend_by_windows(self, tokens: Tensor, norm: nn.Module, plan: WindowPlan) -> Tensor:
+    def attend_by_windows(self, tokens: Tensor, norm: Optional[nn.Module], plan: WindowPlan) -> Tensor:
         """:meth:`attend` for inference, some windows at a time, so that what they make stays in the cache.
 
         Here padding is projected too: only for plans with little of it.
 
         Args:
             tokens: (B * L, C), before the norm.
-            norm: applied to them first.
+            norm: applied to them first, if given.
             plan: how the batch is cut into windows.
 
         Returns:
             (nW, N, C).
         """
         area = plan.window[0] * plan.window[1]
-        bias, out = self.position_bias(plan.window), None
-        for some, added in added_logits(bias, plan.groups, bias, lambda count: blocks(count, max(1, 2 * ROWS // area))):
+        most = max(1, 2 * ROWS // area)
+        bias, of_projection, out = self.position_bias(plan.window), self.projection_bias(), None
+        like = tokens if bias is None else bias
+        for some, added in added_logits(bias, plan.groups, like, lambda count: blocks(count, most)):
             slots = slice(some.start * area, some.stop * area)
-            rows = norm(tokens.index_select(0, plan.gather[slots]))
+            rows = tokens.index_select(0, plan.gather[slots])
+            rows = rows if norm is None else norm(rows)
             if plan.outside is not None:
                 rows = rows.masked_fill(plan.outside[slots, None], 0)
-            q, k, v = self._split_heads(self.qkv(rows).view(-1, area, 3 * self.embed_dims))
-            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=added.to(q.dtype), scale=self.scale)
+            rows = self.qkv(rows) if self.q_bias is None else F.linear(rows, self.qkv.weight, of_projection)
+            q, k, v = self._heads(rows.view(-1, area, 3 * self.embed_dims), plan.window)
+            added = None if added is None else added.to(q.dtype)
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=added, scale=self.scale)
             attended = attended.transpose(1, 2).flatten(2)
             if out is None:
                 out = attended.new_empty(plan.num_windows, area, self.embed_dims)
             out[some] = attended
         return out
 
-    def _split_heads(self, windows: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """(nW, N, 3 C) -> queries, keys and values (nW, heads, N, channels of a head)."""
+    def _heads(self, windows: Tensor, window: Pair) -> Tuple[Tensor, Tensor, Tensor]:
+        """(nW, N, 3 C) -> queries, keys and values (nW, heads, N, channels of a head), position worked into them."""
         windows = windows.view(*windows.shape[:2], 3, self.num_heads, -1)
-        return windows.permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = windows.permute(2, 0, 3, 1, 4).unbind(0)
+        if self.attention == 'cosine':
+            q, k = self._directions(q, k)
+        q, k = self.position.rotate(self, q, k, window)
+        return q, k, v
+
+    def _directions(self, q: Tensor, k: Tensor) -> Tuple[Tensor, Tensor]:
+        """Queries of the length of the head's logit scale and keys of length 1, so that their products are logits."""
+        exact = torch.promote_types(q.dtype, torch.float32)
+        scale = self.logit_scale.to(exact).clamp(max=math.log(LARGEST_LOGIT_SCALE)).exp()
+        unit_q, unit_k = (F.normalize(x.to(exact), dim=-1, eps=SHORTEST) for x in (q, k))
+        return (unit_q * scale).to(q.dtype), unit_k.to(k.dtype)
 
     def extra_repr(self) -> str:
         return (f'embed_dims={self.embed_dims}, num_heads={self.num_heads}, '
-                f'table_window_size={self.table_window_size}, resampling={self.resampling!r}')
+                f'table_window_size={self.table_window_size}, resampling={self.resampling!r}, '
+                f'position={self.position}, attention={self.attention!r}')

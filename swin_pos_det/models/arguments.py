@@ -1,9 +1,10 @@
 """Checks of the backbone's arguments: a mistake is named, with its value and what would be right."""
 from __future__ import annotations
 
+import warnings
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
-from ..layers import GLOBAL, WINDOW_POLICIES, WindowRule
+from ..layers import GLOBAL, WINDOW_POLICIES, PositionScheme, WindowRule, build_position
 
 Pair = Tuple[int, int]
 WindowSize = Union[int, str, Pair, Sequence[Union[int, str, Pair]]]
@@ -22,19 +23,63 @@ def window_rules(window_size: WindowSize, policy: str, num_stages: int) -> List[
     return [WindowRule(size, policy) for size in windows_per_stage('window_size', window_size, num_stages, GLOBAL)]
 
 
-def table_windows(table_window_size: Optional[WindowSize], rules: Sequence[WindowRule]) -> List[Pair]:
-    """Read ``table_window_size``: the window that each stage's tables are for; by default that of its rule.
+def table_windows(table_window_size: Optional[WindowSize], rules: Sequence[WindowRule],
+                  pretrained_window_sizes: Optional[WindowSize] = None,
+                  position: Optional[PositionScheme] = None) -> List[Optional[Pair]]:
+    """Read ``table_window_size``: the window that each stage's position parameters are for; by default its rule's.
+
+    Args:
+        table_window_size: the setting.
+        rules: of each stage.
+        pretrained_window_sizes: the same setting by Swin V2's name, where 0 stands for the default.
+        position: the scheme that asks. Default: 'relative'.
+
+    Returns:
+        (h, w) for each stage; None for a stage with a global window whose scheme needs none.
 
     Raises:
-        TypeError, ValueError: see :func:`windows_per_stage`, or a global window without a table's window.
+        TypeError, ValueError: see :func:`windows_per_stage`, both settings at once, or a global window without a
+            table's window.
     """
+    position = build_position('relative') if position is None else position
+    if table_window_size is not None and pretrained_window_sizes is not None:
+        raise ValueError('table_window_size and pretrained_window_sizes are two names of one setting: give one, got '
+                         f'{table_window_size!r} and {pretrained_window_sizes!r}')
+    given: List[Any] = [None] * len(rules)
     if table_window_size is not None:
-        return windows_per_stage('table_window_size', table_window_size, len(rules))
-    for stage, rule in enumerate(rules):
-        if rule.size == GLOBAL:
+        given = windows_per_stage('table_window_size', table_window_size, len(rules))
+    elif pretrained_window_sizes is not None:
+        given = _pretrained_windows(pretrained_window_sizes, len(rules))
+    found = []
+    for stage, (size, rule) in enumerate(zip(given, rules)):
+        if size is None and rule.size == GLOBAL and 'table_window_size' in position.uses:
             raise ValueError(f"stage {stage} has window_size='global', which has no grid of its own: say which window "
                              'its table holds, such as table_window_size=7')
-    return [rule.size for rule in rules]
+        found.append(size if size is not None else None if rule.size == GLOBAL else rule.size)
+    return found
+
+
+def _pretrained_windows(value: WindowSize, num_stages: int) -> List[Optional[Pair]]:
+    name = 'pretrained_window_sizes'
+    entries = value if isinstance(value, list) else [value] * num_stages
+    if len(entries) != num_stages:
+        return windows_per_stage(name, value, num_stages)  # which says what is wrong
+    return [None if is_int(entry) and entry == 0 or tuple(entry if isinstance(entry, (tuple, list)) else ()) == (0, 0)
+            else size_pair(name, entry) for entry in entries]
+
+
+def warn_without_effect(position: PositionScheme, attention: str, **settings: Any) -> None:
+    """Warn of settings that the position scheme does not look at.
+
+    Args:
+        position: the scheme.
+        attention: 'dot' or 'cosine'.
+        **settings: as given to the backbone: ``table_window_size``, ``pretrained_window_sizes``, ``resampling``.
+    """
+    uses = (*position.uses, *['pretrained_window_sizes'] * ('table_window_size' in position.uses))
+    for name, value in settings.items():
+        if value is not None and (name, value) != ('resampling', 'bicubic') and name not in uses:
+            warnings.warn(f'{name}={value!r} has no effect with position={position.name!r}', stacklevel=4)
 
 
 def windows_per_stage(name: str, value: WindowSize, num_stages: int, also: Optional[str] = None) -> List[Any]:

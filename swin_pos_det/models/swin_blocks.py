@@ -14,10 +14,13 @@ from mmengine.model import BaseModule, ModuleList
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..layers import WindowAttention, WindowPlan, WindowRule, by_rows, can_go_by_rows, window_plan
+from ..layers import PositionScheme, WindowAttention, WindowPlan, WindowRule, by_rows, can_go_by_rows, window_plan
+from .valid_area import zero_outside
 
 Pair = Tuple[int, int]
 Cfg = Dict[str, Any]
+
+NORM_ORDERS = ('pre', 'res-post')
 
 # Slots over tokens up to which it pays to project the padding too, for the sake of the cache.
 MOST_PADDING = 1.15
@@ -29,13 +32,13 @@ class ShiftedWindowAttention(BaseModule):
     Args:
         embed_dims: channels C.
         num_heads: heads.
-        table_window_size: the window whose offsets the learned table holds.
+        table_window_size: the window that the position parameters are learned for.
         drop_path_rate: stochastic depth, 0 to 1.
         **attention: further arguments of :class:`~swin_pos_det.layers.WindowAttention`.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, table_window_size: Pair, drop_path_rate: float = 0.,
-                 **attention: Any) -> None:
+    def __init__(self, embed_dims: int, num_heads: int, table_window_size: Optional[Pair],
+                 drop_path_rate: float = 0., **attention: Any) -> None:
         super().__init__()
         self.w_msa = WindowAttention(embed_dims, num_heads, table_window_size, **attention)
         self.drop = build_dropout(dict(type='DropPath', drop_prob=drop_path_rate))
@@ -46,7 +49,11 @@ class ShiftedWindowAttention(BaseModule):
 
 
 class SwinBlock(BaseModule):
-    """A transformer block: attention and feed-forward, each after a norm and with a residual (Swin, equation 3).
+    """A transformer block: attention and feed-forward, each with a norm and a residual.
+
+    The norm stands before them (``x + f(norm(x))``; Swin, equation 3) or after (``x + norm(f(x))``; Swin V2,
+    https://arxiv.org/abs/2111.09883, section 3.2, "res-post-norm": what a block adds is then no larger in deep blocks
+    than in early ones). Stochastic depth comes last in both.
 
     Args:
         embed_dims: channels C.
@@ -56,13 +63,15 @@ class SwinBlock(BaseModule):
         act_cfg: activation.
         norm_cfg: norm.
         with_cp: recompute the block in the backward pass instead of keeping its activations.
+        norm_order: 'pre' or 'res-post'.
         **attention: further arguments of :class:`ShiftedWindowAttention`.
     """
 
     def __init__(self, embed_dims: int, feedforward_channels: int, drop_rate: float, drop_path_rate: float,
-                 act_cfg: Cfg, norm_cfg: Cfg, with_cp: bool, **attention: Any) -> None:
+                 act_cfg: Cfg, norm_cfg: Cfg, with_cp: bool, norm_order: str = 'pre', **attention: Any) -> None:
         super().__init__()
         self.with_cp = with_cp
+        self.norm_order = norm_order
         self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.attn = ShiftedWindowAttention(
             embed_dims, drop_path_rate=drop_path_rate, proj_drop_rate=drop_rate, **attention)
@@ -84,19 +93,28 @@ class SwinBlock(BaseModule):
     def _forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
         if not self.training and can_go_by_rows(x):
             return self._forward_by_rows(x, plan)
+        if self.norm_order == 'res-post':
+            x = x + self.attn.drop(self.norm1(self.attn.w_msa(x, plan)))
+            return self._feed_forward_post(x)
         x = x + self.attn(self.norm1(x), plan)
         return self.ffn(self.norm2(x), identity=x)
 
+    def _feed_forward_post(self, x: Tensor) -> Tensor:
+        return x + self.ffn.dropout_layer(self.norm2(self.ffn.layers(x)))
+
     def _forward_by_rows(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """The same, but attention for some windows at a time, and all that follows for some tokens at a time."""
-        tokens, attention = x.flatten(0, 1), self.attn.w_msa
+        tokens, attention, post = x.flatten(0, 1), self.attn.w_msa, self.norm_order == 'res-post'
         if len(plan.gather) <= MOST_PADDING * len(plan.scatter):
-            attended = attention.attend_by_windows(tokens, self.norm1, plan).flatten(0, 1)
+            attended = attention.attend_by_windows(tokens, None if post else self.norm1, plan).flatten(0, 1)
         else:
-            attended = attention.attend(self.norm1(x), plan).flatten(0, 1)
+            attended = attention.attend(x if post else self.norm1(x), plan).flatten(0, 1)
 
         def after(slots: Tensor, rows: Tensor) -> Tensor:
-            rows = rows + attention.proj(attended.index_select(0, slots))
+            added = attention.proj(attended.index_select(0, slots))
+            if post:
+                return self._feed_forward_post(rows + self.norm1(added))
+            rows = rows + added
             return self.ffn(self.norm2(rows), identity=rows)
 
         return by_rows(after, plan.scatter, tokens).view_as(x)
@@ -107,22 +125,46 @@ class PatchMerging(MMDetPatchMerging):
 
     The four tokens' channels are interleaved as Unfold leaves them (channel-major: ``4 c + 2 row + column``), so that
     mmdet's weights fit. Odd maps are padded with zeros at the bottom and right.
+
+    Args:
+        in_channels: C.
+        out_channels: C'.
+        norm_cfg: norm, or None for none.
+        norm_order: 'pre': before the reduction, on 4 C channels (Swin). 'res-post': after it, on C' channels (Swin V2).
+        **sampling: further arguments of mmdet's.
     """
+
+    def __init__(self, in_channels: int, out_channels: int, norm_cfg: Optional[Cfg] = None, norm_order: str = 'pre',
+                 **sampling: Any) -> None:
+        post = norm_order == 'res-post'
+        super().__init__(in_channels, out_channels, norm_cfg=None if post else norm_cfg, **sampling)
+        self.norm_order = norm_order
+        if post and norm_cfg is not None:
+            self.norm = build_norm_layer(norm_cfg, out_channels)[1]
 
     def forward(self, x: Tensor, input_size: Pair) -> Tuple[Tensor, Pair]:
         """(B, H * W, C) tokens of maps of ``input_size`` = (H, W) -> (B, H' * W', C') tokens and (H', W')."""
-        if self.sampler.stride != (2, 2) or self.sampler.kernel_size != (2, 2):
-            return super().forward(x, input_size)
+        x, merged = self._merge(x, input_size)
+        if self.norm is None:
+            return self.reduction(x), merged
+        if self.norm_order == 'res-post':
+            return self.norm(self.reduction(x)), merged
+        return self.reduction(self.norm(x)), merged
+
+    def _merge(self, x: Tensor, input_size: Pair) -> Tuple[Tensor, Pair]:
+        """(B, H * W, C) -> (B, H' * W', 4 C) and (H', W')."""
         height, width = input_size
         x = x.unflatten(1, (height, width))
+        (rows, cols), stride = self.sampler.kernel_size, self.sampler.stride
+        if stride != (2, 2) or (rows, cols) != (2, 2):
+            maps = self.adap_padding(x.permute(0, 3, 1, 2))
+            merged = (maps.shape[2] - rows) // stride[0] + 1, (maps.shape[3] - cols) // stride[1] + 1
+            return self.sampler(maps).transpose(1, 2), merged
         if height % 2 or width % 2:
             x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
         x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # B, H', 2, W', 2, C
         merged = x.shape[1], x.shape[3]
-        x = x.permute(0, 1, 3, 5, 2, 4).flatten(3).flatten(1, 2)
-        if self.norm is not None:
-            x = self.norm(x)
-        return self.reduction(x), merged
+        return x.permute(0, 1, 3, 5, 2, 4).flatten(3).flatten(1, 2), merged
 
 
 class SwinStage(BaseModule):
@@ -134,15 +176,21 @@ class SwinStage(BaseModule):
         window_rule: the window that a map gets; may be replaced at any time.
         hide_padding: keep tokens from attending to padding.
         downsample: patch merging, or None after the last stage.
+        embed_dims: channels C.
+        position: the position scheme.
         **block: further arguments of :class:`SwinBlock`.
     """
 
     def __init__(self, depth: int, drop_path_rates: Sequence[float], window_rule: WindowRule, hide_padding: bool,
-                 downsample: Optional[PatchMerging], **block: Any) -> None:
+                 downsample: Optional[PatchMerging], embed_dims: int, position: PositionScheme, **block: Any) -> None:
         super().__init__()
         self.window_rule = window_rule
         self.hide_padding = hide_padding
-        self.blocks = ModuleList(SwinBlock(drop_path_rate=drop_path_rates[i], **block) for i in range(depth))
+        self.position = position
+        self.blocks = ModuleList(
+            SwinBlock(embed_dims=embed_dims, drop_path_rate=drop_path_rates[i], position=position, **block)
+            for i in range(depth))
+        position.build_stage(self, embed_dims)
         self.downsample = downsample
 
     def forward(self, x: Tensor, hw_shape: Pair, scale: float = 1., valid: Optional[Sequence[Pair]] = None) -> Tensor:
@@ -163,4 +211,11 @@ class SwinStage(BaseModule):
                  for shift in shifts]
         for i, block in enumerate(self.blocks):
             x = block(x, plans[i % 2])
+            if i == 0 and self.position.conditional:
+                x = self._encode(zero_outside(x, valid, hw_shape), hw_shape)
         return x
+
+    def _encode(self, x: Tensor, hw_shape: Pair) -> Tensor:
+        """(B, H * W, C) tokens with what the position scheme makes of them added."""
+        maps = x.transpose(1, 2).unflatten(2, hw_shape)
+        return x + self.position.encode(self, maps).flatten(2).transpose(1, 2)

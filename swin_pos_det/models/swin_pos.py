@@ -10,12 +10,12 @@ from mmdet.models.layers import PatchEmbed
 from mmdet.registry import MODELS
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, ModuleList
-from mmengine.model.weight_init import constant_init, trunc_normal_, trunc_normal_init
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checkpoints import adapt_state_dict, load_pretrained, note_table_windows
-from ..layers import WindowRule, image_scale, resample_absolute
+from ..layers import ATTENTIONS, WindowRule, build_position, image_scale, resample_absolute
+from ..layers.position import PositionSetting
 from ..layers.relative_bias import RESAMPLING_MODES
 from .arguments import (
     PADDINGS,
@@ -27,10 +27,12 @@ from .arguments import (
     check_rates,
     size_pair,
     table_windows,
+    warn_without_effect,
     window_rules,
 )
 from .data_preprocessor import valid_sizes
-from .swin_blocks import PatchMerging, SwinStage
+from .initial_weights import draw_weights, resolve_init_cfg
+from .swin_blocks import NORM_ORDERS, PatchMerging, SwinStage
 from .valid_area import shrink, zero_outside
 
 Cfg = Dict[str, Any]
@@ -84,6 +86,16 @@ class SwinPosTransformer(BaseModule):
             windows and that which completes the batch; for the latter the model needs
             ``data_preprocessor=dict(type='SwinPosDataPreprocessor', ...)``. Under the policy 'fixed' an image's
             features are then the same alone and in any batch; they are zero outside it.
+        position: how attention is told where tokens are: the name of a scheme, ``dict(type=name, ...)`` with settings,
+            or several joined by '+'. 'none', 'absolute', 'relative' (the default, with ``use_abs_pos_embed`` the same
+            as 'absolute+relative'), 'relative_only', 'linear_cpb', 'log_cpb', 'rope_axial', 'rope_mixed', 'peg', or
+            what was registered with :func:`~swin_pos_det.layers.register_position`; docs/position.md explains them.
+        attention: 'dot', or 'cosine' as in Swin V2, see :class:`~swin_pos_det.layers.WindowAttention`.
+        key_bias: with ``qkv_bias``, whether keys have one; in Swin V2 they have none.
+        norm_order: 'pre': norms before attention, feed-forward and the reduction of patch merging; 'res-post': after
+            them, as in Swin V2.
+        pretrained_window_sizes: Swin V2's name of ``table_window_size``, in the same forms; a 0 stands for the
+            stage's own window.
 
     Raises:
         ValueError, TypeError: naming a setting that cannot be, and what could.
@@ -124,17 +136,24 @@ class SwinPosTransformer(BaseModule):
                  resampling: str = 'bicubic',
                  window_policy: str = 'fixed',
                  reference_size: Optional[Union[int, Pair]] = None,
-                 padding: str = 'attend') -> None:
+                 padding: str = 'attend',
+                 position: PositionSetting = 'relative',
+                 attention: str = 'dot',
+                 key_bias: bool = True,
+                 norm_order: str = 'pre',
+                 pretrained_window_sizes: Optional[WindowSize] = None) -> None:
         check_positive(in_channels=in_channels, embed_dims=embed_dims, mlp_ratio=mlp_ratio,
                        **({} if qk_scale is None else dict(qk_scale=qk_scale)))
         check_layout(embed_dims, depths, num_heads, patch_size, strides, out_indices, frozen_stages)
         check_rates(drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate)
-        check_choices(resampling=(resampling, RESAMPLING_MODES), padding=(padding, PADDINGS))
-        super().__init__(init_cfg=_resolve_init_cfg(init_cfg, pretrained))
+        check_choices(resampling=(resampling, RESAMPLING_MODES), padding=(padding, PADDINGS),
+                      attention=(attention, ATTENTIONS), norm_order=(norm_order, NORM_ORDERS))
+        super().__init__(init_cfg=resolve_init_cfg(init_cfg, pretrained))
         self.in_channels = in_channels
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
-        self.use_abs_pos_embed = use_abs_pos_embed
+        self.position = build_position(position)
+        self.use_abs_pos_embed = use_abs_pos_embed or self.position.absolute
         self.num_features = [embed_dims * 2**i for i in range(len(depths))]
 
         self.patch_embed = PatchEmbed(
@@ -151,7 +170,9 @@ class SwinPosTransformer(BaseModule):
         self._warned = False
         self.reference_size = None if reference_size is None else size_pair('reference_size', reference_size)
         rules = self._window_rules(window_size, window_policy, len(depths))
-        tables = table_windows(table_window_size, rules)
+        tables = table_windows(table_window_size, rules, pretrained_window_sizes, self.position)
+        warn_without_effect(self.position, attention, table_window_size=table_window_size,
+                            pretrained_window_sizes=pretrained_window_sizes, resampling=resampling)
         self.stages = ModuleList(
             self._stage(
                 i,
@@ -170,7 +191,11 @@ class SwinPosTransformer(BaseModule):
                 act_cfg=act_cfg,
                 norm_cfg=norm_cfg,
                 with_cp=with_cp,
-                resampling=resampling) for i, dims in enumerate(self.num_features))
+                resampling=resampling,
+                position=self.position,
+                attention=attention,
+                key_bias=key_bias,
+                norm_order=norm_order) for i, dims in enumerate(self.num_features))
         for i in self.out_indices:
             self.add_module(f'norm{i}', build_norm_layer(norm_cfg, self.num_features[i])[1])
         self._register_state_dict_hook(note_table_windows)
@@ -178,11 +203,11 @@ class SwinPosTransformer(BaseModule):
         self._freeze_stages()
 
     def _stage(self, index: int, depths: Sequence[int], drop_path_rate: float, stride: Any, patch_norm: bool,
-               norm_cfg: Cfg, **block: Any) -> SwinStage:
+               norm_cfg: Cfg, norm_order: str, **block: Any) -> SwinStage:
         dims = self.num_features[index]
         rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist()
         downsample = None if stride is None else PatchMerging(
-            dims, 2 * dims, stride=stride, norm_cfg=norm_cfg if patch_norm else None)
+            dims, 2 * dims, stride=stride, norm_cfg=norm_cfg if patch_norm else None, norm_order=norm_order)
         return SwinStage(
             depth=depths[index],
             drop_path_rates=rates[sum(depths[:index]):],
@@ -190,6 +215,7 @@ class SwinPosTransformer(BaseModule):
             hide_padding=self.padding == 'mask',
             embed_dims=dims,
             norm_cfg=norm_cfg,
+            norm_order=norm_order,
             **block)
 
     def _window_rules(self, window_size: WindowSize, policy: str, num_stages: int) -> List[WindowRule]:
@@ -274,7 +300,7 @@ class SwinPosTransformer(BaseModule):
         if not pretrained:
             print_log(f'No pretrained weights for {type(self).__name__}: training starts from scratch',
                       logger='current')
-            self._draw_weights()
+            draw_weights(self)
         if len(cfgs) > len(pretrained):
             self.init_cfg = [cfg for cfg in cfgs if cfg not in pretrained]
             super().init_weights()
@@ -282,17 +308,6 @@ class SwinPosTransformer(BaseModule):
         for cfg in pretrained:
             load_pretrained(self, cfg['checkpoint'], prefix=cfg.get('prefix'))
         self._is_init = True
-
-    def _draw_weights(self) -> None:
-        # mmdet leaves the tables at zero here; the Swin authors draw them too (std 0.02).
-        for name, parameter in self.named_parameters():
-            if name.endswith(('relative_position_bias_table', 'absolute_pos_embed')):
-                trunc_normal_(parameter, std=.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                trunc_normal_init(module, std=.02, bias=0.)
-            elif isinstance(module, nn.LayerNorm):
-                constant_init(module, 1.0)
 
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, local_metadata: Dict[str, Any],
                               *args: Any) -> None:
@@ -359,18 +374,3 @@ class SwinPosTransformer(BaseModule):
 
 def _is_single(value: Any) -> bool:
     return isinstance(value, (tuple, list)) and len(value) == 1
-
-
-def _resolve_init_cfg(init_cfg: Any, pretrained: Optional[str]) -> Any:
-    for cfg in init_cfg if isinstance(init_cfg, list) else [init_cfg] * bool(init_cfg):
-        if not isinstance(cfg, dict) or 'type' not in cfg:
-            raise ValueError("init_cfg needs a type, such as dict(type='Pretrained', checkpoint='swin.pth'), "
-                             f'got {init_cfg!r}')
-    if pretrained is None:
-        return init_cfg
-    if not isinstance(pretrained, str):
-        raise TypeError(f'pretrained must be a path or URL, got {pretrained!r}')
-    if init_cfg:
-        raise ValueError(f'give init_cfg or pretrained, not both: got {init_cfg!r} and {pretrained!r}')
-    warnings.warn('pretrained is deprecated, write init_cfg=dict(type="Pretrained", checkpoint=...)', stacklevel=3)
-    return dict(type='Pretrained', checkpoint=pretrained)

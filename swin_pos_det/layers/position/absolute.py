@@ -1,11 +1,14 @@
 """Absolute position: a learned embedding per token of a reference grid, resampled to the map at hand."""
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .base import PositionScheme, register_position
 
 Pair = Tuple[int, int]
 
@@ -35,3 +38,18 @@ def resample_absolute(embedding: Tensor, source: Pair, target: Pair) -> Tensor:
     picture = full.transpose(1, 2).unflatten(2, source)
     resized = F.interpolate(picture, size=tuple(target), mode='bicubic', align_corners=False)
     return resized.flatten(2).transpose(1, 2).to(embedding.dtype)
+
+
+@register_position('absolute')
+@dataclass(frozen=True)
+class Absolute(PositionScheme):
+    """A learned embedding for each token of the map, added after the patch embedding (ViT,
+    https://arxiv.org/abs/2010.11929, section 3.1, equation 1; 'abs. pos.' in table 4 of Swin).
+
+    The embedding ``absolute_pos_embed`` is the backbone's, learned on the grid of ``pretrain_img_size`` and resampled
+    bicubically to the map at hand, see :func:`resample_absolute`. Attention gets nothing more. ``use_abs_pos_embed``
+    adds it to any other scheme; ``'absolute+relative'`` is the paper's combination of the two.
+    """
+
+    parameters = ('absolute_pos_embed', )
+    absolute = True

@@ -1,0 +1,21 @@
+"""Position schemes: how attention is told where tokens are. One small class each; see :mod:`.base` to add one."""
+from .absolute import Absolute, resample_absolute
+from .base import (
+    POSITIONS,
+    PositionScheme,
+    PositionSetting,
+    build_position,
+    parameters_of_position,
+    register_position,
+    without_weight_decay,
+)
+from .conditional import PositionEncodingGenerator
+from .continuous import LinearBias, LogBias
+from .relative import NoPosition, Relative, RelativeOnly
+from .rotary import AxialRotary, MixedRotary
+
+__all__ = [
+    'POSITIONS', 'Absolute', 'AxialRotary', 'LinearBias', 'LogBias', 'MixedRotary', 'NoPosition',
+    'PositionEncodingGenerator', 'PositionScheme', 'PositionSetting', 'Relative', 'RelativeOnly', 'build_position',
+    'parameters_of_position', 'register_position', 'resample_absolute', 'without_weight_decay'
+]

@@ -1,0 +1,57 @@
+"""Where a backbone's first weights come from."""
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Any, Optional
+
+from mmengine.model.weight_init import constant_init, trunc_normal_, trunc_normal_init
+from torch import nn
+
+from ..layers import WindowAttention
+from .swin_blocks import SwinBlock
+
+
+def draw_weights(backbone: nn.Module) -> None:
+    """Draw a ``SwinPosTransformer``'s weights as the Swin authors do.
+
+    Embeddings, tables and linear layers are from the normal distribution of std 0.02 truncated at -2 and 2, biases
+    zero, norms the identity; with norms in the order 'res-post' a block's are zero, so that at first it adds nothing
+    (the code of Swin V2). Convolutions stay as they are.
+    """
+    normal = partial(trunc_normal_, std=.02)
+    if backbone.use_abs_pos_embed:
+        normal(backbone.absolute_pos_embed)
+    for module in backbone.modules():
+        if isinstance(module, WindowAttention):
+            module.position.draw(module, normal)
+    for module in backbone.modules():
+        if isinstance(module, nn.Linear):
+            trunc_normal_init(module, std=.02, bias=0.)
+        elif isinstance(module, nn.LayerNorm):
+            constant_init(module, 1.0)
+    for module in backbone.modules():
+        if isinstance(module, SwinBlock) and module.norm_order == 'res-post':
+            constant_init(module.norm1, 0.)
+            constant_init(module.norm2, 0.)
+
+
+def resolve_init_cfg(init_cfg: Any, pretrained: Optional[str]) -> Any:
+    """The ``init_cfg`` that ``init_cfg`` and the deprecated ``pretrained`` mean.
+
+    Raises:
+        ValueError: for one without a type, or both.
+        TypeError: if ``pretrained`` is no string.
+    """
+    for cfg in init_cfg if isinstance(init_cfg, list) else [init_cfg] * bool(init_cfg):
+        if not isinstance(cfg, dict) or 'type' not in cfg:
+            raise ValueError("init_cfg needs a type, such as dict(type='Pretrained', checkpoint='swin.pth'), "
+                             f'got {init_cfg!r}')
+    if pretrained is None:
+        return init_cfg
+    if not isinstance(pretrained, str):
+        raise TypeError(f'pretrained must be a path or URL, got {pretrained!r}')
+    if init_cfg:
+        raise ValueError(f'give init_cfg or pretrained, not both: got {init_cfg!r} and {pretrained!r}')
+    warnings.warn('pretrained is deprecated, write init_cfg=dict(type="Pretrained", checkpoint=...)', stacklevel=3)
+    return dict(type='Pretrained', checkpoint=pretrained)
