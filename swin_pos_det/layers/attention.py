@@ -20,9 +20,10 @@ ATTENTIONS = ('dot', 'cosine')
 # Cosine attention: what logits are multiplied by at first and at most (Swin V2, section 3.2, and the authors' code).
 FIRST_LOGIT_SCALE = 10.
 LARGEST_LOGIT_SCALE = 100.
-# A query or key shorter than this is left shorter than 1. The usual 1e-12 would let the gradients of a token of zeros,
-# such as hidden padding without a key bias, overflow.
-SHORTEST = 1e-6
+# A query or key no longer than this has no direction: it counts as zero, and gets no gradient. Tokens of zeros, such as
+# padding without a key bias, are not rare. Divided by the usual 1e-12, which is 0 in float16, they become NaN; and what
+# is divided by anything small has gradients that overflow float16.
+SHORTEST = 1e-4
 
 
 class WindowAttention(nn.Module):
@@ -180,10 +181,15 @@ class WindowAttention(nn.Module):
         """Queries of the length of the head's logit scale and keys of length 1, so that their products are logits."""
         exact = torch.promote_types(q.dtype, torch.float32)
         scale = self.logit_scale.to(exact).clamp(max=math.log(LARGEST_LOGIT_SCALE)).exp()
-        unit_q, unit_k = (F.normalize(x.to(exact), dim=-1, eps=SHORTEST) for x in (q, k))
-        return (unit_q * scale).to(q.dtype), unit_k.to(k.dtype)
+        return (_direction(q.to(exact)) * scale).to(q.dtype), _direction(k.to(exact)).to(k.dtype)
 
     def extra_repr(self) -> str:
         return (f'embed_dims={self.embed_dims}, num_heads={self.num_heads}, '
                 f'table_window_size={self.table_window_size}, resampling={self.resampling!r}, '
                 f'position={self.position}, attention={self.attention!r}')
+
+
+def _direction(x: Tensor) -> Tensor:
+    """``x / |x|`` along the last axis; zeros where that is shorter than :data:`SHORTEST`."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / torch.where(length > SHORTEST, length, math.inf)
