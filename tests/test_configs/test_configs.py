@@ -67,7 +67,7 @@ def test_builds(name):
     cfg = Config.fromfile(FOLDER / name)
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)
-    assert type(model.backbone).__name__ == 'SwinPosTransformer'
+    assert type(model.backbone).__name__ == 'SwinPosTransformer' + 'V2' * ('swinv2' in name)
     assert [conv.conv.in_channels for conv in model.neck.lateral_convs] == model.backbone.num_features
 
 
