@@ -91,8 +91,8 @@ def plot_bias_at_windows(rows: Sequence[Tuple[str, Dict[str, Tensor]]], path: Pa
     """Draw biases at the learned window and at another: heat maps side by side, and a cut through their middle.
 
     Args:
-        rows: (label, name -> (heads, 2 h - 1, 2 w - 1)) for each layer, at least one; the first grid is the learned one.
-            All layers have grids of the same names. Drawn is the head whose learned bias varies most.
+        rows: (label, name -> (heads, 2 h - 1, 2 w - 1)) for each layer, at least one; the first grid is the learned
+            one. All layers have grids of the same names. Drawn is the head whose learned bias varies most.
         path: of the PNG.
         title: above all.
     """
