@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..layers import WindowPlan, merge, partition
+from ..layers.windows import WindowGroup
 
 Pair = Tuple[int, int]
 
@@ -153,10 +154,15 @@ def attention_distance(block: BlockAttention, weights: Optional[Tensor] = None) 
 
 def uniform_distance(block: BlockAttention) -> Tensor:
     """The :func:`attention_distance` were every token to attend alike to all that it may attend to: (1,) pixels."""
-    allowed = torch.ones_like(block.weights[:, :1])
-    if block.plan.region is not None:
-        allowed[block.plan.num_unmasked:] *= block.plan.mask(allowed.dtype) == 0
+    allowed = torch.cat([_allowed(group, block.weights) for group in block.plan.groups])
     return attention_distance(block, allowed / allowed.sum(-1, keepdim=True).clamp(min=1))
+
+
+def _allowed(group: WindowGroup, like: Tensor) -> Tensor:
+    """(count, 1, N, N), 1 for each query and key of a group of windows that may meet, else 0."""
+    mask = group.mask(like.dtype)
+    allowed = like.new_ones(1, 1, *like.shape[-2:]) if mask is None else (mask == 0).to(like.dtype)
+    return allowed.expand(group.count, -1, -1, -1)
 
 
 def attended_from(blocks: Sequence[BlockAttention], token: int, residual: bool = False,
@@ -201,11 +207,9 @@ def visible_from(block: BlockAttention, token: int) -> Tensor:
         block: of :func:`record_attention`.
         token: its number in the map, row by row.
     """
-    plan, number = block.plan, block.weights.shape[-1]
-    window, slot = divmod(int(plan.scatter[token]), number)
-    allowed = block.real[window].clone()
-    if window >= plan.num_unmasked:
-        allowed &= plan.mask(torch.float32)[window - plan.num_unmasked, 0, slot] == 0
+    number = block.weights.shape[-1]
+    window, slot = divmod(int(block.plan.scatter[token]), number)
+    allowed = torch.cat([_allowed(group, block.weights) for group in block.plan.groups])[window, 0, slot] > 0
     seen = torch.zeros(block.size[0] * block.size[1], dtype=torch.bool, device=allowed.device)
-    seen[plan.gather.view(-1, number)[window][allowed]] = True
+    seen[block.plan.gather.view(-1, number)[window][allowed & block.real[window]]] = True
     return seen.view(block.size)

@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 import numpy as np
 
 from ..layers import build_position
+from ..layers.position import without_weight_decay
 from .study import Sweep, Training, config_named, mean_spread_text
 
 DEMO = config_named('mask-rcnn_swin-pos-nano-p4-w7_fpn_digits')
@@ -21,7 +22,7 @@ REFERENCE = 'relative'  # what the others are compared with
 SCHEMES = ('none', 'absolute', 'absolute+relative', 'relative_only', 'relative', 'linear_cpb', 'log_cpb', 'rope_axial',
            'rope_mixed', 'peg')
 # What is more than a scheme: name -> options of the config.
-VARIANTS = {'swin_v2': ('model.backbone.type=SwinPosTransformerV2', )}
+VARIANTS = {'swin_v2': ('model.backbone.type=SwinPosTransformerV2', f'model.backbone.window_size={TRAINED_WINDOW}')}
 
 Setting = Tuple[int, float]  # window (tokens), factor on the image size
 
@@ -48,11 +49,11 @@ def _resized(side: int) -> Tuple[str, ...]:
 
 
 RECIPES = {
-    # That of the demo, about 10 minutes of two cores for each training and as much for its evaluations.
+    # That of the demo.
     'demo': Recipe(256, (), ((7, 1.), (5, 1.), (10, 1.), (14, 1.), (7, .5), (4, .5), (7, 2.), (14, 2.))),
-    # A quarter of the pixels, a quarter of the iterations.
-    'short': Recipe(128, (*_resized(128), 'train_dataloader.batch_size=4', 'train_cfg.max_epochs=2',
-                          'param_scheduler.0.end=30', 'param_scheduler.1.T_max=2', 'train_cfg.val_interval=100'),
+    # A quarter of the pixels, half of the iterations, the first half of the validation images.
+    'short': Recipe(128, (*_resized(128), 'train_cfg.max_epochs=2', 'train_cfg.val_interval=100',
+                          'param_scheduler.1.T_max=2', 'test_dataloader.dataset.num_val=50'),
                     ((7, 1.), (14, 1.), (7, 2.), (14, 2.))),
 }
 
@@ -67,7 +68,10 @@ def trainings(schemes: Sequence[str], recipe: Recipe) -> Dict[str, Training]:
     Raises:
         ValueError: for a name that is neither.
     """
-    return {name: Training(DEMO, (*_options(name, recipe), *recipe.options)) for name in schemes}
+    # No scheme's parameters have weight decay, as in the authors' trainings.
+    keys = (f'optim_wrapper.paramwise_cfg.custom_keys.{name}.decay_mult=0.' for name in without_weight_decay())
+    common = (*recipe.options, *keys)
+    return {name: Training(DEMO, (*_options(name, recipe), *common)) for name in schemes}
 
 
 def _options(name: str, recipe: Recipe) -> Tuple[str, ...]:
@@ -79,10 +83,13 @@ def _options(name: str, recipe: Recipe) -> Tuple[str, ...]:
 
 
 def sweeps(schemes: Sequence[str], recipe: Recipe) -> List[Sweep]:
-    """The evaluations of every scheme: one sweep for each image size."""
-    scales = list(dict.fromkeys(scale for _, scale in recipe.settings))
-    return [Sweep(f'scale{scale:g}', tuple(schemes), windows=tuple(w for w, s in recipe.settings if s == scale),
-                  scales=(scale, )) for scale in scales]
+    """The evaluations of every scheme; image sizes that have the same windows are one sweep."""
+    windows: Dict[float, Tuple[int, ...]] = {}
+    for window, scale in recipe.settings:
+        windows[scale] = (*windows.get(scale, ()), window)
+    return [Sweep('windows-' + '-'.join(map(str, sides)), tuple(schemes), windows=sides,
+                  scales=tuple(scale for scale, same in windows.items() if same == sides))
+            for sides in dict.fromkeys(windows.values())]
 
 
 def by_setting(rows: Sequence[Dict[str, Any]], metric: str = 'bbox_mAP') -> Dict[str, Dict[Setting, Dict[int, float]]]:

@@ -7,7 +7,7 @@ scale.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ _DPI = 120
 _BLUE, _ORANGE, _GREEN = '#0072B2', '#E69F00', '#009E73'
 
 
-def bias_grid(attention: nn.Module, window: Pair) -> Tensor:
+def bias_grid(attention: nn.Module, window: Pair) -> Optional[Tensor]:
     """The bias of an attention layer as a picture over offsets.
 
     Args:
@@ -37,15 +37,38 @@ def bias_grid(attention: nn.Module, window: Pair) -> Tensor:
 
     Returns:
         (heads, 2 h - 1, 2 w - 1), float32 on the CPU; entry ``[head, h - 1 + down, w - 1 + right]`` is added to the
-        logit of a key that lies so far down and right of its query.
+        logit of a key that lies so far down and right of its query. None if the layer's scheme has no bias.
     """
     with torch.no_grad():
-        bias = attention.position_bias(window).float().cpu()
+        bias = attention.position_bias(window)
+    return None if bias is None else over_offsets(bias.float().cpu(), window)
+
+
+def rotation_grid(attention: nn.Module, window: Pair) -> Optional[Tensor]:
+    """What a rotary scheme does, as a picture over offsets: the cosine between equal contents at two places.
+
+    A query and a key with the same content, all channels alike, are turned by the scheme; the cosine of the angle
+    between them is 1 at offset zero. A logit of equal contents is multiplied by it.
+
+    Args, Returns:
+        as :func:`bias_grid`; None if the layer's scheme turns nothing.
+    """
+    heads, channels = attention.num_heads, attention.head_dims
+    ones = torch.full((1, heads, window[0] * window[1], channels), channels**-0.5, device=attention.qkv.weight.device)
+    with torch.no_grad():
+        query, key = attention.position.rotate(attention, ones, ones, window)
+    if query is ones or not query.any():
+        return None
+    return over_offsets((query @ key.mT)[0].float().cpu(), window)
+
+
+def over_offsets(pairs: Tensor, window: Pair) -> Tensor:
+    """(heads, N, N) of queries and keys, the same for the same offset -> (heads, 2 h - 1, 2 w - 1), differentiable."""
+    index = relative_position_index(window).flatten().to(pairs.device)
     rows, cols = table_size(window)
-    index = relative_position_index(window).flatten()
-    table = bias.new_empty(bias.shape[0], rows * cols)
-    table[:, index] = bias.flatten(1)
-    return table.view(-1, rows, cols).flip(1, 2)  # the index is of query minus key
+    one = index.new_empty(rows * cols)  # for each offset a pair that has it
+    one[index] = torch.arange(index.numel(), device=index.device)
+    return pairs.flatten(1)[:, one].view(-1, rows, cols).flip(1, 2)  # the index is of query minus key
 
 
 def resampled_grid(grid: Tensor, source: Pair, target: Pair, mode: str) -> Tensor:
@@ -274,6 +297,32 @@ def _draw_seen(axis: Any, grey: np.ndarray, seen: Tensor, stride: Pair, norm: No
     values = np.ma.masked_less(seen.cpu().numpy(), 1e-6)
     extent = (0, seen.shape[1] * stride[1], seen.shape[0] * stride[0], 0)
     return axis.imshow(values, cmap=SEQUENTIAL, norm=norm, alpha=0.75, extent=extent, interpolation='nearest')
+
+
+def plot_absolute(embedding: Tensor, grid: Pair, path: Path, title: str = '', side: int = 3) -> None:
+    """Draw how alike an absolute position embedding makes tokens: for some places, the cosine with every place.
+
+    Args:
+        embedding: (1, h * w, C).
+        grid: (h, w).
+        path: of the PNG.
+        title: above all.
+        side: places along each axis, spread evenly; at least 1.
+    """
+    unit = torch.nn.functional.normalize(embedding[0].detach().float().cpu(), dim=-1)
+    places = [[int((2 * i + 1) * length / (2 * side)) for i in range(side)] for length in grid]
+    figure = Figure(figsize=(2.1 * side + 1.2, 2.1 * side + 0.8), layout='constrained')
+    axes = figure.subplots(side, side, squeeze=False)
+    for line, row in zip(axes, places[0]):
+        for axis, col in zip(line, places[1]):
+            alike = (unit @ unit[row * grid[1] + col]).view(grid).numpy()
+            image = axis.imshow(alike, cmap=DIVERGING, norm=Normalize(-1, 1), interpolation='nearest')
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(f'row {row + 1}, column {col + 1}', fontsize=8)
+    bar = _colour_bar(figure, image, list(axes.flat))
+    bar.set_label('cosine with the embedding of the place named', fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    _save(figure, path)
 
 
 def _draw_grid(axis: Any, grid: Tensor, norm: Normalize) -> Any:

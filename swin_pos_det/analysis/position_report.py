@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 from mmengine.config import Config
 from torch import Tensor, nn
@@ -10,13 +10,16 @@ from tqdm import tqdm
 
 from .attention_maps import record_attention
 from .detector import load_detector, model_input, register_modules, test_images
+from .fitted_cpb import fitted_cpb
 from .position_plots import (
     bias_grid,
+    plot_absolute,
     plot_attention,
     plot_attention_distance,
     plot_bias,
     plot_bias_at_windows,
     resampled_grid,
+    rotation_grid,
 )
 
 Pair = Tuple[int, int]
@@ -48,6 +51,10 @@ def draw_position(cfg: Config, checkpoint: Union[str, Path, None], folder: Path,
     model = load_detector(cfg, checkpoint)
     name = Path(str(cfg.filename)).stem + ('' if checkpoint else ', untrained' if not _pretrained(cfg) else '')
     pictures = draw_biases(model.backbone, folder, window, name)
+    if model.backbone.use_abs_pos_embed:
+        pictures.append(folder / 'absolute.png')
+        plot_absolute(model.backbone.absolute_pos_embed, model.backbone.absolute_grid, pictures[-1],
+                      f'How alike the absolute embedding makes places\n{name}')
     paths = [Path(image)] if image is not None else test_images(cfg, num_images)
     inputs = [model_input(cfg, model, path) for path in tqdm(paths, desc='images', unit='image', leave=False)]
     recorded = [record_attention(model.backbone, pixels) for pixels, _, _ in inputs]
@@ -62,29 +69,50 @@ def draw_position(cfg: Config, checkpoint: Union[str, Path, None], folder: Path,
 
 
 def draw_biases(backbone: nn.Module, folder: Path, window: Pair, name: str) -> List[Path]:
-    """Draw the biases of a backbone, where it has them: an overview, every block of each stage, another window."""
+    """Draw what a backbone's scheme does over offsets: an overview, every block of each stage, another window.
+
+    Of a scheme that turns queries and keys the cosines of :func:`~.position_plots.rotation_grid` are drawn; of one that
+    does neither, nothing.
+    """
     layers = [[(f'stage {i + 1}\nblock {j + 1}', block.attn.w_msa) for j, block in enumerate(stage.blocks)]
               for i, stage in enumerate(backbone.stages)]
-    grids = [[(label, bias_grid(layer, _own_window(layer))) for label, layer in stage] for stage in layers]
+    nominal = [stage.window_rule.size for stage in backbone.stages]
+    learned = [_own_window(stage[0][1], size) for stage, size in zip(layers, nominal)]
+    grid_of = next((draw for draw in (bias_grid, rotation_grid) if draw(layers[0][0][1], learned[0]) is not None), None)
+    if grid_of is None:
+        return []
+    what = 'Position bias' if grid_of is bias_grid else 'Cosine between equal contents, as turned,'
+    grids = [[(label, grid_of(layer, own)) for label, layer in stage] for stage, own in zip(layers, learned)]
     pictures = [folder / 'bias.png']
-    plot_bias([stage[-1] for stage in grids], pictures[0],
-              f'Relative position bias of the last block of each stage\n{name}', _OVERVIEW_HEADS)
+    plot_bias([stage[-1] for stage in grids], pictures[0], f'{what} of the last block of each stage\n{name}',
+              _OVERVIEW_HEADS)
     for number, stage in enumerate(grids, start=1):
         pictures.append(folder / f'bias_stage{number}.png')
-        plot_bias(stage, pictures[-1], f'Relative position bias of stage {number}\n{name}')
+        plot_bias(stage, pictures[-1], f'{what} of stage {number}\n{name}')
     pictures.append(folder / 'bias_windows.png')
-    plot_bias_at_windows([(label, grids_at(layer, window)) for label, layer in (stage[-1] for stage in layers)],
-                         pictures[-1], f'The same bias at two windows\n{name}')
+    last = [stage[-1] for stage in layers]
+    plot_bias_at_windows([(label, grids_at(layer, own, window)) for (label, layer), own in zip(last, learned)],
+                         pictures[-1], f'{what} at two windows\n{name}')
     return pictures
 
 
-def grids_at(layer: nn.Module, window: Pair) -> Dict[str, Tensor]:
-    """A layer's bias at its learned window, and what each way to go to another window makes of it."""
-    own = _own_window(layer)
+def grids_at(layer: nn.Module, own: Pair, window: Pair) -> Dict[str, Tensor]:
+    """What a layer's scheme does at its learned window, and what each way to go to another makes of it.
+
+    A learned table is resampled, and a network like Swin V2's is fitted to it. What is a function of offsets, such as
+    a continuous bias, is evaluated; resampling what it gives at its own window is beside it.
+    """
+    at, there = f'window {_side(own)}', f'window {_side(window)}'
     learned = bias_grid(layer, own)
-    grids = {f'learned, window {_side(own)}': learned}
+    if learned is None:
+        return {at: rotation_grid(layer, own), there: rotation_grid(layer, window)}
+    grids = {f'learned, {at}': learned}
+    if 'resampling' not in layer.position.uses:
+        grids[f'{layer.position.name}, {there}'] = bias_grid(layer, window)
     for mode in ('bicubic', 'geometric'):
-        grids[f'{mode}, window {_side(window)}'] = resampled_grid(learned, own, window, mode)
+        grids[f'{mode}, {there}'] = resampled_grid(learned, own, window, mode)
+    if 'resampling' in layer.position.uses:
+        grids[f'fitted log-CPB, {there}'] = fitted_cpb(learned, own, window)
     return grids
 
 
@@ -92,8 +120,9 @@ def _side(window: Pair) -> str:
     return str(window[0]) if window[0] == window[1] else f'{window[0]} x {window[1]}'
 
 
-def _own_window(layer: Any) -> Pair:
-    return layer.table_window_size
+def _own_window(layer: nn.Module, nominal: Union[Pair, str]) -> Pair:
+    """The window that a layer's parameters were learned for, else the one that it runs with."""
+    return layer.table_window_size or (nominal if isinstance(nominal, tuple) else (7, 7))
 
 
 def _pretrained(cfg: Config) -> bool:

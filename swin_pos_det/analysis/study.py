@@ -80,7 +80,7 @@ def run_study(folder: Path, seeds: Sequence[int], jobs: int, trainings: Mapping[
     Args:
         folder: where everything goes: ``TRAINING/seedN/`` and below it a folder for each sweep.
         seeds: one training each.
-        jobs: runs at once; the cores are shared out among them.
+        jobs: runs at once; the cores are shared out among them, unless ``OMP_NUM_THREADS`` is set.
         trainings: by name, in the order of their turn; all of one seed come before the next seed.
         sweeps: what to evaluate.
         options: further options of the config for every run, ``key=value``.
@@ -148,11 +148,11 @@ def _sweep_command(sweep: Sweep, config: Path, checkpoint: Optional[Path], home:
 
 
 def _call(command: List[str], log: Path, jobs: int) -> None:
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open('w') as out:
         done = subprocess.run([sys.executable, str(REPO / 'tools' / command[0]), *command[1:]], stdout=out,
-                              stderr=subprocess.STDOUT, env={**os.environ, 'OMP_NUM_THREADS': str(threads)})
+                              stderr=subprocess.STDOUT, env={'OMP_NUM_THREADS': threads, **os.environ})
     if done.returncode != 0:
         lines = [line for line in log.read_text(errors='replace').splitlines() if line.strip()]
         raise RuntimeError(f'{command[0]} failed ({lines[-1].strip() if lines else "no output"}), see {log}')

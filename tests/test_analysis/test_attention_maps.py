@@ -86,9 +86,12 @@ def test_weights_are_the_models_own(padding):
         query, key, _ = windows.unflatten(-1, (3, layer.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         logits = query @ key.mT / math.sqrt(query.shape[-1])
         logits = logits + bias_of_window(layer.relative_position_bias_table, (3, 5))
-        if block.plan.region is not None:
-            masked += 1
-            logits[block.plan.num_unmasked:] += block.plan.mask(torch.float32)
+        start = 0
+        for group in block.plan.groups:
+            if group.region is not None:
+                masked += 1
+                logits[start:start + group.count] += group.mask(torch.float32)
+            start += group.count
         torch.testing.assert_close(block.weights, logits.softmax(-1), rtol=1e-5, atol=1e-6)
     assert masked >= 2, 'windows with and without a mask'
 

@@ -71,8 +71,8 @@ def test_ablation_runs_what_is_left_and_reports(ablate_tool, tmp_path, monkeypat
             (folder / 'last_checkpoint').write_text('epoch_2.pth')
             return
         windows = command[command.index('--windows') + 1:command.index('--cfg-options')]
-        scale = float(command[command.index('--scales') + 1])
-        rows = [dict(window=w, scale=scale, bbox_mAP=.4, segm_mAP=.3) for w in windows]
+        scales = command[command.index('--scales') + 1:command.index('--windows')]
+        rows = [dict(window=w, scale=float(s), bbox_mAP=.4, segm_mAP=.3) for s in scales for w in windows]
         out = folder / log.stem / 'sweep.json'
         out.parent.mkdir(exist_ok=True)
         out.write_text(json.dumps(dict(rows=rows)))

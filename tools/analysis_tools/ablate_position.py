@@ -33,8 +33,8 @@ def get_parser() -> argparse.ArgumentParser:
                     'on a CPU; run it again after an interruption and it goes on where it stopped.',
         epilog='Example: python tools/analysis_tools/ablate_position.py --recipe short --seeds 0 1 2')
     parser.add_argument('--recipe', choices=RECIPES, default='demo',
-                        help='how all are trained: demo, as the demo is; short, at 128 px for 2 epochs, to see the '
-                             'order of things within an hour or two (default: %(default)s)')
+                        help='how all are trained: demo, as the demo is; short, at 128 px for 2 epochs, to see '
+                             'something within hours (default: %(default)s)')
     parser.add_argument('--work-dir', metavar='DIR',
                         help='where everything goes (default: work_dirs/ablate_position_<recipe>)')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N',

@@ -19,8 +19,8 @@ def get_parser() -> argparse.ArgumentParser:
         description='Draw what a backbone knows of position, as PNGs in the work dir: bias.png and bias_stageN.png '
                     '(the bias of every head over the offset of key from query), bias_windows.png (the same at '
                     'another window, resampled in several ways), distance.png (how far each head looks) and '
-                    'attention.png (what the token under a point attends to). A scheme without a bias has no pictures '
-                    'of it.',
+                    'attention.png (what the token under a point attends to). Of rotary schemes bias*.png show the '
+                    'cosine between equal contents; absolute embeddings have absolute.png.',
         epilog='Example: python tools/analysis_tools/plot_position.py '
                'configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py work_dirs/demo/epoch_4.pth '
                '--image photo.jpg --point 120 80')
