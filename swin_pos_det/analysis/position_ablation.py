@@ -51,9 +51,10 @@ def _resized(side: int) -> Tuple[str, ...]:
 RECIPES = {
     # That of the demo.
     'demo': Recipe(256, (), ((7, 1.), (5, 1.), (10, 1.), (14, 1.), (7, .5), (4, .5), (7, 2.), (14, 2.))),
-    # A quarter of the pixels, half of the iterations, the first half of the validation images.
-    'short': Recipe(128, (*_resized(128), 'train_cfg.max_epochs=2', 'train_cfg.val_interval=100',
-                          'param_scheduler.1.T_max=2', 'test_dataloader.dataset.num_val=50'),
+    # A quarter of the pixels, a quarter of the iterations, the first half of the validation images.
+    'short': Recipe(128, (*_resized(128), 'train_dataloader.batch_size=4', 'train_cfg.max_epochs=2',
+                          'train_cfg.val_interval=100', 'param_scheduler.0.end=30', 'param_scheduler.1.T_max=2',
+                          'test_dataloader.dataset.num_val=50'),
                     ((7, 1.), (14, 1.), (7, 2.), (14, 2.))),
 }
 
