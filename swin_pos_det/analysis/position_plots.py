@@ -132,14 +132,16 @@ def plot_bias_at_windows(rows: Sequence[Tuple[str, Dict[str, Tensor]]], path: Pa
                 axis.set_title(name, fontsize=9)
         line[0].set_ylabel(f'{label}, head {head + 1}', fontsize=9)
         _colour_bar(figure, image, list(line[:-1]))
-        _draw_cut(line[-1], shown, legend=number == 0)
+        _draw_cut(line[-1], shown)
     axes[0, -1].set_title('keys in the same row as the query', fontsize=9)
     axes[-1, -1].set_xlabel('offset to the right (tokens)', fontsize=8)
+    figure.legend(*axes[0, -1].get_legend_handles_labels(), loc='outside lower right', ncols=columns, fontsize=8,
+                  frameon=False)
     figure.suptitle(title, fontsize=10)
     _save(figure, path)
 
 
-def _draw_cut(axis: Any, grids: Dict[str, Tensor], legend: bool) -> None:
+def _draw_cut(axis: Any, grids: Dict[str, Tensor]) -> None:
     """The middle row of each grid over the offset; the first one, which was learned, as dots."""
     colours = [_BLUE, _ORANGE, _GREEN, '#CC79A7', '#56B4E9']
     for number, (name, grid) in enumerate(grids.items()):
@@ -153,8 +155,6 @@ def _draw_cut(axis: Any, grids: Dict[str, Tensor], legend: bool) -> None:
     axis.axhline(0, color='grey', linewidth=0.6)
     axis.grid(alpha=0.3)
     axis.tick_params(labelsize=7)
-    if legend:
-        axis.legend(fontsize=7, frameon=False)
 
 
 def plot_attention_distance(images: Sequence[Sequence[BlockAttention]], path: Path, title: str = '') -> None:
