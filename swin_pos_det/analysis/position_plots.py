@@ -272,7 +272,8 @@ def _draw_token(axis: Any, image: np.ndarray, pair: Sequence[BlockAttention], ce
     axis.add_patch(_outline(cell, pair[0].stride, 'red'))
     axis.plot(*point, '+', color='red', markersize=7)
     axis.set_title('the token (red) and its windows', fontsize=9)
-    axis.legend(fontsize=7, loc='lower right')
+    if pair[0].stage == 0:
+        axis.legend(fontsize=7, loc='lower right')
 
 
 def _borders(member: np.ndarray) -> List[Tuple[Pair, Pair]]:

@@ -11,19 +11,22 @@ from swin_pos_det.analysis.position_plots import (
     bias_grid,
     block_pairs,
     mean_distances,
+    plot_absolute,
     plot_attention,
     plot_attention_distance,
     plot_bias,
     plot_bias_at_windows,
     resampled_grid,
+    rotation_grid,
 )
 from swin_pos_det.layers import WindowAttention
 from swin_pos_det.models import SwinPosTransformer
 
 
-def make_layer(window=(3, 4), **settings):
-    layer = WindowAttention(8, 2, window, **settings)
-    torch.nn.init.normal_(layer.relative_position_bias_table, generator=torch.Generator().manual_seed(0))
+def make_layer(window=(3, 4), position='relative', **settings):
+    layer = WindowAttention(16, 2, window, position=position, **settings)
+    if position == 'relative':
+        torch.nn.init.normal_(layer.relative_position_bias_table, generator=torch.Generator().manual_seed(0))
     return layer
 
 
@@ -34,8 +37,11 @@ def check_picture(path, wider_than=200):
 
 
 @pytest.mark.parametrize('window', [(3, 4), (5, 2)])
-def test_grid_is_the_bias_of_each_pair(window):
-    layer = make_layer()
+@pytest.mark.parametrize('position', ['relative', 'log_cpb', 'relative+linear_cpb'])
+def test_grid_is_the_bias_of_each_pair(window, position):
+    if position == 'relative+linear_cpb':
+        position = ['relative', 'linear_cpb']
+    layer = make_layer(position=position)
     grid, bias = bias_grid(layer, window), layer.position_bias(window)
     assert grid.shape == (2, 2 * window[0] - 1, 2 * window[1] - 1)
     tokens = [(row, col) for row in range(window[0]) for col in range(window[1])]
@@ -50,6 +56,23 @@ def test_resampled_grid_is_what_the_layer_does(mode):
     layer = make_layer(resampling=mode)
     got = resampled_grid(bias_grid(layer, (3, 4)), (3, 4), (6, 5), mode)
     torch.testing.assert_close(got, bias_grid(layer, (6, 5)))
+
+
+def test_rotation_is_the_mean_cosine_of_its_angles():
+    layer = make_layer(position='rope_axial')
+    grid = rotation_grid(layer, (3, 4))
+    frequencies = [100**(-t / 2) for t in range(2)]  # 8 channels of a head: 2 pairs for each axis
+    for down in range(-2, 3):
+        for right in range(-3, 4):
+            want = np.mean([np.cos(f * right) for f in frequencies] + [np.cos(f * down) for f in frequencies])
+            assert grid[:, 2 + down, 3 + right].tolist() == pytest.approx([want] * 2, abs=1e-5)
+
+
+def test_schemes_without_a_bias_or_a_rotation():
+    assert bias_grid(make_layer(position='none'), (3, 4)) is None
+    assert bias_grid(make_layer(position='rope_mixed'), (3, 4)) is None
+    assert all(rotation_grid(make_layer(position=name), (3, 4)) is None for name in ('none', 'relative',
+                                                                                     'relative_only'))
 
 
 @pytest.fixture(scope='module')
@@ -80,6 +103,14 @@ def test_pictures_of_biases(tmp_path):
     plot_bias_at_windows([('layer', named)] * 2, tmp_path / 'windows.png', 'title')
     one, two = (check_picture(tmp_path / name) for name in ('new/bias.png', 'windows.png'))
     assert one.shape != two.shape
+
+
+def test_places_far_apart_differ_in_the_picture_of_an_embedding(tmp_path):
+    ramp = torch.linspace(0, 3, 12)
+    embedding = torch.stack([ramp.cos(), ramp.sin()], -1)[None]
+    plot_absolute(embedding, (3, 4), tmp_path / 'absolute.png', 'title', side=2)
+    colours = np.asarray(Image.open(tmp_path / 'absolute.png').convert('RGB'), dtype=int)
+    assert ((colours[..., 0] - colours[..., 2]) > 80).any() and ((colours[..., 2] - colours[..., 0]) > 80).any()
 
 
 def test_colours_are_centred_on_zero(tmp_path):
