@@ -27,9 +27,13 @@ def test_every_config_is_listed():
     assert all(f'`{name.split("-", 1)[1]}`' in readme for name in CONFIGS)
 
 
+@pytest.fixture(scope='module')
+def base():
+    return flatten(Config.fromfile(SWIN_POS / NAME.format('w7')).to_dict())
+
+
 @pytest.mark.parametrize('name', CONFIGS)
-def test_only_position_differs(name):
-    base = flatten(Config.fromfile(SWIN_POS / NAME.format('w7')).to_dict())
+def test_only_position_differs(name, base):
     cfg = Config.fromfile(FOLDER / NAME.format(name))
     ours = flatten(cfg.to_dict())
     position = CONFIGS[name]
