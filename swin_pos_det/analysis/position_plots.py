@@ -6,8 +6,9 @@ scale.
 """
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -157,22 +158,54 @@ def _draw_cut(axis: Any, grids: Dict[str, Tensor]) -> None:
     axis.tick_params(labelsize=7)
 
 
-def plot_attention_distance(images: Sequence[Sequence[BlockAttention]], path: Path, title: str = '') -> None:
-    """Draw how far every head looks: blocks from left to right, a dot for each head, and where uniform attention is.
+@dataclass(frozen=True)
+class BlockDistance:
+    """How far the heads of a block look, averaged over images.
+
+    Attributes:
+        stage, block: which block, from 0.
+        heads: (heads,) the :func:`~.attention_maps.attention_distance`, pixels.
+        uniform: what it would be with attention spread evenly, pixels.
+    """
+
+    stage: int
+    block: int
+    heads: Tensor
+    uniform: float
+
+
+def measure_distances(images: Iterable[Sequence[BlockAttention]]) -> List[BlockDistance]:
+    """Attention distances averaged over images, which are taken one by one: all of them may be too large to keep.
 
     Args:
         images: for each image the entries of :func:`~.attention_maps.record_attention`; at least one image.
+    """
+    heads: Dict[Pair, List[Tensor]] = {}
+    uniform: Dict[Pair, List[float]] = {}
+    for blocks in images:
+        for block in blocks:
+            place = block.stage, block.block
+            heads.setdefault(place, []).append(attention_distance(block).cpu())
+            uniform.setdefault(place, []).append(float(uniform_distance(block)))
+    return [BlockDistance(*place, torch.stack(values).mean(0), float(np.mean(uniform[place])))
+            for place, values in heads.items()]
+
+
+def plot_attention_distance(blocks: Sequence[BlockDistance], path: Path, title: str = '') -> None:
+    """Draw how far every head looks: blocks from left to right, a dot for each head, and where uniform attention is.
+
+    Args:
+        blocks: of :func:`measure_distances`.
         path: of the PNG.
         title: above all.
     """
-    blocks, distances, uniform = images[0], mean_distances(images), mean_distances(images, uniform_distance)
     figure = Figure(figsize=(1.8 + 0.62 * max(8, len(blocks)), 4.4), layout='constrained')
     axis = figure.subplots()
-    for place, (values, level) in enumerate(zip(distances, uniform)):
-        spread = np.linspace(-0.22, 0.22, len(values)) if len(values) > 1 else np.zeros(1)
-        axis.plot(place + spread, values, 'o', markersize=4, color=_BLUE, alpha=0.8,
+    for place, block in enumerate(blocks):
+        spread = np.linspace(-0.22, 0.22, len(block.heads)) if len(block.heads) > 1 else np.zeros(1)
+        axis.plot(place + spread, block.heads, 'o', markersize=4, color=_BLUE, alpha=0.8,
                   label='a head' if place == 0 else None)
-        axis.hlines(float(level), place - 0.4, place + 0.4, color=_ORANGE, linewidth=2,
+        axis.hlines(block.uniform, place - 0.4, place + 0.4, color=_ORANGE, linewidth=2,
                     label='attention spread evenly over the window' if place == 0 else None)
     names = [f'{block.block + 1}' + ('\nshifted' if block.block % 2 else '') for block in blocks]
     axis.set_xticks(range(len(blocks)), names, fontsize=8 if len(blocks) <= 12 else 6)
@@ -182,19 +215,13 @@ def plot_attention_distance(images: Sequence[Sequence[BlockAttention]], path: Pa
                   transform=axis.get_xaxis_transform())
         if places[0]:
             axis.axvline(places[0] - 0.5, color='grey', linewidth=0.8)
-    top = max(float(values.max()) for values in [*distances, *uniform])
-    axis.set(xlabel='block', ylabel='mean attention distance (pixels)', ylim=(0, 1.18 * top),
+    top = max(max(float(block.heads.max()), block.uniform) for block in blocks)
+    axis.set(xlabel='block', ylabel='mean attention distance (pixels)', ylim=(0, 1.18 * top or 1),
              xlim=(-0.6, len(blocks) - 0.4))
     axis.grid(axis='y', alpha=0.3)
     figure.legend(loc='outside lower center', ncols=2, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
     _save(figure, path)
-
-
-def mean_distances(images: Sequence[Sequence[BlockAttention]],
-                   measure: Callable[[BlockAttention], Tensor] = attention_distance) -> List[Tensor]:
-    """For each block the :func:`~.attention_maps.attention_distance` (or another measure), averaged over images."""
-    return [torch.stack([measure(block) for block in same]).mean(0).cpu() for same in zip(*images)]
 
 
 def block_pairs(blocks: Sequence[BlockAttention]) -> List[List[BlockAttention]]:

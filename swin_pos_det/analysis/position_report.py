@@ -1,18 +1,21 @@
 """All pictures of a model's position: which there are, of which layers and images."""
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
+import numpy as np
 from mmengine.config import Config
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .attention_maps import record_attention
+from .attention_maps import BlockAttention, record_attention
 from .detector import load_detector, model_input, register_modules, test_images
 from .fitted_cpb import fitted_cpb
 from .position_plots import (
     bias_grid,
+    measure_distances,
     plot_absolute,
     plot_attention,
     plot_attention_distance,
@@ -56,16 +59,23 @@ def draw_position(cfg: Config, checkpoint: Union[str, Path, None], folder: Path,
         plot_absolute(model.backbone.absolute_pos_embed, model.backbone.absolute_grid, pictures[-1],
                       f'How alike the absolute embedding makes places\n{name}')
     paths = [Path(image)] if image is not None else test_images(cfg, num_images)
-    inputs = [model_input(cfg, model, path) for path in tqdm(paths, desc='images', unit='image', leave=False)]
-    recorded = [record_attention(model.backbone, pixels) for pixels, _, _ in inputs]
-    counted = f'{len(paths)} images' if len(paths) > 1 else paths[0].name
+    first, shown, (across, down) = _recorded(cfg, model, paths[0])
+    others = (_recorded(cfg, model, path)[0] for path in tqdm(paths[1:], desc='images', unit='image', leave=False))
     pictures.append(folder / 'distance.png')
-    plot_attention_distance(recorded, pictures[-1], f'How far heads look, {counted}\n{name}')
-    _, shown, (across, down) = inputs[0]
+    counted = f'{len(paths)} images' if len(paths) > 1 else paths[0].name
+    plot_attention_distance(measure_distances(chain([first], others)), pictures[-1],
+                            f'How far heads look, {counted}\n{name}')
     place = (shown.shape[1] / 2, shown.shape[0] / 2) if point is None else (point[0] * across, point[1] * down)
     pictures.append(folder / 'attention.png')
-    plot_attention(shown, recorded[0], place, pictures[-1], f'What one token attends to, {paths[0].name}\n{name}')
+    plot_attention(shown, first, place, pictures[-1], f'What one token attends to, {paths[0].name}\n{name}')
     return pictures
+
+
+def _recorded(cfg: Config, model: nn.Module,
+              path: Path) -> Tuple[List[BlockAttention], np.ndarray, Tuple[float, float]]:
+    """The attention to an image, the image as it was resized, and by which factors."""
+    pixels, shown, factors = model_input(cfg, model, path)
+    return record_attention(model.backbone, pixels), shown, factors
 
 
 def draw_biases(backbone: nn.Module, folder: Path, window: Pair, name: str) -> List[Path]:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from swin_pos_det.analysis.attention_maps import attention_distance, record_attention
+from swin_pos_det.analysis.attention_maps import attention_distance, record_attention, uniform_distance
 from swin_pos_det.analysis.position_plots import (
     bias_grid,
     block_pairs,
-    mean_distances,
+    measure_distances,
     plot_absolute,
     plot_attention,
     plot_attention_distance,
@@ -83,11 +83,12 @@ def blocks():
     return [record_attention(backbone, torch.randn(1, 3, *size)) for size in ((40, 60), (32, 32))]
 
 
-def test_mean_over_images(blocks):
-    got = mean_distances(blocks)
-    assert len(got) == 4
-    want = (attention_distance(blocks[0][3]) + attention_distance(blocks[1][3])) / 2
-    torch.testing.assert_close(got[3], want)
+def test_distances_are_averaged_over_images(blocks):
+    got = measure_distances(iter(blocks))
+    assert [(block.stage, block.block) for block in got] == [(0, 0), (0, 1), (0, 2), (1, 0)]
+    one, two = (image[3] for image in blocks)
+    torch.testing.assert_close(got[3].heads, (attention_distance(one) + attention_distance(two)) / 2)
+    assert got[3].uniform == pytest.approx(float(uniform_distance(one) + uniform_distance(two)) / 2)
 
 
 def test_pairs_are_the_last_plain_and_shifted_blocks(blocks):
@@ -124,7 +125,7 @@ def test_colours_are_centred_on_zero(tmp_path):
 
 
 def test_pictures_of_attention(blocks, tmp_path):
-    plot_attention_distance(blocks, tmp_path / 'distance.png', 'title')
+    plot_attention_distance(measure_distances(blocks), tmp_path / 'distance.png', 'title')
     image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     plot_attention(image, blocks[0], (59.5, 39.5), tmp_path / 'corner.png')
     plot_attention(image, blocks[0], (10, 10), tmp_path / 'inside.png')
