@@ -53,22 +53,36 @@ def draw_position(cfg: Config, checkpoint: Union[str, Path, None], folder: Path,
     register_modules(cfg)
     model = load_detector(cfg, checkpoint)
     name = Path(str(cfg.filename)).stem + ('' if checkpoint else ', untrained' if not _pretrained(cfg) else '')
+    paths = [Path(image)] if image is not None else test_images(cfg, num_images)
+    first, shown, factors = _recorded(cfg, model, paths[0])
+    place = _place(point, shown, factors, paths[0].name)
     pictures = draw_biases(model.backbone, folder, window, name)
     if model.backbone.use_abs_pos_embed:
         pictures.append(folder / 'absolute.png')
         plot_absolute(model.backbone.absolute_pos_embed, model.backbone.absolute_grid, pictures[-1],
                       f'How alike the absolute embedding makes places\n{name}')
-    paths = [Path(image)] if image is not None else test_images(cfg, num_images)
-    first, shown, (across, down) = _recorded(cfg, model, paths[0])
     others = (_recorded(cfg, model, path)[0] for path in tqdm(paths[1:], desc='images', unit='image', leave=False))
     pictures.append(folder / 'distance.png')
     counted = f'{len(paths)} images' if len(paths) > 1 else paths[0].name
     plot_attention_distance(measure_distances(chain([first], others)), pictures[-1],
                             f'How far heads look, {counted}\n{name}')
-    place = (shown.shape[1] / 2, shown.shape[0] / 2) if point is None else (point[0] * across, point[1] * down)
     pictures.append(folder / 'attention.png')
     plot_attention(shown, first, place, pictures[-1], f'What one token attends to, {paths[0].name}\n{name}')
     return pictures
+
+
+def _place(point: Optional[Sequence[float]], shown: np.ndarray, factors: Tuple[float, float],
+           name: str) -> Tuple[float, float]:
+    """A point (x, y) of an image in the pixels of the image as it was resized; the middle without one."""
+    size = shown.shape[1], shown.shape[0]
+    own = [round(side / factor) for side, factor in zip(size, factors)]
+    if point is None:
+        return size[0] / 2, size[1] / 2
+    if not all(0 <= at < side for at, side in zip(point, own)):
+        raise ValueError(f'the point ({point[0]:g}, {point[1]:g}) is not in {name}, which has {own[0]} x {own[1]} '
+                         'pixels')
+    x, y = (min(at * factor, side - 1e-3) for at, factor, side in zip(point, factors, size))
+    return x, y
 
 
 def _recorded(cfg: Config, model: nn.Module,

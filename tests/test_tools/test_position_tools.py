@@ -45,7 +45,7 @@ def test_draws_everything_without_a_checkpoint(plot_tool, nano_config, photo, tm
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['--image', 'PHOTO', '--point', '90', '10'], 'the point (64, 7.1'),
+    (['--image', 'PHOTO', '--point', '90', '10'], 'the point (90, 10) is not in photo.png, which has 90 x 60 pixels'),
     (['--image', 'gone.png'], 'image gone.png does not exist'),
     (['--image', 'PHOTO', '--window', '1', '2', '3'], '--window takes one or two sides'),
     (['--image', 'PHOTO', '--window', '0'], '--window takes one or two sides'),
