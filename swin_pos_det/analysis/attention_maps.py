@@ -79,7 +79,7 @@ def record_attention(backbone: nn.Module, image: Tensor,
             sizes[stage] = tuple(args[1])
         return hook
 
-    def enter_attention(stage: int, block: int) -> Callable[..., None]:
+    def enter_block(stage: int, block: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Tuple[Any, ...]) -> None:
             plans[stage, block] = args[1]
             mode.found = recorded.setdefault((stage, block), [])
@@ -88,7 +88,7 @@ def record_attention(backbone: nn.Module, image: Tensor,
     for i, stage in enumerate(backbone.stages):
         handles.append(stage.register_forward_pre_hook(enter_stage(i)))
         for j, block in enumerate(stage.blocks):
-            handles.append(block.attn.w_msa.register_forward_pre_hook(enter_attention(i, j)))
+            handles.append(block.register_forward_pre_hook(enter_block(i, j)))
     try:
         with torch.no_grad(), mode:
             (forward or backbone)(image)

@@ -75,8 +75,8 @@ def test_weights_are_the_models_own(padding):
     backbone, seen = make_backbone(padding=padding), {}
     for i, stage in enumerate(backbone.stages):
         for j, block in enumerate(stage.blocks):
-            block.attn.w_msa.register_forward_pre_hook(
-                lambda module, args, where=(i, j): seen.__setitem__(where, (module, args[0])))
+            block.register_forward_pre_hook(lambda module, args, where=(i, j): seen.__setitem__(
+                where, (module.attn.w_msa, module.norm1(args[0]))))
     with pytest.warns(UserWarning, match='SwinPosDataPreprocessor') if padding == 'mask' else nullcontext():
         blocks = record_attention(backbone, IMAGE)
     masked = 0
