@@ -182,6 +182,7 @@ def plot_schemes(rows: Sequence[Dict[str, Any]], recipe: Recipe, path: Path, met
         axis.set_title(setting_name(setting) + (' (as trained)' if number == 0 else ''), fontsize=9)
         axis.set_xlabel(label if number == 0 else f'change of {label}', fontsize=9)
         axis.tick_params(labelsize=8)
+        axis.locator_params(axis='x', nbins=5)
         axis.grid(axis='x', alpha=0.3)
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.4, -0.6)

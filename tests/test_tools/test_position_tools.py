@@ -32,6 +32,7 @@ def photo(tmp_path):
 SMALL = ['--cfg-options', 'test_dataloader.dataset.pipeline.1.scale=(64,64)']
 
 
+@pytest.mark.slow
 def test_draws_everything_without_a_checkpoint(plot_tool, nano_config, photo, tmp_path, capsys):
     folder = tmp_path / 'out'
     assert plot_tool.main([nano_config, '--image', photo, '--point', '80', '10', '--window', '9', '5',
