@@ -61,7 +61,8 @@ def draw_position(cfg: Config, checkpoint: Union[str, Path, None], folder: Path,
         pictures.append(folder / 'absolute.png')
         plot_absolute(model.backbone.absolute_pos_embed, model.backbone.absolute_grid, pictures[-1],
                       f'How alike the absolute embedding makes places\n{name}')
-    others = (_recorded(cfg, model, path)[0] for path in tqdm(paths[1:], desc='images', unit='image', leave=False))
+    further = tqdm(paths[1:], desc='images', unit='image', leave=False, disable=len(paths) < 2)
+    others = (_recorded(cfg, model, path)[0] for path in further)
     pictures.append(folder / 'distance.png')
     counted = f'{len(paths)} images' if len(paths) > 1 else paths[0].name
     plot_attention_distance(measure_distances(chain([first], others)), pictures[-1],
