@@ -1,0 +1,68 @@
+"""What is measured: the cases that the command line's lists span, and the presets."""
+from __future__ import annotations
+
+import itertools
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, List, Sequence, Tuple, Union
+
+Pair = Tuple[int, int]
+Window = Union[int, str]
+
+MODES = ('forward', 'train')
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input to one way of running.
+
+    Attributes:
+        mode: 'forward': under ``no_grad``, in eval mode; 'train': forward and backward.
+        window: side in tokens, or 'global'.
+        size: (h, w) of the images in pixels.
+        batch: images.
+        dtype: 'float32', or 'bf16' or 'fp16' by autocast.
+        compiled: by ``torch.compile``.
+    """
+
+    mode: str = 'forward'
+    window: Window = 7
+    size: Pair = (800, 1344)
+    batch: int = 1
+    dtype: str = 'float32'
+    compiled: bool = False
+
+    @property
+    def pixels(self) -> int:
+        """Of the whole batch."""
+        return self.batch * self.size[0] * self.size[1]
+
+    def asdict(self) -> Dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (f'{self.mode} {self.dtype} {"compiled" if self.compiled else "eager"} window {self.window} '
+                f'{self.batch} x {self.size[0]}x{self.size[1]}')
+
+
+# 'full' is the whole grid. 'targets' holds what the project has promised to reach.
+PRESETS: Dict[str, Dict[str, Sequence[Any]]] = {
+    'quick': dict(modes=['forward'], windows=[7], sizes=[(512, 512)], batches=[1], dtypes=['float32'],
+                  compile=[False]),
+    'windows': dict(modes=['forward'], windows=[7, 12, 16, 24], sizes=[(800, 1344)], batches=[1], dtypes=['float32'],
+                    compile=[False, True]),
+    'pixels': dict(modes=['forward'], windows=[7], sizes=[(512, 512), (800, 1344), (1600, 2688)], batches=[1],
+                   dtypes=['float32'], compile=[False]),
+    'train': dict(modes=['train'], windows=[7, 12, 16], sizes=[(512, 512)], batches=[2], dtypes=['float32'],
+                  compile=[False]),
+    'full': dict(modes=['forward', 'train'], windows=[7, 12, 16, 24],
+                 sizes=[(224, 224), (512, 512), (800, 1344), (1600, 2688)], batches=[1, 2, 8],
+                 dtypes=['float32', 'bf16', 'fp16'], compile=[False, True]),
+}
+
+
+def span(modes: Sequence[str], windows: Sequence[Window], sizes: Sequence[Pair], batches: Sequence[int],
+         dtypes: Sequence[str], compile: Sequence[bool]) -> List[Case]:
+    """Every combination, cheap ones first within a way of running."""
+    return [Case(mode, window, size, batch, dtype, compiled) for dtype, compiled, mode, window, size, batch in
+            itertools.product(dtypes, compile, modes, windows, sizes, batches)]
