@@ -9,6 +9,7 @@ Pair = Tuple[int, int]
 Window = Union[int, str]
 
 MODES = ('forward', 'train')
+DETECTOR_MODES = ('train', 'inference')
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,39 @@ class Case:
                 f'{self.batch} x {self.size[0]}x{self.size[1]}')
 
 
-# 'full' is the whole grid. 'targets' holds what the project has promised to reach.
+@dataclass(frozen=True)
+class DetectorCase:
+    """One input to a whole detector.
+
+    Attributes:
+        mode: 'train': a training step with its optimizer; 'inference': up to boxes and masks.
+        config: path of the detector's config.
+        size: (h, w) of the images in pixels.
+        batch: images.
+        dtype: 'float32', or 'bf16' or 'fp16' by autocast.
+    """
+
+    mode: str
+    config: str
+    size: Pair = (800, 1344)
+    batch: int = 1
+    dtype: str = 'float32'
+    compiled: bool = False
+
+    @property
+    def pixels(self) -> int:
+        """Of the whole batch."""
+        return self.batch * self.size[0] * self.size[1]
+
+    def asdict(self) -> Dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f'{self.mode} {self.dtype} {self.config} {self.batch} x {self.size[0]}x{self.size[1]}'
+
+
+# 'full' is the whole grid; the others are the parts of it that the README's tables are made of.
 PRESETS: Dict[str, Dict[str, Sequence[Any]]] = {
     'quick': dict(modes=['forward'], windows=[7], sizes=[(512, 512)], batches=[1], dtypes=['float32'],
                   compile=[False]),

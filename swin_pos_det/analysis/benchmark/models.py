@@ -1,7 +1,7 @@
 """The Swin backbones that can be compared, each built with its library's fastest attention.
 
 All of them are made to compute one function: images (B, 3, H, W) -> for each stage its normalised features
-(B, C_i, H_i, W_i), contiguous. Libraries whose backbone ends without output norms (timm's, torchvision's) get them here.
+(B, C_i, H_i, W_i), contiguous. Those that end without output norms (timm's, torchvision's) get them here.
 
 Runs in the environment of the library: torch is all that is imported before a builder is called.
 """
@@ -48,12 +48,12 @@ def build_mmdet(variant: Mapping[str, Any], window: Window, size: Pair, weights:
 class _WithNorms(nn.Module):
     """A hierarchical backbone whose stages give (B, H, W, C), with an output norm for each."""
 
-    def __init__(self, stem: nn.Module, stages: List[nn.Module], dims: List[int], norms: Mapping[str, Tensor]) -> None:
+    def __init__(self, stem: nn.Module, stages: List[nn.Module], norms: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.stem = stem
         self.stages = nn.ModuleList(stages)
-        for i, channels in enumerate(dims):
-            self.add_module(f'norm{i}', nn.LayerNorm(channels))
+        for i in range(len(stages)):
+            self.add_module(f'norm{i}', nn.LayerNorm(norms[f'norm{i}.weight'].numel()))
         self.load_state_dict(norms, strict=False)
 
     def forward(self, x: Tensor) -> List[Tensor]:
@@ -85,7 +85,7 @@ def build_timm(variant: Mapping[str, Any], window: Window, size: Pair, weights: 
         window_size=window, num_classes=0, drop_path_rate=0., always_partition=True)
     model.load_state_dict(own, strict=True)
     assert all(module.fused_attn for module in model.modules() if hasattr(module, 'fused_attn'))
-    return _WithNorms(model.patch_embed, list(model.layers), [layer.dim for layer in model.layers], norms)
+    return _WithNorms(model.patch_embed, list(model.layers), norms)
 
 
 def build_hugging_face(variant: Mapping[str, Any], window: Window, size: Pair,
@@ -125,8 +125,7 @@ def build_torchvision(variant: Mapping[str, Any], window: Window, size: Pair,
     assert not unexpected and all(key.startswith(('norm.', 'head.')) for key in missing), (missing, unexpected)
     parts = list(model.features)  # patch embedding, stage, merging, stage, merging, ...
     stages = [parts[1]] + [nn.Sequential(*parts[i:i + 2]) for i in range(2, len(parts), 2)]
-    dims = [variant['embed_dims'] * 2**i for i in range(len(stages))]
-    return _WithNorms(parts[0], stages, dims, norms)
+    return _WithNorms(parts[0], stages, norms)
 
 
 # What a model is called on the command line: its builder, whose names its weights have, and the module it needs.

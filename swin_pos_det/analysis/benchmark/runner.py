@@ -1,21 +1,23 @@
 """Runs the cases: builds every model, checks that they compute the same, and times them in turns."""
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
 
 import torch
 
-from .cases import Case
+from .cases import Case, DetectorCase
+from .detector import write_detector_weights
 from .models import VARIANTS
-from .pool import Pool, WorkerError
+from .pool import Pool, Process, WorkerError
 from .weights import write_weights
 
-# Features are normalised, so of size 1. In float32 two correct Swin-T differ by some 1e-5.
-AGREEMENT = 1e-3
+AnyCase = Union[Case, DetectorCase]
+GIB = 2**30
 
 
 @dataclass
@@ -26,10 +28,11 @@ class Settings:
         variant: of the Swin, see ``VARIANTS``.
         repeats: turns of each model.
         seconds: a turn lasts at least so long, and one run.
-        warm_up: runs before the first turn.
+        warm_up: runs before the first turn; two more where the model is compiled.
         time: measure time.
         memory: measure peak memory, each in a fresh process.
         matmul: side of the matrices whose product tells what the machine can do.
+        checkpoint: trained weights of a detector; default: random ones.
     """
 
     variant: str = 'T'
@@ -39,6 +42,7 @@ class Settings:
     time: bool = True
     memory: bool = False
     matmul: int = 2048
+    checkpoint: Optional[str] = None
 
 
 @dataclass
@@ -52,14 +56,18 @@ class Row:
         mib: peak memory beyond what was held before.
         difference: greatest absolute difference of its features from the first model's, float32, eager.
         error: why there is no measurement.
+        parts: of a detector, the seconds of each part, the median of some steps.
+        found: of a detector, objects per image.
     """
 
-    case: Case
+    case: AnyCase
     model: str
     seconds: List[float] = field(default_factory=list)
     mib: Optional[float] = None
     difference: Optional[float] = None
     error: Optional[str] = None
+    parts: Dict[str, float] = field(default_factory=dict)
+    found: Optional[float] = None
 
     @property
     def median(self) -> Optional[float]:
@@ -78,7 +86,8 @@ class Row:
     def asdict(self) -> Dict[str, Any]:
         """For JSON."""
         return dict(self.case.asdict(), model=self.model, seconds=self.seconds, median=self.median,
-                    quartiles=self.quartiles, mib=self.mib, difference=self.difference, error=self.error)
+                    quartiles=self.quartiles, mib=self.mib, difference=self.difference, error=self.error,
+                    parts=self.parts, found=self.found)
 
 
 class Benchmark:
@@ -87,7 +96,7 @@ class Benchmark:
     Args:
         pool: of the models.
         settings: how.
-        tell: called with a line for each step, for a progress bar.
+        tell: called with a line before each step, for a progress bar.
     """
 
     def __init__(self, pool: Pool, settings: Settings, tell: Callable[[str], None] = lambda line: None) -> None:
@@ -97,29 +106,47 @@ class Benchmark:
         self._folder = tempfile.TemporaryDirectory()
         self._weights: Dict[Any, Mapping[str, str]] = {}
 
-    def close(self) -> None:
-        """Delete the weights."""
+    def __enter__(self) -> Benchmark:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
         self._folder.cleanup()
 
-    def weights(self, window: Any) -> Mapping[str, str]:
-        """Paths of the weights for a window."""
-        if window not in self._weights:
-            names = [name for name in self.pool.names if window != 'global' or name == 'ours']
-            self._weights[window] = write_weights(Path(self._folder.name), self.variant, window, names)
-        return self._weights[window]
+    def weights(self, case: AnyCase) -> Mapping[str, str]:
+        """For each model that can run the case, the path of its weights; all are the same weights."""
+        if isinstance(case, DetectorCase):
+            key, names = case.config, [name for name in self.pool.names if name in ('ours', 'mmdet')]
+        else:
+            key = case.window
+            names = [name for name in self.pool.names if case.window != 'global' or name == 'ours']
+        if key not in self._weights:
+            folder = Path(self._folder.name)
+            if isinstance(case, DetectorCase):
+                path = str(folder / f'detector_{len(self._weights)}.pth')
+                write_detector_weights(case.config, path, self.settings.checkpoint)
+                self._weights[key] = dict.fromkeys(names, path)
+            else:
+                self._weights[key] = write_weights(folder, self.variant, case.window, names)
+        return self._weights[key]
 
-    def measure(self, case: Case) -> List[Row]:
+    def measure(self, case: AnyCase) -> List[Row]:
         """All models on one case; one that fails says why, and the others go on."""
-        paths = self.weights(case.window)
-        rows = {name: Row(case, name) for name in self.pool.names if name in paths}
+        paths = self.weights(case)
+        rows = {name: Row(case, name) for name in paths}
+        lack = self._lacking_memory(case)
+        if lack:
+            for row in rows.values():
+                row.error = lack
+            return list(rows.values())
         if self.settings.time:
             self._time(case, rows, paths)
         if self.settings.memory:
             for row in rows.values():
-                self._guard(row, lambda row=row: self._peak(row, paths[row.model]))
+                if row.error is None:
+                    self._guard(row, lambda row=row: self._peak(row, paths[row.model]))
         return list(rows.values())
 
-    def _time(self, case: Case, rows: Dict[str, Row], paths: Mapping[str, str]) -> None:
+    def _time(self, case: AnyCase, rows: Mapping[str, Row], paths: Mapping[str, str]) -> None:
         for name, row in rows.items():
             self.tell(f'{case}: {name}, warm-up')
             self._guard(row, lambda name=name: self._warm(name, case, paths[name]))
@@ -132,12 +159,22 @@ class Benchmark:
                 self.tell(f'{case}: {row.model}, turn {turn + 1} of {self.settings.repeats}')
                 self._guard(row, lambda row=row: row.seconds.extend(
                     self.pool.processes[row.model].ask('run', seconds=self.settings.seconds)['seconds']))
+        if isinstance(case, DetectorCase):
+            for row in rows.values():
+                if row.error is None:
+                    self._guard(row, lambda row=row: self._break_down(row))
         for name in rows:
             self.pool.processes[name].ask('drop')
 
-    def _warm(self, name: str, case: Case, weights: str) -> None:
+    def _build(self, process: Process, case: AnyCase, weights: str) -> None:
+        if isinstance(case, DetectorCase):
+            process.ask('build_detector', case=case.asdict(), weights=weights)
+        else:
+            process.ask('build', case=case.asdict(), variant=self.variant, weights=weights)
+
+    def _warm(self, name: str, case: AnyCase, weights: str) -> None:
         process = self.pool.processes[name]
-        process.ask('build', case=case.asdict(), variant=self.variant, weights=weights)
+        self._build(process, case, weights)
         process.ask('features', path=self._features(name))
         for _ in range(self.settings.warm_up + 2 * case.compiled):
             process.ask('run', seconds=0)
@@ -149,22 +186,44 @@ class Benchmark:
         self.products.setdefault(dtype, []).extend(answer['seconds'])
 
     def _compare(self, rows: Mapping[str, Row]) -> None:
+        """Whether they compute the same, before any is timed."""
         running = [row for row in rows.values() if row.error is None]
         if not running:
             return
         reference = torch.load(self._features(running[0].model), weights_only=True)
         for row in running:
             features = torch.load(self._features(row.model), weights_only=True)
-            row.difference = max(float((a - b).abs().max()) for a, b in zip(features, reference))
+            shapes, wanted = ([tuple(out.shape[-2:]) for out in outs] for outs in (features, reference))
+            if shapes != wanted:
+                row.error = f'gives features of other sizes: {shapes}, not {wanted}'
+            else:
+                row.difference = max(float((a - b).abs().max()) for a, b in zip(features, reference))
+
+    def _break_down(self, row: Row) -> None:
+        self.tell(f'{row.case}: {row.model}, parts')
+        answer = self.pool.processes[row.model].ask('breakdown', steps=self.settings.repeats)
+        names = dict.fromkeys(name for parts in answer['parts'] for name in parts)
+        row.parts = {name: statistics.median(parts.get(name, 0.) for parts in answer['parts']) for name in names}
+        row.found = answer['found']
 
     def _peak(self, row: Row, weights: str) -> None:
         self.tell(f'{row.case}: {row.model}, memory')
         process = self.pool.fresh(row.model)
         try:
-            process.ask('build', case=row.case.asdict(), variant=self.variant, weights=weights)
+            self._build(process, row.case, weights)
             row.mib = process.ask('peak')['mib']
         finally:
             process.close()
+
+    def _lacking_memory(self, case: AnyCase) -> Optional[str]:
+        """Why a case is not run: a bias over the whole map grows with the square of its pixels."""
+        if not isinstance(case, Case) or case.window != 'global':
+            return None
+        needed = 3 * 4 * self.variant['num_heads'][0] * (case.size[0] * case.size[1] // 16)**2
+        free = _free_memory()
+        if free is None or needed < free / 2:
+            return None
+        return f'not run: attention over the whole map would take {needed / GIB:.0f} GiB or more'
 
     def _guard(self, row: Row, step: Callable[[], None]) -> None:
         try:
@@ -177,12 +236,24 @@ class Benchmark:
     def _features(self, name: str) -> str:
         return str(Path(self._folder.name) / f'features_{name}.pth')
 
-    def rate(self, dtype: str) -> Optional[float]:
-        """FLOP/s of matrix products of a dtype, the median over the run."""
-        seconds = self.products.get(dtype)
-        return 2 * self.settings.matmul**3 / statistics.median(seconds) if seconds else None
+    def rates(self) -> Dict[str, float]:
+        """FLOP/s of matrix products of each dtype, the median over the run."""
+        return {dtype: 2 * self.settings.matmul**3 / statistics.median(seconds)
+                for dtype, seconds in self.products.items()}
 
 
-def run(cases: Sequence[Case], benchmark: Benchmark) -> List[Row]:
-    """Measure all cases."""
-    return [row for case in cases for row in benchmark.measure(case)]
+def _free_memory() -> Optional[int]:
+    """Bytes of the machine's memory that nobody uses; None where that is not told."""
+    try:
+        return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def run(cases: Sequence[AnyCase], benchmark: Benchmark, done: Callable[[int], None] = lambda n: None) -> List[Row]:
+    """Measure all cases; ``done`` is called after each."""
+    rows: List[Row] = []
+    for case in cases:
+        rows += benchmark.measure(case)
+        done(1)
+    return rows

@@ -16,7 +16,7 @@ import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .models import MODELS, build_model
 
@@ -133,12 +133,12 @@ class Worker:
     def __init__(self, name: str, device: str, threads: int) -> None:
         self.name, self.device = name, torch.device(device)
         torch.set_num_threads(threads)
-        self.cell: Optional[Cell] = None
+        self.cell: Any = None
 
     def about(self) -> Dict[str, Any]:
         """Versions and the device; fails where the library is not installed."""
         library = importlib.import_module(MODELS[self.name][2])
-        device = torch.cuda.get_device_name() if self.device.type == 'cuda' else platform.processor()
+        device = torch.cuda.get_device_name() if self.device.type == 'cuda' else None
         return dict(library=MODELS[self.name][2], version=getattr(library, '__version__', ''),
                     torch=torch.__version__, python=platform.python_version(), device=device,
                     threads=torch.get_num_threads())
@@ -148,6 +148,17 @@ class Worker:
         self.drop()
         self.cell = Cell(self.name, case, variant, weights, str(self.device))
         return {}
+
+    def build_detector(self, case: Mapping[str, Any], weights: str) -> Dict[str, Any]:
+        """Build a whole detector for a case."""
+        from .detector import DetectorCell
+        self.drop()
+        self.cell = DetectorCell(self.name, case, weights, str(self.device))
+        return {}
+
+    def breakdown(self, steps: int) -> Dict[str, Any]:
+        """Seconds of each part of a detector, for each of some steps, and how many objects it found."""
+        return dict(parts=[self.cell.breakdown() for _ in range(steps)], found=self.cell.found)
 
     def drop(self) -> Dict[str, Any]:
         """Let go of the model."""
