@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 Pair = Tuple[int, int]
 Window = Union[int, str]
@@ -81,21 +81,26 @@ class DetectorCase:
 # 'full' is the whole grid; the others are the parts of it that the README's tables are made of.
 PRESETS: Dict[str, Dict[str, Sequence[Any]]] = {
     'quick': dict(modes=['forward'], windows=[7], sizes=[(512, 512)], batches=[1], dtypes=['float32'],
-                  compile=[False]),
+                  runs=['eager']),
     'windows': dict(modes=['forward'], windows=[7, 12, 16, 24], sizes=[(800, 1344)], batches=[1], dtypes=['float32'],
-                    compile=[False, True]),
+                    runs=['eager', 'compiled']),
     'pixels': dict(modes=['forward'], windows=[7], sizes=[(512, 512), (800, 1344), (1600, 2688)], batches=[1],
-                   dtypes=['float32'], compile=[False]),
+                   dtypes=['float32'], runs=['eager']),
     'train': dict(modes=['train'], windows=[7, 12, 16], sizes=[(512, 512)], batches=[2], dtypes=['float32'],
-                  compile=[False]),
+                  runs=['eager']),
     'full': dict(modes=['forward', 'train'], windows=[7, 12, 16, 24],
                  sizes=[(224, 224), (512, 512), (800, 1344), (1600, 2688)], batches=[1, 2, 8],
-                 dtypes=['float32', 'bf16', 'fp16'], compile=[False, True]),
+                 dtypes=['float32', 'bf16', 'fp16'], runs=['eager', 'compiled']),
 }
 
 
 def span(modes: Sequence[str], windows: Sequence[Window], sizes: Sequence[Pair], batches: Sequence[int],
-         dtypes: Sequence[str], compile: Sequence[bool]) -> List[Case]:
-    """Every combination, cheap ones first within a way of running."""
-    return [Case(mode, window, size, batch, dtype, compiled) for dtype, compiled, mode, window, size, batch in
-            itertools.product(dtypes, compile, modes, windows, sizes, batches)]
+         dtypes: Sequence[str], runs: Sequence[str]) -> List[Case]:
+    """Every combination; those that go into one table are neighbours."""
+    return [Case(mode, window, size, batch, dtype, run == 'compiled') for dtype, run, mode, window, size, batch in
+            itertools.product(dtypes, runs, modes, windows, sizes, batches)]
+
+
+def within(lists: Mapping[str, Sequence[Any]], megapixels: Optional[float]) -> List[Case]:
+    """Every combination of ``lists``, without batches of more than so many megapixels."""
+    return [case for case in span(**lists) if megapixels is None or case.pixels <= megapixels * 1e6]

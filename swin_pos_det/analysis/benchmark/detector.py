@@ -127,10 +127,11 @@ class DetectorCell:
     """
 
     def __init__(self, name: str, case: Mapping[str, Any], weights: str, device: str) -> None:
-        import swin_pos_det  # noqa: F401 - registers the backbone
         from mmdet.registry import MODELS
         from mmdet.testing import demo_mm_inputs
         from mmengine.registry import init_default_scope
+
+        import swin_pos_det  # noqa: F401 - registers the backbone
         init_default_scope('mmdet')
         self.device = torch.device(device)
         self.train = case['mode'] == 'train'

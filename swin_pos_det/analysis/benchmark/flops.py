@@ -23,9 +23,9 @@ def swin_flops(variant: Mapping[str, Any], case: Case, project_padding: bool = F
     """Floating-point operations of one step.
 
     A block on L tokens of C channels projects to queries, keys and values and back (8 L C^2) and has a feed-forward
-    network of 4 C hidden channels (16 L C^2). On P tokens, with the padding that completes windows of N, attention takes
-    4 P N C (Swin, section 3.2, equation 2). Patch merging takes 16 L C^2 of the merged L. Backward takes twice as
-    much as forward, save for the gradient of the image, which nobody asks for.
+    network of 4 C hidden channels (16 L C^2). On P tokens, with the padding that completes windows of N, attention
+    takes 4 P N C (Swin, section 3.2, equation 2). Patch merging takes 16 L C^2 of the merged L. Backward takes twice
+    as much as forward, save for the gradient of the image, which nobody asks for.
 
     Args:
         variant: ``embed_dims``, ``depths``, ``num_heads``.
