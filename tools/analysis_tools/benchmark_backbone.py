@@ -59,8 +59,8 @@ def get_parser() -> argparse.ArgumentParser:
                     'the same weights and input; they take turns, so that all see the same machine. With --detector, '
                     "whole detectors with this backbone and with mmdet's, and where their time goes.",
         epilog='Examples: benchmark_backbone.py --models ours mmdet  |  benchmark_backbone.py --preset windows '
-               '--threads 2 --record docs/results/today.md  |  benchmark_backbone.py --windows 7 global --sizes 128 256 384 '
-               '--memory  |  benchmark_backbone.py --detector CONFIG --sizes 800x1344 --memory')
+               '--threads 2 --record docs/results/today.md  |  benchmark_backbone.py --windows 7 global --sizes 128 '
+               '256 384 --memory  |  benchmark_backbone.py --detector CONFIG --sizes 800x1344 --memory')
     cases = parser.add_argument_group('what is measured', 'every combination of the lists; a list given here replaces '
                                                           "the preset's")
     presets = '; '.join(f'{name}: {_describe(lists)}' for name, lists in PRESETS.items())
@@ -93,7 +93,7 @@ def get_parser() -> argparse.ArgumentParser:
     how.add_argument('--memory', action='store_true', help='measure peak memory too, each in a fresh process')
     how.add_argument('--no-time', action='store_true', help='measure peak memory only')
     how.add_argument('--matmul', type=positive, default=None, metavar='N',
-                     help='side of the matrices whose product tells what the machine can do (default: 2048; CUDA: 8192)')
+                     help='side of the matrices whose products show what a machine can do (default: 2048; CUDA: 8192)')
     out = parser.add_argument_group('results')
     out.add_argument('--out', type=Path, default=Path('work_dirs/benchmark'), metavar='DIR',
                      help='benchmark.json and PNGs go there (default: %(default)s)')

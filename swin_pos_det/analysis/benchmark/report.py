@@ -193,8 +193,8 @@ def record(path: Path, title: str, data: Mapping[str, Any], tables: str, picture
     where = (f'{about["processor"]}, {about["cores"]} cores, {about["memory"]}, {about["system"]}; device '
              f'{device or about["device"]}; {data["threads"]} threads')
     how = (f'Swin-{settings["variant"]}; the same random weights and input for all; after {settings["warm_up"]} runs '
-           f'to warm up {settings["repeats"]} turns of each model, interleaved, each of {settings["seconds"]:g} s or more; '
-           'medians with quartiles')
+           f'to warm up {settings["repeats"]} turns of each model, interleaved, each of {settings["seconds"]:g} s or '
+           'more; medians with quartiles')
     links = [f'![{picture.stem}]({os.path.relpath(picture, path.parent)})' for picture in pictures]
     body = '\n\n'.join([
         f'# {title}', f'Measured on {data["date"]}: {where}.', how + '.',
