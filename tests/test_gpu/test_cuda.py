@@ -121,10 +121,12 @@ def test_attention_takes_the_memory_efficient_kernels(only_efficient, window, dt
         assert all(torch.isfinite(p.grad).all() for p in ours.parameters())
 
 
-@pytest.mark.parametrize('settings', [dict(), dict(window_size=12, table_window_size=7), dict(padding='mask')], ids=str)
+@pytest.mark.parametrize('settings', [dict(), dict(window_size=12, table_window_size=7), dict(padding='mask'),
+                                      dict(window_size=12, table_window_size=7, resampling='geometric')], ids=str)
 def test_the_host_never_waits(settings):
     ours = SwinPosTransformer(**MICRO, **settings).to(CUDA)
     image = torch.randn(2, 3, 61, 90, device=CUDA)
+    attach_valid_sizes(image, [(61, 90), (50, 40)])
     sum(out.sum() for out in ours(image)).backward()  # plans are cached from here on
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode('error')

@@ -58,9 +58,11 @@ def write_detector_weights(config: str, path: str, checkpoint: Optional[str] = N
             are found as a detector may return, so that the mask head and the pasting of masks have their share.
     """
     from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
     from mmengine.runner import load_checkpoint
 
     from .weights import randomise
+    init_default_scope('mmdet')
     cfg = load_model_config(config, 'ours')
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
