@@ -57,6 +57,19 @@ class Devices(TorchDispatchMode):
         return out
 
 
+class FromTheHost(TorchFunctionMode):
+    """Notes what makes tensors of Python's numbers; on a GPU the host would wait until they are there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: List[Any] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.tensor, torch.as_tensor, torch.from_numpy):
+            self.seen.append((func, args))
+        return func(*args, **(kwargs or {}))
+
+
 class Masks(TorchFunctionMode):
     """Notes queries and additive masks of attention."""
 
@@ -109,9 +122,10 @@ def test_forward_and_backward_need_no_data_and_no_other_device(settings, valid):
         attach_valid_sizes(images, valid)
     if 'padding' in settings or 'resampling' in settings:
         model(images)  # what hides padding, and geometric resampling, is worked out on the CPU for each new size
-    with Devices() as devices:
+    with Devices() as devices, FromTheHost() as host:
         sum(out.sum() for out in model(images)).backward()
     assert devices.seen == {torch.device('meta')}
+    assert not host.seen
     assert all(p.grad.device.type == 'meta' and p.grad.shape == p.shape for p in model.parameters())
 
 
