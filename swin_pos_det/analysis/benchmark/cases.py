@@ -56,6 +56,7 @@ class DetectorCase:
         size: (h, w) of the images in pixels.
         batch: images.
         dtype: 'float32', or 'bf16' or 'fp16' by autocast.
+        compiled: not offered.
     """
 
     mode: str

@@ -141,7 +141,7 @@ class DetectorCell:
         self.model = MODELS.build(cfg.model)
         missing, unexpected = self.model.load_state_dict(torch.load(weights, weights_only=True), strict=False)
         assert not unexpected and all(key.endswith('relative_position_index') for key in missing), (missing, unexpected)
-        self.model.to(self.device)
+        self.run_model = self.model.to(self.device)
         self.model.train(self.train)
         self._zero_stochastic_depth()
         self.dtype = dict(bf16=torch.bfloat16, fp16=torch.float16).get(case['dtype'])

@@ -16,6 +16,8 @@ from .models import VARIANTS
 from .pool import Pool, Process, WorkerError
 from .weights import write_weights
 
+# Features are normalised; two correct Swin-T differ by some 1e-5 in float32.
+AGREEMENT = 1e-3
 AnyCase = Union[Case, DetectorCase]
 GIB = 2**30
 
@@ -105,6 +107,7 @@ class Benchmark:
         self.products: Dict[str, List[float]] = {}  # seconds of matrix products, for each dtype
         self._folder = tempfile.TemporaryDirectory()
         self._weights: Dict[Any, Mapping[str, str]] = {}
+        self._agreement: Dict[Any, Dict[str, str]] = {}  # of a window, the models that compute something else
 
     def __enter__(self) -> Benchmark:
         return self
@@ -147,9 +150,13 @@ class Benchmark:
         return list(rows.values())
 
     def _time(self, case: AnyCase, rows: Mapping[str, Row], paths: Mapping[str, str]) -> None:
+        if isinstance(case, Case) and case.window != 'global':
+            for name, why in self._disagreeing(case.window).items():
+                rows[name].error = why
         for name, row in rows.items():
-            self.tell(f'{case}: {name}, warm-up')
-            self._guard(row, lambda name=name: self._warm(name, case, paths[name]))
+            if row.error is None:
+                self.tell(f'{case}: {name}, warm-up')
+                self._guard(row, lambda name=name: self._warm(name, case, paths[name]))
         self._compare(rows)
         for turn in range(self.settings.repeats):
             self._multiply(case.dtype)
@@ -178,6 +185,33 @@ class Benchmark:
         process.ask('features', path=self._features(name))
         for _ in range(self.settings.warm_up + 2 * case.compiled):
             process.ask('run', seconds=0)
+
+    def _disagreeing(self, window: int) -> Dict[str, str]:
+        """Models that do not compute the first model's features where all of them should, and why.
+
+        That is where all maps divide by windows and are larger than one: elsewhere libraries differ in how they pad and
+        shift. Shown with a nano Swin, as that takes little time, and weights are loaded strictly anyway.
+        """
+        if window not in self._agreement and len(self.pool.names) > 1:
+            self.tell(f'window {window}: whether all compute the same')
+            case = Case('forward', window, (64 * window, 64 * window))
+            folder = Path(self._folder.name) / f'nano_{window}'
+            folder.mkdir()
+            rows = {name: Row(case, name) for name in self.pool.names}
+            for name, path in write_weights(folder, VARIANTS['nano'], window, rows).items():
+                self._guard(rows[name], lambda name=name, path=path: self._save_features(
+                    name, dict(case=case.asdict(), variant=VARIANTS['nano'], weights=path)))
+            self._compare(rows)
+            for row in rows.values():
+                if row.error is None and row.difference > AGREEMENT:
+                    row.error = f'computes another function than {self.pool.names[0]}: differs by {row.difference:.1e}'
+            self._agreement[window] = {name: row.error for name, row in rows.items() if row.error is not None}
+        return self._agreement.get(window, {})
+
+    def _save_features(self, name: str, build: Mapping[str, Any]) -> None:
+        process = self.pool.processes[name]
+        process.ask('build', **build)
+        process.ask('features', path=self._features(name))
 
     def _multiply(self, dtype: str) -> None:
         """Matrix products in turn with the models: what the machine can do at this moment."""

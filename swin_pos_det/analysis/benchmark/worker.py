@@ -163,7 +163,8 @@ class Worker:
     def drop(self) -> Dict[str, Any]:
         """Let go of the model."""
         self.cell = None
-        torch._dynamo.reset()
+        if 'torch._dynamo' in sys.modules:  # importing it takes seconds
+            torch._dynamo.reset()
         gc.collect()
         if self.device.type == 'cuda':
             torch.cuda.empty_cache()
@@ -179,7 +180,9 @@ class Worker:
         return dict(seconds=timed(self.cell.step, self.device, seconds))
 
     def peak(self, steps: int = 2) -> Dict[str, Any]:
-        """MiB that the first runs need."""
+        """MiB that the first runs need; of a compiled model those after compilation."""
+        if self.cell.run_model is not self.cell.model:
+            self.cell.step()
         memory = PeakMemory(self.device)
         for _ in range(steps):
             self.cell.step()
