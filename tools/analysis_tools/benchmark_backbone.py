@@ -158,7 +158,8 @@ def benchmark(args: argparse.Namespace) -> None:
     backbones = [] if args.detector else rows
     pictures = plot_growth(backbones, folder / f'{stem}growth.png')
     pictures += plot_windows(backbones, folder / f'{stem}windows.png')
-    print(*pictures, sep='\n')
+    for picture in pictures:
+        print(picture)
     if args.record:
         record(args.record, args.title, data, tables, pictures)
         print(args.record)
