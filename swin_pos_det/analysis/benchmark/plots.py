@@ -11,6 +11,8 @@ from .runner import Row
 # One colour a model, whatever else is in the picture (a palette that the colour-blind can tell apart).
 COLOURS = {'ours': '#0072B2', 'mmdet': '#D55E00', 'timm': '#009E73', 'hf': '#CC79A7', 'torchvision': '#E69F00'}
 
+MARKERS = 'os^Dv*'  # one a window
+
 
 def _pyplot() -> Any:
     import matplotlib
@@ -45,6 +47,7 @@ def plot_growth(rows: Sequence[Row], path: Path) -> List[Path]:
         return []
     plt = _pyplot()
     several = len({_way(line[0]) for line in lines}) > 1
+    windows = sorted({str(line[0].case.window) for line in lines})
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout='constrained')
     for axis, what in zip(axes, ('median', 'mib')):
         for line in lines:
@@ -56,7 +59,8 @@ def plot_growth(rows: Sequence[Row], path: Path) -> List[Path]:
             label = (f'{line[0].model}, window {case.window}' + f', batch {case.batch}' * (case.batch > 1) +
                      f', {case.mode} {case.dtype} {"compiled" if case.compiled else "eager"}' * several +
                      f': pixels^{exponent(x, y):.2f}')
-            axis.plot(x, y, marker='o', label=label, color=COLOURS.get(line[0].model),
+            marker = MARKERS[windows.index(str(case.window)) % len(MARKERS)]
+            axis.plot(x, y, marker=marker, label=label, color=COLOURS.get(line[0].model),
                       linestyle='--' if case.window == 'global' else '-')
         axis.set(xscale='log', yscale='log', xlabel='megapixels of the batch',
                  ylabel='seconds (median)' if what == 'median' else 'peak memory (MiB)')

@@ -191,7 +191,8 @@ def record(path: Path, title: str, data: Mapping[str, Any], tables: str, picture
     device = next((found['device'] for found in data['versions'].values() if found['device']), None)
     where = (f'{about["processor"]}, {about["cores"]} cores, {about["memory"]}, {about["system"]}; device '
              f'{device or about["device"]}; {data["threads"]} threads')
-    how = (f'Swin-{settings["variant"]}; the same random weights and input for all; after {settings["warm_up"]} runs '
+    what = 'Detectors of the configs' if data['rows'] and 'config' in data['rows'][0] else f'Swin-{settings["variant"]}'
+    how = (f'{what}; the same random weights and input for all; after {settings["warm_up"]} runs '
            f'to warm up {settings["repeats"]} turns of each model, interleaved, each of {settings["seconds"]:g} s or '
            'more; medians with quartiles')
     links = [f'![{picture.stem}]({os.path.relpath(picture, path.parent)})' for picture in pictures]
