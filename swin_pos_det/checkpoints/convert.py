@@ -108,8 +108,8 @@ def convert(weights: SwinWeights, to: str = 'mmdet', window: Optional[Union[int,
 
     Args:
         weights: of :func:`~swin_pos_det.checkpoints.read_weights`.
-        to: one of ``EXPORTS``: 'mmdet', 'timm' (``SwinTransformer(num_classes=0)``), 'hf' (``SwinBackbone``) or
-            'microsoft' (the detection backbone).
+        to: one of ``EXPORTS``: 'mmdet', 'timm' (``SwinTransformer(num_classes=0)``), 'hf' (``SwinBackbone``),
+            'torchvision' or 'microsoft' (the detection backbone).
         window: resample the tables to it, (h, w) or the side of a square one. Default: as they are.
         mode: of the resampling, see :func:`~swin_pos_det.layers.resample_table`.
 

@@ -93,7 +93,7 @@ def resample_table(table: Tensor, source: Pair, target: Pair, mode: str = 'bicub
     # Not every device can interpolate half precision.
     full = table.float() if table.dtype in (torch.float16, torch.bfloat16) else table
     if mode == 'geometric':
-        down, across = (geometric_matrix(s, t).to(full) for s, t in zip(source, target))
+        down, across = (_placed_matrix(s, t, full.dtype, full.device) for s, t in zip(source, target))
         return torch.einsum('ty,yxh,ux->tuh', down, full.unflatten(0, (rows, cols)), across).flatten(0, 1).to(
             table.dtype)
     picture = full.t().reshape(1, -1, rows, cols)
@@ -134,6 +134,13 @@ def _geometric_matrix(source: int, target: int) -> np.ndarray:
     spline = make_interp_spline(places, np.eye(2 * source - 1), k=min(3, 2 * source - 2))
     wanted = np.clip(np.arange(1 - target, target), places[0], places[-1])  # rounding must not extrapolate
     return spline(wanted)
+
+
+@lru_cache(maxsize=MAX_CACHED_MATRICES)
+def _placed_matrix(source: int, target: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """:func:`geometric_matrix` where it is needed: copying it there in each forward would make a GPU wait."""
+    with torch.inference_mode(False):
+        return geometric_matrix(source, target).to(device, dtype)
 
 
 def _geometric_ratio(terms: int, total: float) -> float:
