@@ -15,7 +15,7 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import ConfigDict
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
-from swin_pos_det.analysis.coco_files import CocoFileError, writing_coco_results
+from swin_pos_det.analysis.coco_files import writing_coco_results
 from swin_pos_det.engine.cli import (
     UserError,
     add_common_arguments,
@@ -24,6 +24,7 @@ from swin_pos_det.engine.cli import (
     check_data,
     load_config,
     run_cli,
+    telling_mistakes,
 )
 
 
@@ -98,11 +99,8 @@ def test(args: argparse.Namespace) -> None:
         use_test_time_augmentation(cfg)
     runner = build_runner(cfg)
     if args.out is not None and args.out.endswith('.json'):
-        try:
-            with writing_coco_results(runner.test_evaluator, args.out):
-                runner.test()
-        except CocoFileError as error:
-            raise UserError(str(error)) from error
+        with telling_mistakes(), writing_coco_results(runner.test_evaluator, args.out):
+            runner.test()
         return
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))

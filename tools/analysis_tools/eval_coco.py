@@ -14,7 +14,7 @@ from rich.table import Table
 from swin_pos_det.analysis.coco_eval import MAX_DETS, SIZES, CocoScores, confusion_matrix, evaluate, kinds_of
 from swin_pos_det.analysis.coco_files import load_ground_truth, load_results, write_json
 from swin_pos_det.analysis.coco_plots import plot_confusion_matrix, plot_precision_recall
-from swin_pos_det.engine.cli import UserError, run_cli
+from swin_pos_det.engine.cli import run_cli, telling_mistakes
 from swin_pos_det.evaluation import EVALUATORS
 
 
@@ -74,11 +74,13 @@ def tables(scores: CocoScores) -> list:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluates as the command line says."""
-    gt = load_ground_truth(args.ground_truth)
-    results = load_results(args.results, gt)
     title = osp.basename(args.results)
-    kinds = args.metric or kinds_of(results)
-    scores = [evaluate(gt, results, kind, args.evaluator, args.max_dets, args.classes) for kind in kinds]
+    with telling_mistakes():
+        gt = load_ground_truth(args.ground_truth)
+        results = load_results(args.results, gt)
+        kinds = args.metric or kinds_of(results) or ['bbox']
+        scores = [evaluate(gt, results, kind, args.evaluator, args.max_dets, args.classes) for kind in kinds]
+        matrix = confusion_matrix(gt, results, kinds[-1], args.score_thr, args.iou_thr, args.classes)
     console = Console()
     for table in sum(map(tables, scores), []):
         console.print(table)
@@ -87,22 +89,13 @@ def run(args: argparse.Namespace) -> None:
     if args.pr_curve:
         plot_precision_recall(scores, args.pr_curve, title)
     if args.confusion_matrix:
-        matrix = confusion_matrix(gt, results, kinds[-1], args.score_thr, args.iou_thr, args.classes)
         plot_confusion_matrix(matrix, args.confusion_matrix, title)
     print('\n'.join(path for path in (args.out, args.pr_curve, args.confusion_matrix) if path))
 
 
-def checked_run(args: argparse.Namespace) -> None:
-    """:func:`run`, whose complaints about files and settings are a user's mistakes."""
-    try:
-        run(args)
-    except (ValueError, ImportError) as error:
-        raise UserError(str(error)) from error
-
-
 def main(argv=None) -> int:
     """Runs the tool; returns its exit status."""
-    return run_cli(checked_run, get_parser(), argv)
+    return run_cli(run, get_parser(), argv)
 
 
 if __name__ == '__main__':
