@@ -172,20 +172,21 @@ def _join_on_cpu(cfg: Config) -> None:
     cfg.model_wrapper_cfg = {**defaults, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
 
 
-def _raised_in_this_package(error: BaseException) -> bool:
-    """Whether ``error``, or the first in the chain that led to it, comes from a ``raise`` in this package.
+def _raised_in_this_package(error: BaseException | None) -> bool:
+    """Whether ``error``, or one in the chain that led to it, comes from a ``raise`` in this package.
 
     A ``TypeError`` that Python itself raises in a line of this package is a bug of ours and not meant.
     """
-    while error.__context__ is not None:
-        error = error.__context__
+    if error is None:
+        return False
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    if trace is None or not trace.tb_frame.f_globals.get('__name__', '').startswith('swin_pos_det.'):
-        return False
-    line = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
-    return line.lstrip().startswith('raise ')
+    if trace is not None and trace.tb_frame.f_globals.get('__name__', '').startswith('swin_pos_det.'):
+        line = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+        if line.lstrip().startswith('raise '):
+            return True
+    return _raised_in_this_package(error.__context__)
 
 
 def run_cli(command: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser,
