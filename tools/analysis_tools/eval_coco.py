@@ -65,10 +65,10 @@ def tables(scores: CocoScores) -> list:
     recall = Table('detections per image', 'AR', title=f'{kind}: average recall')
     for limit in scores.max_dets:
         recall.add_row(str(limit), number(stats[f'AR@{limit}']))
-    keys = list(scores.per_class[0])
-    classes = Table('class', *keys[1:-1], f'AR@{last}', title=f'{kind} by class')
+    keys = [key for key in scores.per_class[0] if key not in ('name', 'detections')]
+    classes = Table('class', *keys, title=f'{kind} by class (AR@{last})')
     for row in scores.per_class:
-        classes.add_row(*(row['name'], *(number(row[key]) for key in keys[1:])))
+        classes.add_row(row['name'], *(number(row[key]) for key in keys))
     return [overall, sizes, recall, classes]
 
 
