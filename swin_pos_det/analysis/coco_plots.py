@@ -23,7 +23,7 @@ def plot_precision_recall(scores: Sequence[CocoScores], path: Union[str, Path], 
         path: of the PNG; its folder is made.
         title: above all.
     """
-    figure = Figure(figsize=(6 * len(scores), 5), layout='constrained')
+    figure = Figure(figsize=(7.5 * len(scores), 5), layout='constrained')
     axes = figure.subplots(1, len(scores), squeeze=False)
     for axis, score in zip(axes[0], scores):
         colors = colormaps['viridis'](np.linspace(0.9, 0, len(score.iou_thresholds)))
@@ -32,7 +32,7 @@ def plot_precision_recall(scores: Sequence[CocoScores], path: Union[str, Path], 
         axis.set(title=f'{_TITLES[score.iou_type]}: AP {score.stats["AP"]:.3f}', xlabel='recall', xlim=(0, 1),
                  ylabel='precision, mean of classes', ylim=(0, 1.02))
         axis.grid(alpha=0.3)
-        axis.legend(fontsize='small')
+        axis.legend(fontsize='small', loc='center left', bbox_to_anchor=(1, 0.5))
     figure.suptitle(title)
     _save(figure, path)
 
