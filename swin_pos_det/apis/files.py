@@ -93,7 +93,7 @@ def predict_files(model: nn.Module, inputs: Union[str, Path, Sequence[Union[str,
         What was done. Files that cannot be read are skipped and listed in ``skipped``.
 
     Raises:
-        ValueError: if there are no inputs, or none can be read; see :func:`find_inputs`,
+        ValueError: if there are no inputs, none can be read, or ``out_dir`` cannot be made; see :func:`find_inputs`,
             :func:`~swin_pos_det.apis.predict`.
     """
     check_settings(batch_size, score_threshold)
@@ -133,7 +133,7 @@ class _Writer:
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
         self.classes = model.dataset_meta['classes']
-        self._folder = out_dir / 'vis'
+        self._out_dir = out_dir
         self._visualizer = None
         self._video: Optional[cv2.VideoWriter] = None
         self._video_name = ''
@@ -143,6 +143,8 @@ class _Writer:
 
     def add(self, frame: _Frame, sample: DetDataSample) -> None:
         """Takes what was found in an image or frame."""
+        if not self.images:
+            _make_folder(self._out_dir)
         height, width = frame.image.shape[:2]
         about = dict(id=len(self.images) + 1, file_name=frame.name, width=width, height=height)
         if frame.frame is not None:
@@ -169,7 +171,7 @@ class _Writer:
         return mmcv.rgb2bgr(self._visualizer.get_image())
 
     def _write(self, frame: _Frame, picture: np.ndarray) -> None:
-        path = self._folder / frame.name
+        path = self._out_dir / 'vis' / frame.name
         if frame.frame is None:
             mmcv.imwrite(picture, str(path if path.suffix.lower() in _WRITABLE else f'{path}.png'))
             return
@@ -194,6 +196,13 @@ class _Writer:
         """All of it as a COCO data set."""
         categories = [dict(id=index, name=name) for index, name in enumerate(self.classes, 1)]
         return dict(images=self.images, categories=categories, annotations=self.annotations)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f'nothing can be written to {path} ({error.strerror})') from error
 
 
 def _matches(given: str) -> tuple[Path, list[Path]]:

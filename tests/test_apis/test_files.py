@@ -78,6 +78,12 @@ def test_damaged_files_are_named_and_skipped(detector, save, picture, tmp_path):
     assert not (tmp_path / 'nothing').exists()
 
 
+def test_no_place_for_results(detector, save, picture, tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(ValueError, match='nothing can be written to .*file'):
+        run(detector, save(picture, 'a.png'), tmp_path / 'file')
+
+
 def test_a_video(detector, video, save, picture, tmp_path):
     report = run(detector, [save(picture, 'a.png'), video], tmp_path / 'out', batch_size=4)
     content = json.loads(report.json.read_text())

@@ -80,7 +80,9 @@ def run(args: argparse.Namespace) -> None:
         results = load_results(args.results, gt)
         kinds = args.metric or kinds_of(results) or ['bbox']
         scores = [evaluate(gt, results, kind, args.evaluator, args.max_dets, args.classes) for kind in kinds]
-        matrix = confusion_matrix(gt, results, kinds[-1], args.score_thr, args.iou_thr, args.classes)
+        matrix = None
+        if args.confusion_matrix:
+            matrix = confusion_matrix(gt, results, kinds[-1], args.score_thr, args.iou_thr, args.classes)
     console = Console()
     for table in sum(map(tables, scores), []):
         console.print(table)
@@ -88,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
         write_json({score.iou_type: score.as_dict() for score in scores}, args.out)
     if args.pr_curve:
         plot_precision_recall(scores, args.pr_curve, title)
-    if args.confusion_matrix:
+    if matrix is not None:
         plot_confusion_matrix(matrix, args.confusion_matrix, title)
     print('\n'.join(path for path in (args.out, args.pr_curve, args.confusion_matrix) if path))
 
