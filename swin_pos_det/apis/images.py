@@ -20,7 +20,7 @@ def read_image(image: ImageLike, loader: Callable[[dict], Any]) -> np.ndarray:
 
     Files are turned upright as their EXIF says, grey becomes three equal channels, transparency is dropped, and of 16
     bits the upper 8 are kept: all as the config's loader does in training, which is OpenCV unless the config says
-    otherwise. Unlike OpenCV, which fills up what is missing, this refuses truncated files.
+    otherwise. Truncated files are refused, also by versions of OpenCV that would fill up what is missing.
 
     Args:
         image: a path; or (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) in BGR or BGRA order, uint8 or uint16.

@@ -8,7 +8,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS, METRICS
 
-from ..evaluation import FasterCocoMetric
+from ..evaluation import SwinPosCocoMetric
 from .digits_on_photos import CLASSES, digits_root, make_digits_on_photos
 
 # Ten colours that stay apart on a photograph.
@@ -54,7 +54,7 @@ class DigitsOnPhotosDataset(CocoDataset):
 
 
 @METRICS.register_module()
-class DigitsOnPhotosMetric(FasterCocoMetric):
+class DigitsOnPhotosMetric(SwinPosCocoMetric):
     """``CocoMetric`` on the annotation file of the dataset that is evaluated, wherever that dataset was made.
 
     Without an annotation file ``CocoMetric`` would rebuild one from the samples, with boxes' areas for masks', and its
@@ -63,14 +63,12 @@ class DigitsOnPhotosMetric(FasterCocoMetric):
     Args:
         ann_file: another annotation file. None: the one that the dataset's metainfo names.
         metric: one or several of ``'bbox'``, ``'segm'``, ``'proposal'``, ``'proposal_fast'``.
-        evaluator: ``'pycocotools'`` or ``'faster'``.
-        **kwargs: what else ``CocoMetric`` takes.
+        **kwargs: what else ``CocoMetric`` takes, and ``evaluator``, ``'pycocotools'`` or ``'faster'``.
     """
 
-    def __init__(self, ann_file: str | None = None, metric: str | Sequence[str] = ('bbox', 'segm'),
-                 evaluator: str = 'pycocotools', **kwargs) -> None:
+    def __init__(self, ann_file: str | None = None, metric: str | Sequence[str] = ('bbox', 'segm'), **kwargs) -> None:
         metric = metric if isinstance(metric, str) else list(metric)
-        super().__init__(ann_file=ann_file, metric=metric, evaluator=evaluator, **kwargs)
+        super().__init__(ann_file=ann_file, metric=metric, **kwargs)
 
     @property
     def dataset_meta(self) -> dict | None:

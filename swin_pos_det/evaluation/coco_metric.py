@@ -12,21 +12,21 @@ from .evaluators import evaluator_class
 
 
 @METRICS.register_module()
-class FasterCocoMetric(CocoMetric):
-    """``CocoMetric`` whose AP and AR come from faster-coco-eval: the same numbers, sooner.
+class SwinPosCocoMetric(CocoMetric):
+    """``CocoMetric`` whose AP and AR may come from faster-coco-eval: the same numbers, sooner.
 
     Everything else (arguments, formatting of results, names of metrics) is mmdet's.
 
     Args:
         *args, **kwargs: what ``CocoMetric`` takes.
-        evaluator: ``'faster'``, or ``'pycocotools'`` to compare.
+        evaluator: ``'pycocotools'`` or ``'faster'``.
 
     Raises:
         ValueError: if there is no such evaluator, or ``use_mp_eval`` asks for mmdet's multi-process one as well.
         ImportError: if faster-coco-eval is asked for and not installed.
     """
 
-    def __init__(self, *args: Any, evaluator: str = 'faster', **kwargs: Any) -> None:
+    def __init__(self, *args: Any, evaluator: str = 'pycocotools', **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.evaluator = evaluator
         self._evaluator_class = evaluator_class(evaluator)

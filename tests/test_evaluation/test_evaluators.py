@@ -13,7 +13,7 @@ from pycocotools import mask as rle
 
 from swin_pos_det.analysis.coco_files import as_coco
 from swin_pos_det.analysis.evaluator_comparison import compare_evaluators, jittered_detections, replicate
-from swin_pos_det.evaluation import FasterCocoMetric, evaluator_class
+from swin_pos_det.evaluation import SwinPosCocoMetric, evaluator_class
 
 pytest.importorskip('faster_coco_eval')
 CLASSES = ('cat', 'dog', 'unseen')
@@ -134,13 +134,13 @@ def test_the_metric_is_mmdets(small, tmp_path):
     path.write_text(json.dumps(small))
     arguments = dict(ann_file=str(path), metric=['bbox', 'segm', 'proposal'], classwise=True)
     theirs = metrics_of(CocoMetric(**arguments), small)
-    faster = METRICS.build(dict(type='FasterCocoMetric', **arguments))
+    faster = METRICS.build(dict(type='SwinPosCocoMetric', evaluator='faster', **arguments))
     used = []
     faster._evaluator_class = lambda *args: used.append(args) or evaluator_class('faster')(*args)
     np.testing.assert_equal(metrics_of(faster, small), theirs)
     assert len(used) == 3
     assert 0 < theirs['coco/bbox_mAP'] < 1
-    np.testing.assert_equal(metrics_of(FasterCocoMetric(evaluator='pycocotools', **arguments), small), theirs)
+    np.testing.assert_equal(metrics_of(SwinPosCocoMetric(**arguments), small), theirs)
 
 
 def test_mmdets_own_metric_stays_as_it_was():
@@ -157,10 +157,10 @@ def test_the_embedded_data_sets_metric_takes_it_too():
 
 def test_mistakes(monkeypatch):
     with pytest.raises(ValueError, match="one of .*'faster'.*got 'fast'"):
-        FasterCocoMetric(evaluator='fast')
+        SwinPosCocoMetric(evaluator='fast')
     with pytest.raises(ValueError, match='use_mp_eval=True'):
-        FasterCocoMetric(use_mp_eval=True)
+        SwinPosCocoMetric(evaluator='faster', use_mp_eval=True)
     monkeypatch.setitem(__import__('sys').modules, 'swin_pos_det.evaluation.faster_cocoeval', None)
     with pytest.raises(ImportError, match='pip install --no-deps faster-coco-eval'):
-        FasterCocoMetric()
-    assert FasterCocoMetric(evaluator='pycocotools').evaluator == 'pycocotools'
+        SwinPosCocoMetric(evaluator='faster')
+    assert SwinPosCocoMetric(use_mp_eval=True).evaluator == 'pycocotools'
