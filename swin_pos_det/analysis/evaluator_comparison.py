@@ -25,7 +25,7 @@ class Comparison:
 
     Attributes:
         iou_type: 'bbox' or 'segm'.
-        seconds: of each evaluator, the shortest of its runs.
+        seconds: processor time of each evaluator, all threads, the shortest of its runs.
         stats: the twelve numbers of each evaluator, (12,).
         difference: the largest one between their precisions, recalls, scores and statistics. Infinite where one has a
             number and the other has none.
@@ -124,7 +124,7 @@ def compare_evaluators(dataset: dict[str, Any], results: Sequence[dict[str, Any]
     for _ in range(runs):
         for name in evaluators:
             start, arrays[name] = _evaluate(name, dataset, results, iou_type, max_dets, use_categories)
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.process_time() - start)
     first = arrays[evaluators[0]]
     difference = max(_distance(first[key], arrays[name][key]) for name in evaluators[1:] for key in first)
     return Comparison(iou_type, {name: min(values) for name, values in seconds.items()},
@@ -133,7 +133,7 @@ def compare_evaluators(dataset: dict[str, Any], results: Sequence[dict[str, Any]
 
 def _evaluate(name: str, dataset: dict[str, Any], results: Sequence[dict[str, Any]], iou_type: str,
               max_dets: Sequence[int], use_categories: bool) -> tuple[float, dict[str, np.ndarray]]:
-    """When the evaluation began (loading of the data is not part of it), and its arrays."""
+    """The processor time at which the evaluation began (loading is not part of it), and its arrays."""
     with contextlib.redirect_stdout(io.StringIO()):
         gt = as_coco(copy.deepcopy(dataset))  # both evaluators write into the annotations
         other = 'segmentation' if iou_type == 'bbox' else 'bbox'
@@ -141,7 +141,7 @@ def _evaluate(name: str, dataset: dict[str, Any], results: Sequence[dict[str, An
         evaluation = evaluator_class(name)(gt, dt, iou_type)
         evaluation.params.maxDets = list(max_dets)
         evaluation.params.useCats = int(use_categories)
-        start = time.perf_counter()
+        start = time.process_time()
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
