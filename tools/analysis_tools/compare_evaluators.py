@@ -19,8 +19,8 @@ from swin_pos_det.engine.cli import run_cli, telling_mistakes
 def get_parser() -> argparse.ArgumentParser:
     """The command line of this tool."""
     parser = argparse.ArgumentParser(
-        description='Evaluate the same made-up detections with pycocotools and with faster-coco-eval. Times are processor '
-                    'time, which other work on the machine hardly changes; loading of files is not part of them.',
+        description='Evaluate the same made-up detections with pycocotools and with faster-coco-eval. Times are of the '
+                    'processor, which other work on the machine hardly changes; loading of files is not part of them.',
         epilog='Example: python tools/analysis_tools/compare_evaluators.py '
                '$COCO_ROOT/annotations/instances_val2017.json')
     parser.add_argument('ground_truth', metavar='GT', help='COCO annotations with masks')
