@@ -17,7 +17,8 @@ from mmengine.structures import InstanceData
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from .detector import load_detector, register_modules
+from ..apis import init_detector
+from .detector import register_modules
 
 # Labels stay readable on pictures of at least this size (longer side, pixels).
 _MIN_SIDE = 640
@@ -39,7 +40,7 @@ def draw_predictions(config: Union[str, Path, Config], checkpoint: Union[str, Pa
 
     Raises:
         ValueError: if ``num_images`` is below 1, or the config has no validation data.
-        CheckpointError: if the checkpoint cannot be read.
+        CheckpointError: if the checkpoint cannot be read or is of another config.
     """
     if num_images < 1:
         raise ValueError(f'num_images must be at least 1, got {num_images}')
@@ -48,7 +49,7 @@ def draw_predictions(config: Union[str, Path, Config], checkpoint: Union[str, Pa
         raise ValueError('the config has no val_dataloader: there are no validation images to draw')
     register_modules(cfg)
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
-    model = load_detector(cfg, checkpoint)
+    model = init_detector(cfg, checkpoint)
     visualizer = DetLocalVisualizer(name='report')
     visualizer.dataset_meta = dataset.metainfo
     out_dir = Path(out_dir)

@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import contextlib
 import linecache
 import os
 import os.path as osp
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -41,16 +43,34 @@ class _Options(DictAction):
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of both tools; their names and meaning are MMDetection's."""
-    parser.add_argument('--cfg-options', nargs='+', action=_Options, metavar='KEY=VALUE',
-                        help='settings of the config to override, such as train_cfg.max_epochs=3 or '
-                             '\'data_preprocessor.mean="[0,0,0]"\' (quote lists, no blanks inside)')
+    add_config_arguments(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='how the processes of a distributed run were started (default: none, one process); '
                              'tools/dist_*.sh and tools/slurm_*.sh set it')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
                         help='set by launchers: the number of this process on its machine')
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of every tool that reads a config: its overrides, and ``--traceback``."""
+    parser.add_argument('--cfg-options', nargs='+', action=_Options, metavar='KEY=VALUE',
+                        help='settings of the config to override, such as train_cfg.max_epochs=3 or '
+                             '\'data_preprocessor.mean="[0,0,0]"\' (quote lists, no blanks inside)')
     parser.add_argument('--traceback', action='store_true',
                         help='show where an error came from, also for mistakes that are told in one line otherwise')
+
+
+def window(text: str) -> int | tuple[int, int] | str | None:
+    """An argparse type: an int, ``h,w``, ``global``, or ``native`` (None) for the config's own."""
+    if text in ('native', 'global'):
+        return None if text == 'native' else text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = None
+    if isinstance(value, int) or (isinstance(value, tuple) and len(value) == 2):
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no window: write 7, or 7,14 for (h, w), or 'global', or 'native'")
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -127,9 +147,16 @@ def build_runner(cfg: Config) -> Runner:
         UserError: if a part of this package refuses its settings.
     """
     _join_on_cpu(cfg)
-    try:
+    with telling_mistakes():
         return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
-    except (ValueError, TypeError) as error:
+
+
+@contextlib.contextmanager
+def telling_mistakes() -> Iterator[None]:
+    """Makes a :class:`UserError` of a setting or file that this package refuses; bugs keep their traceback."""
+    try:
+        yield
+    except (ValueError, TypeError, ImportError) as error:
         if _raised_in_this_package(error):
             raise UserError(str(error)) from error
         raise
@@ -145,20 +172,21 @@ def _join_on_cpu(cfg: Config) -> None:
     cfg.model_wrapper_cfg = {**defaults, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
 
 
-def _raised_in_this_package(error: BaseException) -> bool:
-    """Whether ``error``, or the first in the chain that led to it, comes from a ``raise`` in this package.
+def _raised_in_this_package(error: BaseException | None) -> bool:
+    """Whether ``error``, or one in the chain that led to it, comes from a ``raise`` in this package.
 
     A ``TypeError`` that Python itself raises in a line of this package is a bug of ours and not meant.
     """
-    while error.__context__ is not None:
-        error = error.__context__
+    if error is None:
+        return False
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    if trace is None or not trace.tb_frame.f_globals.get('__name__', '').startswith('swin_pos_det.'):
-        return False
-    line = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
-    return line.lstrip().startswith('raise ')
+    if trace is not None and trace.tb_frame.f_globals.get('__name__', '').startswith('swin_pos_det.'):
+        line = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+        if line.lstrip().startswith('raise '):
+            return True
+    return _raised_in_this_package(error.__context__)
 
 
 def run_cli(command: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser,
@@ -166,19 +194,19 @@ def run_cli(command: Callable[[argparse.Namespace], Any], parser: argparse.Argum
     """Parses ``argv``, runs ``command``, and turns a user's mistake into one line on stderr.
 
     Args:
-        command: does the work; gets the parsed arguments.
+        command: does the work; gets the parsed arguments. It may return an exit status of its own.
         parser: of the tool; must have ``--traceback``.
         argv: default: the command line.
 
     Returns:
-        The exit status: 0, or 1 after a user's mistake. Any other exception passes through with its traceback.
+        The exit status: the command's or 0, or 1 after a user's mistake. Any other exception passes through with its
+        traceback.
     """
     args = parser.parse_args(argv)
     try:
-        command(args)
+        return int(command(args) or 0)
     except (UserError, CheckpointError, CocoRootError) as error:
         if args.traceback:
             raise
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         return 1
-    return 0

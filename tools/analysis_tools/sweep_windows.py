@@ -1,6 +1,5 @@
 """Evaluates one checkpoint at several windows and image scales: a table, a JSON file and a heat map."""
 import argparse
-import ast
 import importlib.util
 import os.path as osp
 import sys
@@ -14,21 +13,16 @@ from rich.table import Table
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
 from swin_pos_det.analysis.window_sweep import METRICS, plot_sweep, sweep
-from swin_pos_det.engine.cli import UserError, add_common_arguments, check_checkpoint, check_data, load_config, run_cli
+from swin_pos_det.engine.cli import (
+    UserError,
+    add_common_arguments,
+    check_checkpoint,
+    check_data,
+    load_config,
+    run_cli,
+    window,
+)
 from swin_pos_det.layers import WINDOW_POLICIES
-
-
-def window(text: str):
-    """An argparse type: an int, ``h,w``, ``global``, or ``native`` for the config's own."""
-    if text in ('native', 'global'):
-        return None if text == 'native' else text
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = None
-    if isinstance(value, int) or (isinstance(value, tuple) and len(value) == 2):
-        return value
-    raise argparse.ArgumentTypeError(f"{text!r} is no window: write 7, or 7,14 for (h, w), or 'global', or 'native'")
 
 
 def get_parser() -> argparse.ArgumentParser:
