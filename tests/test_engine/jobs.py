@@ -24,7 +24,7 @@ from mmengine.structures import InstanceData
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 180  # seconds after which a job counts as hanging
+LIMIT = 600  # seconds after which a job counts as hanging: no measure of speed
 
 
 def launch(log: Path, function: Callable, *arguments: Any, ranks: int, nodes: int = 1, restarts: int = 0) -> List[int]:
