@@ -10,6 +10,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import EMAHook as MMEngineEMAHook
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import load_state_dict
 
 
 class _RemovesLater:
@@ -75,10 +76,13 @@ class EMAHook(MMEngineEMAHook):
     """Averages weights; takes MMEngine's arguments.
 
     MMEngine's own fails (``KeyError: 'state_dict'``) when a training starts from a file that is a state dict itself,
-    or holds it under another name, as other libraries write them.
+    or holds it under another name, as other libraries write them; and from a bare backbone, whose note of where the
+    weights are it copies away.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
         """Start the average from the loaded weights, or go on with the loaded average."""
-        whole = checkpoint if 'state_dict' in checkpoint else dict(state_dict=checkpoint)
-        super().after_load_checkpoint(runner, whole)
+        if runner._resume:
+            super().after_load_checkpoint(runner, checkpoint)
+        else:
+            load_state_dict(self.ema_model.module, checkpoint.get('state_dict', checkpoint), strict=self.strict_load)
