@@ -114,7 +114,8 @@ def check_checkpoint(path: str, to_resume: bool = False) -> None:
 
 def is_sharded(path: str) -> bool:
     """Whether ``path`` is a folder with the parts of a checkpoint, as MMEngine's strategies write them."""
-    return osp.isdir(path) and any(name == 'rank0.pth' or name.endswith('_model_states.pt') for name in os.listdir(path))
+    names = os.listdir(path) if osp.isdir(path) else []
+    return any(name == 'rank0.pth' or name.endswith('_model_states.pt') for name in names)
 
 
 def check_auto_resume(work_dir: str) -> None:

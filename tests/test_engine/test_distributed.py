@@ -75,7 +75,7 @@ def distance(one, other):
 
 
 def test_an_uneven_last_batch(folder):
-    """5 images, 2 processes, batches of 2: each gets 3 images, one of them twice in all, as a batch of 2 and one of 1."""
+    """5 images, 2 processes, batches of 2: each gets 3, one of them twice in all, as a batch of 2 and one of 1."""
     steps = [entry['iter'] for entry in entries(folder / 'plain') if 'loss' in entry]
     assert steps == [1, 2, 3, 4]
     assert load_checkpoint_file(folder / 'plain/epoch_2.pth')['meta']['iter'] == 4

@@ -33,7 +33,8 @@ def mask_rcnn():
 
 @pytest.fixture(scope='module')
 def heads():
-    return {'mean': dict(type='MeanLoss'), 'ATSS': jobs.ATSS, 'Mask R-CNN': mask_rcnn(), 'Mask R-CNN, copies': mask_rcnn()}
+    return {'mean': dict(type='MeanLoss'), 'ATSS': jobs.ATSS, 'Mask R-CNN': mask_rcnn(),
+            'Mask R-CNN, copies': mask_rcnn()}
 
 
 @pytest.fixture(scope='module')
@@ -60,7 +61,8 @@ def difference(one, other):
 @pytest.mark.parametrize('ranks', [2, 4])
 @pytest.mark.parametrize('name', ['mean', 'ATSS', 'Mask R-CNN, copies'])
 def test_equal_those_of_one_process_with_the_whole_batch(gradients, heads, ranks, name):
-    """A mean over equal parts does. ATSS divides by the mean over processes of its counts; Mask R-CNN by its own, equal if all have as many."""
+    """A mean over equal parts does. ATSS divides by the mean over processes of its counts; Mask R-CNN by each one's
+    own, which are the same if all have as many."""
     whole = jobs.backward(jobs.build_micro(heads[name]), jobs.micro_batch(copies='copies' in name))
     assert largest(whole) > 0.01
     assert difference(gradients[ranks][name], whole) < TOLERANCE[name.split(',')[0]]

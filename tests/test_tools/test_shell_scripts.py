@@ -62,7 +62,8 @@ def test_slurm(echo, tmp_path, script):
     (tmp_path / 'srun').write_text('#!/bin/bash\nprintf "%s\\n" "$@" > srun_arguments\n'
                                    'while [ "$1" != bash ]; do shift; done\n'
                                    'for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done\n')
-    (tmp_path / 'scontrol').write_text('#!/bin/sh\n[ "$*" = "show hostnames node[3-4]" ] && printf "node3\\nnode4\\n"\n')
+    (tmp_path / 'scontrol').write_text('#!/bin/sh\n[ "$*" = "show hostnames node[3-4]" ] || exit 1\n'
+                                       'printf "node3\\nnode4\\n"\n')
     for name in ('srun', 'scontrol'):
         (tmp_path / name).chmod(0o755)
     done = run(script, 'gpus', 'my job', 'my config.py', 'my path', *EXTRA, '--max-restarts', '2', cwd=tmp_path,
