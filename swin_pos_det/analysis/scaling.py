@@ -223,8 +223,9 @@ def estimate(counts: Counts, gpus: int, gpu: Gpu, setup: Setup) -> Dict[str, Any
 
     Returns:
         Seconds: ``compute`` (with the overhead), ``communication``, ``exposed`` (what of it does not hide), ``loading``
-        (of a batch, by the cores of a GPU), ``step``. Bytes per GPU: ``traffic``, ``states``, ``activations``, ``memory``. ``fits``;
-        ``images`` per second; ``efficiency`` against as many GPUs alone; ``limit``: what takes most of a step.
+        (of a batch, by the cores of a GPU), ``step``. Bytes per GPU: ``traffic``, ``states``, ``activations``,
+        ``memory``. ``fits``; ``images`` per second; ``efficiency`` against as many GPUs alone; ``limit``: what takes
+        most of a step.
     """
     flops = 3 * counts.forward + (counts.blocks_forward if setup.with_cp else 0.)
     busy = flops * setup.batch / (setup.mfu * (gpu.bf16 if setup.amp else gpu.tf32))
