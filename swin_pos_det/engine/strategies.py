@@ -86,3 +86,9 @@ def run_on_cpu(cfg: Config) -> None:
     elif name == 'FSDPStrategy':
         given = cfg.strategy.get('model_wrapper') or {}
         cfg.strategy.model_wrapper = {'type': 'MMFullyShardedDataParallel', **given, 'device_id': 'cpu'}
+        if cfg.strategy.get('state_dict_cfg') == 'full':
+            # 'full' asks torch to offload to the CPU, which is no copy there: it then reads memory that it has freed.
+            cfg.strategy.state_dict_cfg = dict(
+                state_dict_type='FULL_STATE_DICT',
+                state_dict_config=dict(type='FullStateDictConfig', rank0_only=True),
+                optim_state_dict_config=dict(type='FullOptimStateDictConfig', rank0_only=True))

@@ -24,7 +24,9 @@ train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False,
                         dataset=dict(filter_cfg=None, pipeline=pipeline, **recipe))
 val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=recipe)
 test_dataloader = val_dataloader
-model = dict(test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=50), rcnn=dict(score_thr=0., max_per_img=50)))
+val_evaluator = dict(metric=['bbox', 'segm', 'proposal'])
+test_evaluator = val_evaluator
+model = dict(test_cfg=dict(rpn=dict(nms_pre=2000, max_per_img=1000), rcnn=dict(score_thr=0., max_per_img=200)))
 train_cfg = dict(max_epochs={EPOCHS}, val_interval={EPOCHS})
 optim_wrapper = dict(clip_grad=None)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(max_keep_ckpts=2))
