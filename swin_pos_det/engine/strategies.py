@@ -54,6 +54,7 @@ def check_strategy(cfg: Config) -> None:
     wrapper: Dict[str, Any] = cfg.optim_wrapper
     problems = [
         (cfg.get('launcher', 'none') == 'none', 'it needs a launcher: start it with tools/dist_train.sh'),
+        (name == 'FSDPStrategy' and cfg.get('resume'), 'resuming fails in MMEngine 0.10.7 with current torch'),
         (name == 'FSDPStrategy' and wrapper.get('clip_grad'),
          'optim_wrapper.clip_grad would clip each shard by its own norm: set it to None'),
         (name == 'FSDPStrategy' and wrapper.get('constructor') == 'SwinLayerDecayOptimWrapperConstructor',

@@ -11,7 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tests.test_engine import jobs
 
 # Of the largest gradient. The first runs in float64, but on the CPU attention's backward pass recomputes its scores in
-# float32 (layers/softmax_attention.py), which rounds with the batch; 1e-15 without that. ATSS too, and mmdet keeps what it divides losses by in float32 (half a unit of its last place is 6e-8). Mask R-CNN is float32 throughout.
+# float32 (layers/softmax_attention.py), which rounds with the batch; it was 1e-15 before that. ATSS too, and mmdet
+# keeps what it divides losses by in float32 (half a unit of its last place is 6e-8). Mask R-CNN is float32 throughout.
 TOLERANCE = {'mean': 1e-9, 'ATSS': 6e-8, 'Mask R-CNN': 2e-6}
 
 
