@@ -22,6 +22,7 @@ from swin_pos_det.engine.cli import (
     build_runner,
     check_checkpoint,
     check_data,
+    is_sharded,
     load_config,
     run_cli,
     telling_mistakes,
@@ -90,6 +91,9 @@ def test(args: argparse.Namespace) -> None:
     check_checkpoint(args.checkpoint)
     cfg.load_from = args.checkpoint
     cfg.resume = False
+    if not is_sharded(args.checkpoint):
+        cfg.pop('strategy', None)  # how a training was spread does not matter here, and a strategy needs its launcher
+        cfg.pop('runner_type', None)
     if args.show or args.show_dir:
         if 'visualization' not in cfg.get('default_hooks', {}):
             raise UserError('--show and --show-dir need default_hooks.visualization = dict(type='
