@@ -23,7 +23,7 @@ test_pipeline = [
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-# The learning rate is that of detectron2's Swin configs, for a batch of 64: on 8 GPUs with 2 images each, --auto-scale-lr.
+# The learning rate of detectron2's Swin configs, for a batch of 64: with 2 images on each of 8 GPUs, --auto-scale-lr.
 optim_wrapper = dict(
     _delete_=True,
     type='AmpOptimWrapper',

@@ -19,6 +19,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from ..checkpoints import CheckpointError, load_checkpoint_file
 from ..datasets.coco_root import CocoRootError, apply_coco_root, check_coco_root
 from .amp import has_accelerator
+from .sync_bn import use_plain_batch_norm
 
 
 class UserError(Exception):
@@ -140,6 +141,7 @@ def _join_on_cpu(cfg: Config) -> None:
     if cfg.launcher != 'pytorch' or has_accelerator() or is_distributed():
         return
     torch.distributed.init_process_group(backend='gloo')
+    use_plain_batch_norm(cfg)
     unused = cfg.get('find_unused_parameters', False)
     defaults = dict(type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=unused)
     cfg.model_wrapper_cfg = {**defaults, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
