@@ -96,8 +96,8 @@ def test_builds(name, built):
     assert '_coco' not in name or 'data/coco/' in str(cfg.val_dataloader), 'COCO_ROOT would not be looked at'
 
 
-# Channels and parameters of the classifiers, as torchvision documents them (T, S, B) and timm counts them (L). They have a
-# norm and a linear layer behind the last stage; a detector's backbone has a norm for each stage that it returns.
+# Channels and parameters of the classifiers, as torchvision documents them (T, S, B) and timm counts them (L).
+# They have a norm and a linear layer behind the last stage; a detector's backbone has a norm for each stage it returns.
 CLASSIFIERS = {'t': (96, 28288354), 's': (96, 49606258), 'b': (128, 87768224), 'l': (192, 196532476)}
 
 
@@ -168,6 +168,9 @@ def test_cascade_is_the_papers_recipe():
     for head in cfg.model.roi_head.bbox_head:
         assert head.loss_bbox.type == 'GIoULoss' and head.reg_decoded_bbox
         assert (head.num_shared_convs, head.num_shared_fcs, head.norm_cfg.type) == (4, 1, 'SyncBN')
+    # As the README says to go without SyncBN.
+    cfg.merge_from_dict({f'model.roi_head.bbox_head.{stage}.norm_cfg.type': 'BN' for stage in range(3)})
+    assert 'SyncBN' not in str(cfg.model)
     mask_rcnn = Config.fromfile(FOLDER / 'mask-rcnn_swin-pos-t-p4-w7_fpn_amp-ms-crop-3x_coco.py')
     for part in ('train_dataloader', 'val_dataloader', 'val_evaluator', 'param_scheduler', 'train_cfg', 'auto_scale_lr',
                  'custom_imports'):
