@@ -169,14 +169,15 @@ def report(model, checkpoint: Path, rows, log, allowed: float) -> None:
     """Prints the comparison and the verdict."""
     table = Table('', *AP_NAMES, '', title=model.name)
     first = rows[0]
-    table.add_row(f'here: {checkpoint}', *(
+    table.add_row(f'now: {checkpoint}', *(
         f'{first.figures.ap[name] + first.differences[name]:.1f}' if name in first.differences else '-'
         for name in AP_NAMES))
     for row in [*rows, *([log] if log else [])]:
         kind = 'logged by the training' if row.figures.source == LOG else (
-            f'{"measured here" if row.figures.measured else "published"}: {row.figures.source}')
-        cells = [f'{row.figures.ap[name]:.1f} ({row.differences[name]:+.1f})' if name in row.differences else '-'
-                 for name in AP_NAMES]
+            f'{"this project" if row.figures.measured else "published"}: {row.figures.source}')
+        # + 0. makes -0.0 positive
+        cells = [f'{row.figures.ap[name]:.1f} ({round(row.differences[name], 1) + 0.:+.1f})'
+                 if name in row.differences else '-' for name in AP_NAMES]
         table.add_row(kind, *cells, 'agrees' if row.agrees else 'differs')
     console = Console()
     console.print(table)
@@ -198,7 +199,7 @@ def index_table(models) -> Table:
         for number, one in enumerate(model.figures):
             table.add_row(model.name if number == 0 else '', *(f'{one.ap[name]:.1f}' if name in one.ap else '-'
                                                                for name in AP_NAMES),
-                          f'{"measured here" if one.measured else "published"}: {one.source}')
+                          f'{"this project" if one.measured else "published"}: {one.source}')
         if not model.figures:
             table.add_row(model.name, '-', '-', f'none: {model.why_no_published}')
     return table

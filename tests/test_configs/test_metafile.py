@@ -4,6 +4,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import mmdet
 import pytest
 from mmengine.fileio import load
 
@@ -49,3 +50,22 @@ def test_the_readme_lists_every_config():
     readme = (ROOT / 'configs/swin_pos/README.md').read_text()
     listed = set(re.findall(r'\]\(([\w-]+\.py)\)', readme))
     assert listed == set(CONFIGS)
+
+
+def test_figures_of_mmdets_zoo_are_mmdets():
+    zoo = {}
+    for folder in ('swin', 'mask2former'):
+        file = Path(mmdet.__file__).parent / f'.mim/configs/{folder}/metafile.yml'
+        if not file.is_file():
+            pytest.skip('this mmdet comes without its metafiles')
+        zoo.update({entry['Name']: entry for entry in load(str(file))['Models']})
+    compared = 0
+    for name, entry in ENTRIES.items():
+        for item in entry.get('Published', ()):
+            if item['Source'] == "MMDetection's model zoo":
+                theirs = zoo[name.replace('swin-pos', 'swin')]
+                figures = {key: value for result in theirs['Results'] for key, value in result['Metrics'].items()}
+                assert {key: item[key] for key in figures} == figures, name
+                assert Path(item['Weights']).name == Path(theirs['Weights']).name, name
+                compared += 1
+    assert compared == 4

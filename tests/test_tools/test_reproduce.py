@@ -60,7 +60,7 @@ def test_the_list_tells_published_from_measured(tool, capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     first, = [line for line in lines if COCO in line]
     assert '42.7' in first and "published: MMDetection's model zoo" in first
-    assert any('-nano-p4-w7_fpn_digits' in line and 'measured here' in line for line in lines)
+    assert any('-nano-p4-w7_fpn_digits' in line and 'this project: ' in line for line in lines)
 
 
 @pytest.mark.parametrize('text', ['-1', 'much', 'nan'])
