@@ -171,7 +171,7 @@ def test_traceback_on_request(train_tool):
         train_tool.main(['nope.py', '--traceback'])
 
 
-@pytest.mark.parametrize('tool', ['train.py', 'test.py'])
+@pytest.mark.parametrize('tool', ['train.py', 'test.py', 'reproduce.py'])
 def test_help_in_a_new_process_from_another_directory(tmp_path, tool):
     env = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
     done = subprocess.run([sys.executable, ROOT / 'tools' / tool, '--help'], cwd=tmp_path, env=env,
