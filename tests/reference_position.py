@@ -125,7 +125,8 @@ def _attend(qkv: Tensor, heads: int, mask: Tensor, bias: Optional[Tensor], rotat
     for head, (q, k, v) in enumerate(zip(*(part.chunk(heads, dim=1) for part in qkv.chunk(3, dim=1)))):
         if logit_scale is not None:
             factor = torch.exp(torch.clamp(logit_scale[head].squeeze(), max=math.log(100)))
-            q, k = (torch.stack([row / row.norm() if row.norm() > 1e-4 else 0 * row for row in rows]) for rows in (q, k))
+            q, k = (torch.stack([row / row.norm() if row.norm() > 1e-4 else 0 * row for row in part])
+                    for part in (q, k))
         else:
             factor = q.shape[1]**-0.5
         if rotation is not None:

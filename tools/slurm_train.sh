@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Trains on a Slurm cluster.
-# Usage: slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [arguments of tools/train.py]
-# Environment: GPUS (in all, default 8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), SRUN_ARGS (more options of srun,
-# separated by blanks), PYTHON (the interpreter, default: python).
+# Usage: slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [--max-restarts N] [arguments of tools/train.py]
+# Environment: GPUS (in all, default 8), GPUS_PER_NODE (8), CPUS_PER_TASK (per GPU, 5), SRUN_ARGS (more options of
+# srun, separated by blanks), PORT, PYTHON (the interpreter, default: python).
+# --max-restarts, or MAX_RESTARTS: when a process dies, start all again, up to N times, from the last checkpoint.
 set -euo pipefail
 
 if [ "$#" -lt 4 ]; then
-    echo "usage: $(basename "$0") PARTITION JOB_NAME CONFIG WORK_DIR [arguments of tools/train.py]" >&2
+    echo "usage: $(basename "$0") PARTITION JOB_NAME CONFIG WORK_DIR [--max-restarts N] [arguments of tools/train.py]" >&2
     exit 2
 fi
 partition=$1
@@ -14,16 +15,7 @@ job_name=$2
 config=$3
 work_dir=$4
 shift 4
-read -r -a srun_args <<< "${SRUN_ARGS:-}"
 
-set -x
-exec srun --partition="$partition" \
-    --job-name="$job_name" \
-    --gres=gpu:"${GPUS_PER_NODE:-8}" \
-    --ntasks="${GPUS:-8}" \
-    --ntasks-per-node="${GPUS_PER_NODE:-8}" \
-    --cpus-per-task="${CPUS_PER_TASK:-5}" \
-    --kill-on-bad-exit=1 \
-    ${srun_args[@]+"${srun_args[@]}"} \
-    "${PYTHON:-python}" -u "$(dirname "${BASH_SOURCE[0]}")/train.py" "$config" --work-dir "$work_dir" \
-    --launcher slurm "$@"
+here=$(dirname "${BASH_SOURCE[0]}")
+source "$here/slurm_run.sh"
+slurm_run "$partition" "$job_name" "$here/dist_train.sh" "$config" '{gpus}' --work-dir "$work_dir" "$@"

@@ -15,21 +15,24 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import ConfigDict
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
+from swin_pos_det.analysis.coco_files import writing_coco_results
 from swin_pos_det.engine.cli import (
     UserError,
     add_common_arguments,
     build_runner,
     check_checkpoint,
     check_data,
+    is_sharded,
     load_config,
     run_cli,
+    telling_mistakes,
 )
 
 
-def pickle_name(name: str) -> str:
-    """An argparse type: the name of a file for pickled predictions."""
-    if not name.endswith(('.pkl', '.pickle')):
-        raise argparse.ArgumentTypeError(f'{name!r} must end in .pkl or .pickle')
+def predictions_name(name: str) -> str:
+    """An argparse type: the name of a file for predictions, pickled as by mmdet or in COCO's format."""
+    if not name.endswith(('.pkl', '.pickle', '.json')):
+        raise argparse.ArgumentTypeError(f'{name!r} must end in .pkl, .pickle or .json')
     return name
 
 
@@ -43,7 +46,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('checkpoint', help='the .pth file to evaluate')
     parser.add_argument('--work-dir', metavar='DIR',
                         help='where the metrics go (default: work_dir of the config, else work_dirs/<config name>)')
-    parser.add_argument('--out', type=pickle_name, metavar='FILE.pkl', help='also write all predictions to this file')
+    parser.add_argument('--out', type=predictions_name, metavar='FILE',
+                        help="also write all predictions to this file: .pkl as mmdet does, or .json in COCO's format, "
+                             'for tools/analysis_tools/eval_coco.py')
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')
     parser.add_argument('--show-dir', metavar='DIR',
                         help='write pictures of predictions to DIR, inside the timestamped folder of the work dir')
@@ -86,6 +91,9 @@ def test(args: argparse.Namespace) -> None:
     check_checkpoint(args.checkpoint)
     cfg.load_from = args.checkpoint
     cfg.resume = False
+    if not is_sharded(args.checkpoint):
+        cfg.pop('strategy', None)  # how a training was spread does not matter here, and a strategy needs its launcher
+        cfg.pop('runner_type', None)
     if args.show or args.show_dir:
         if 'visualization' not in cfg.get('default_hooks', {}):
             raise UserError('--show and --show-dir need default_hooks.visualization = dict(type='
@@ -94,6 +102,10 @@ def test(args: argparse.Namespace) -> None:
     if args.tta:
         use_test_time_augmentation(cfg)
     runner = build_runner(cfg)
+    if args.out is not None and args.out.endswith('.json'):
+        with telling_mistakes(), writing_coco_results(runner.test_evaluator, args.out):
+            runner.test()
+        return
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     runner.test()

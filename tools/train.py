@@ -3,6 +3,7 @@ import argparse
 import importlib.util
 import os.path as osp
 import sys
+from typing import Optional
 
 if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
     sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
@@ -18,9 +19,11 @@ from swin_pos_det.engine.cli import (
     check_auto_resume,
     check_checkpoint,
     check_data,
+    join_processes,
     load_config,
     run_cli,
 )
+from swin_pos_det.engine.restart import may_restart, resume_after_restart
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -37,6 +40,9 @@ def get_parser() -> argparse.ArgumentParser:
                         help='mixed precision: float16 with loss scaling on a GPU, bfloat16 on the CPU')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help="scale the learning rate with the total batch size, from the config's base_batch_size")
+    parser.add_argument('--ema', nargs='?', type=float, const=2e-4, metavar='MOMENTUM',
+                        help='evaluate and save an exponential moving average of the weights, to which an iteration '
+                             'adds MOMENTUM times its weights (default: 0.0002)')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on with a training that was stopped: from CHECKPOINT, or without a name from the '
                              'last one in the work dir')
@@ -53,6 +59,32 @@ def scale_learning_rate(cfg) -> None:
     setting.enable = True
 
 
+def add_hook(cfg, **hook) -> None:
+    """Adds a hook to those of the config."""
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
+
+
+def prepare_resuming(cfg, resume: Optional[str]) -> None:
+    """Lets a training go on: where torchrun has started it again, or from what ``--resume`` and the config name."""
+    restarted = None
+    if may_restart():
+        join_processes(cfg)
+        restarted = resume_after_restart(cfg)
+    if restarted is None and resume == 'auto':
+        check_auto_resume(cfg.work_dir)
+        cfg.resume = True
+        cfg.load_from = None
+    elif restarted is None and resume is not None:
+        check_checkpoint(resume, to_resume=True)
+        cfg.resume = True
+        cfg.load_from = resume
+    elif cfg.get('load_from'):
+        check_checkpoint(cfg.load_from, to_resume=cfg.get('resume', False))
+    if cfg.get('resume'):
+        add_hook(cfg, type='ResumeResampledHook')
+    add_hook(cfg, type='MissedEvaluationHook')
+
+
 def train(args: argparse.Namespace) -> None:
     """Trains as the command line says."""
     setup_cache_size_limit_of_dynamo()
@@ -61,18 +93,9 @@ def train(args: argparse.Namespace) -> None:
     use_mixed_precision(cfg, args.amp)
     if args.auto_scale_lr:
         scale_learning_rate(cfg)
-    if args.resume == 'auto':
-        check_auto_resume(cfg.work_dir)
-        cfg.resume = True
-        cfg.load_from = None
-    elif args.resume is not None:
-        check_checkpoint(args.resume, to_resume=True)
-        cfg.resume = True
-        cfg.load_from = args.resume
-    elif cfg.get('load_from'):
-        check_checkpoint(cfg.load_from, to_resume=cfg.get('resume', False))
-    if cfg.get('resume'):
-        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='ResumeResampledHook')]
+    if args.ema is not None:
+        add_hook(cfg, type='EMAHook', momentum=args.ema)
+    prepare_resuming(cfg, args.resume)
     build_runner(cfg).train()
 
 

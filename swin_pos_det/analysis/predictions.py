@@ -9,17 +9,16 @@ import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import Compose
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import DATASETS
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.device import get_device
-from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
 from mmengine.structures import InstanceData
-from mmengine.utils import import_modules_from_strings
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
+
+from ..apis import init_detector
+from .detector import register_modules
 
 # Labels stay readable on pictures of at least this size (longer side, pixels).
 _MIN_SIDE = 640
@@ -41,16 +40,16 @@ def draw_predictions(config: Union[str, Path, Config], checkpoint: Union[str, Pa
 
     Raises:
         ValueError: if ``num_images`` is below 1, or the config has no validation data.
-        CheckpointError: if the checkpoint cannot be read.
+        CheckpointError: if the checkpoint cannot be read or is of another config.
     """
     if num_images < 1:
         raise ValueError(f'num_images must be at least 1, got {num_images}')
     cfg = config if isinstance(config, Config) else Config.fromfile(str(config))
     if cfg.get('val_dataloader') is None:
         raise ValueError('the config has no val_dataloader: there are no validation images to draw')
-    _register(cfg)
+    register_modules(cfg)
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
-    model = _load_model(cfg, checkpoint)
+    model = init_detector(cfg, checkpoint)
     visualizer = DetLocalVisualizer(name='report')
     visualizer.dataset_meta = dataset.metainfo
     out_dir = Path(out_dir)
@@ -87,20 +86,6 @@ def contact_sheet(pictures: list[Path], path: Union[str, Path], columns: int = 3
         size, white = (height + 8, width + 8), (255, 255, 255)
         rows.append(np.hstack([mmcv.impad(tile, shape=size, pad_val=white) for tile in row]))
     mmcv.imwrite(np.vstack(rows), str(path))
-
-
-def _register(cfg: Config) -> None:
-    if cfg.get('custom_imports'):
-        import_modules_from_strings(**cfg.custom_imports)
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
-
-
-def _load_model(cfg: Config, checkpoint: Union[str, Path]) -> torch.nn.Module:
-    for part in (cfg.model, cfg.model.get('backbone', {})):
-        part.pop('init_cfg', None)  # the checkpoint has all weights: nothing to download
-    model = MODELS.build(cfg.model)
-    load_checkpoint(model, str(checkpoint), map_location='cpu')
-    return model.to(get_device()).eval()
 
 
 def _draw(visualizer: DetLocalVisualizer, model: torch.nn.Module, dataset: Any, index: int,

@@ -108,11 +108,11 @@ def convert(weights: SwinWeights, to: str = 'mmdet', window: Optional[Union[int,
 
     Args:
         weights: of :func:`~swin_pos_det.checkpoints.read_weights`.
-        to: one of ``EXPORTS``: 'mmdet', 'timm' (``SwinTransformer(num_classes=0)``), 'hf' (``SwinBackbone``) or
-            'microsoft' (the detection backbone); of a Swin V2 'mmdet' is this project's ``SwinPosTransformerV2``, and
-            the others are their V2.
+        to: one of ``EXPORTS``: 'mmdet', 'timm' (``SwinTransformer(num_classes=0)``), 'hf' (``SwinBackbone``),
+            'torchvision' or 'microsoft' (the detection backbone); of a Swin V2 'mmdet' is this project's
+            ``SwinPosTransformerV2``, and the others are their V2.
         window: resample the tables to it, (h, w) or the side of a square one. Default: as they are. A Swin V2 has no
-            tables; there it is the window that 'microsoft' makes its buffers for.
+            tables; there it is the window that 'microsoft' and 'torchvision' make their buffers for.
         mode: of the resampling, see :func:`~swin_pos_det.layers.resample_table`.
 
     Raises:
@@ -168,10 +168,12 @@ def _to_v2(state_dict: Dict[str, Tensor], variant: Variant, to: str, target: Opt
         raise ValueError(f"{EXPORTS_V2[to].title} Swin V2 is exported without an absolute position embedding, these "
                          'weights have one')
     learned = list(variant.windows)
-    if to == 'microsoft' and None in learned:
+    if variant.qkv_bias and variant.key_bias and to != 'mmdet':
+        raise ValueError(f'{EXPORTS_V2[to].title} Swin V2 has no bias of keys, these weights have one')
+    if to in ('microsoft', 'torchvision') and None in learned:
         raise ValueError('the checkpoint does not say by which window offsets were measured in training, which is in '
-                         "the Swin authors' files: load it into a SwinPosTransformerV2 with pretrained_window_sizes "
-                         'and export what that saves')
+                         f'{EXPORTS_V2[to].title} files: load it into a SwinPosTransformerV2 with '
+                         'pretrained_window_sizes and export what that saves')
     return EXPORTS_V2[to].from_mmdet(state_dict, [target] * len(learned) if target else learned, learned)
 
 

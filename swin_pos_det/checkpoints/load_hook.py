@@ -198,7 +198,7 @@ def _advice(variant: Optional[Variant], model: Variant) -> str:
     changes = config_changes(variant, model) if variant else {}
     if not changes:
         return ''
-    settings = ', '.join(f'{name}={value}' for name, value in changes.items())
+    settings = ', '.join(f'{name}={value!r}' for name, value in changes.items())
     return f'. The weights are those of a {variant}, the model is a {model}: give the backbone {settings}'
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
-from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, METRICS
 
+from ..evaluation import SwinPosCocoMetric
 from .digits_on_photos import CLASSES, digits_root, make_digits_on_photos
 
 # Ten colours that stay apart on a photograph.
@@ -54,7 +54,7 @@ class DigitsOnPhotosDataset(CocoDataset):
 
 
 @METRICS.register_module()
-class DigitsOnPhotosMetric(CocoMetric):
+class DigitsOnPhotosMetric(SwinPosCocoMetric):
     """``CocoMetric`` on the annotation file of the dataset that is evaluated, wherever that dataset was made.
 
     Without an annotation file ``CocoMetric`` would rebuild one from the samples, with boxes' areas for masks', and its
@@ -63,7 +63,7 @@ class DigitsOnPhotosMetric(CocoMetric):
     Args:
         ann_file: another annotation file. None: the one that the dataset's metainfo names.
         metric: one or several of ``'bbox'``, ``'segm'``, ``'proposal'``, ``'proposal_fast'``.
-        **kwargs: what else ``CocoMetric`` takes.
+        **kwargs: what else ``CocoMetric`` takes, and ``evaluator``, ``'pycocotools'`` or ``'faster'``.
     """
 
     def __init__(self, ann_file: str | None = None, metric: str | Sequence[str] = ('bbox', 'segm'), **kwargs) -> None:

@@ -1,8 +1,12 @@
 """What runs trainings and evaluations: the command lines' shared part, mixed precision without a GPU, hooks."""
 from .amp import CPUAmpOptimWrapper, use_mixed_precision
+from .checkpoint_hook import CheckpointHook
 from .elastic_window import ElasticWindowHook
 from .layer_decay import SwinLayerDecayOptimWrapperConstructor
+from .restart import MissedEvaluationHook, resume_after_restart
 from .resume import ResumeResampledHook
+from .strategies import check_strategy, choose_runner, wrap_swin_blocks
 
-__all__ = ['CPUAmpOptimWrapper', 'ElasticWindowHook', 'ResumeResampledHook', 'SwinLayerDecayOptimWrapperConstructor',
-           'use_mixed_precision']
+__all__ = ['CPUAmpOptimWrapper', 'CheckpointHook', 'ElasticWindowHook', 'MissedEvaluationHook', 'ResumeResampledHook',
+           'SwinLayerDecayOptimWrapperConstructor', 'check_strategy', 'choose_runner', 'resume_after_restart',
+           'use_mixed_precision', 'wrap_swin_blocks']

@@ -2,17 +2,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import linecache
 import os
 import os.path as osp
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.dist import is_distributed
+from mmengine.dist import init_dist, is_distributed
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
@@ -20,6 +22,11 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from ..checkpoints import CheckpointError, load_checkpoint_file
 from ..datasets.coco_root import CocoRootError, apply_coco_root, check_coco_root
 from .amp import has_accelerator
+from .strategies import check_strategy, choose_runner, run_on_cpu
+from .sync_bn import use_plain_batch_norm
+
+# What the system says when files cannot be written.
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR)
 
 
 class UserError(Exception):
@@ -42,14 +49,19 @@ class _Options(DictAction):
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of both tools; their names and meaning are MMDetection's."""
-    parser.add_argument('--cfg-options', nargs='+', action=_Options, metavar='KEY=VALUE',
-                        help='settings of the config to override, such as train_cfg.max_epochs=3 or '
-                             '\'data_preprocessor.mean="[0,0,0]"\' (quote lists, no blanks inside)')
+    add_config_arguments(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='how the processes of a distributed run were started (default: none, one process); '
                              'tools/dist_*.sh and tools/slurm_*.sh set it')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
                         help='set by launchers: the number of this process on its machine')
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of every tool that reads a config: its overrides, and ``--traceback``."""
+    parser.add_argument('--cfg-options', nargs='+', action=_Options, metavar='KEY=VALUE',
+                        help='settings of the config to override, such as train_cfg.max_epochs=3 or '
+                             '\'data_preprocessor.mean="[0,0,0]"\' (quote lists, no blanks inside)')
     parser.add_argument('--traceback', action='store_true',
                         help='show where an error came from, also for mistakes that are told in one line otherwise')
 
@@ -110,18 +122,27 @@ def check_data(cfg: Config, needed_for: Iterable[str]) -> None:
 
 
 def check_checkpoint(path: str, to_resume: bool = False) -> None:
-    """Looks at a local checkpoint before anything is built; other places (``http://``) are left to the loader.
+    """Looks at a local checkpoint before anything is built.
+
+    Other places (``http://``) are left to the loader, and folders that a strategy wrote (DeepSpeed's, or FSDP's with
+    a file per process) to the strategy.
 
     Raises:
         CheckpointError: if it cannot be loaded, or, with ``to_resume``, if it holds no training state.
     """
-    if '://' in path:
+    if '://' in path or is_sharded(path):
         return
     checkpoint = load_checkpoint_file(path, map_location='cpu', mmap=True)
     lacking = [key for key in ('meta', 'state_dict', 'optimizer', 'message_hub') if key not in checkpoint]
     if to_resume and lacking:
         raise CheckpointError(f'checkpoint {path} cannot be resumed from: it has no {", ".join(lacking)}. To start a '
                               f'new training from its weights, use --cfg-options load_from={path}')
+
+
+def is_sharded(path: str) -> bool:
+    """Whether ``path`` is a folder with the parts of a checkpoint, as MMEngine's strategies write them."""
+    names = os.listdir(path) if osp.isdir(path) else []
+    return any(name == 'rank0.pth' or name.endswith('_model_states.pt') for name in names)
 
 
 def check_auto_resume(work_dir: str) -> None:
@@ -134,51 +155,67 @@ def check_auto_resume(work_dir: str) -> None:
     if latest is None:
         print_log(f'nothing to resume in {work_dir}: starting from the beginning', logger='current')
         return
-    if not osp.isfile(latest):
+    if not osp.isfile(latest) and not is_sharded(latest):
         raise CheckpointError(f'{osp.join(work_dir, "last_checkpoint")} names {latest!r}, which does not exist; '
                               f'name one: --resume {osp.join(work_dir, "<checkpoint>.pth")}')
     check_checkpoint(latest, to_resume=True)
 
 
+def join_processes(cfg: Config) -> None:
+    """Joins the other processes of the run, if there are any and it is not done yet; later steps find it done.
+
+    MMEngine does this too, but late, and for GPUs only.
+    """
+    if cfg.launcher == 'none' or is_distributed():
+        return
+    if has_accelerator():
+        init_dist(cfg.launcher, **(cfg.get('env_cfg') or {}).get('dist_cfg', dict(backend='nccl')))
+    elif cfg.launcher == 'pytorch':
+        torch.distributed.init_process_group(backend='gloo')
+
+
 def build_runner(cfg: Config) -> Runner:
-    """Builds the runner that ``cfg`` asks for, after joining the other processes of a run without GPUs.
+    """Builds the runner that ``cfg`` asks for: ``FlexibleRunner`` if it names a strategy.
 
     Raises:
         UserError: if a part of this package refuses its settings.
     """
-    _join_on_cpu(cfg)
-    try:
+    choose_runner(cfg)
+    if cfg.launcher == 'pytorch' and not has_accelerator():
+        join_processes(cfg)
+        use_plain_batch_norm(cfg)
+        run_on_cpu(cfg)
+    with telling_mistakes():
+        check_strategy(cfg)
         return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
-    except (ValueError, TypeError) as error:
+
+
+@contextlib.contextmanager
+def telling_mistakes() -> Iterator[None]:
+    """Makes a :class:`UserError` of a setting or file that this package refuses; bugs keep their traceback."""
+    try:
+        yield
+    except (ValueError, TypeError, ImportError) as error:
         if _raised_in_this_package(error):
             raise UserError(str(error)) from error
         raise
 
 
-def _join_on_cpu(cfg: Config) -> None:
-    """Lets several processes train on CPUs: MMEngine's defaults for them name CUDA devices, and fail there."""
-    if cfg.launcher != 'pytorch' or has_accelerator() or is_distributed():
-        return
-    torch.distributed.init_process_group(backend='gloo')
-    unused = cfg.get('find_unused_parameters', False)
-    defaults = dict(type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=unused)
-    cfg.model_wrapper_cfg = {**defaults, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
-
-
-def _raised_in_this_package(error: BaseException) -> bool:
-    """Whether ``error``, or the first in the chain that led to it, comes from a ``raise`` in this package.
+def _raised_in_this_package(error: BaseException | None) -> bool:
+    """Whether ``error``, or one in the chain that led to it, comes from a ``raise`` in this package.
 
     A ``TypeError`` that Python itself raises in a line of this package is a bug of ours and not meant.
     """
-    while error.__context__ is not None:
-        error = error.__context__
+    if error is None:
+        return False
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    if trace is None or not trace.tb_frame.f_globals.get('__name__', '').startswith('swin_pos_det.'):
-        return False
-    line = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
-    return line.lstrip().startswith('raise ')
+    if trace is not None and trace.tb_frame.f_globals.get('__name__', '').startswith('swin_pos_det.'):
+        line = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+        if line.lstrip().startswith('raise '):
+            return True
+    return _raised_in_this_package(error.__context__)
 
 
 def run_cli(command: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser,
@@ -186,19 +223,28 @@ def run_cli(command: Callable[[argparse.Namespace], Any], parser: argparse.Argum
     """Parses ``argv``, runs ``command``, and turns a user's mistake into one line on stderr.
 
     Args:
-        command: does the work; gets the parsed arguments.
+        command: does the work; gets the parsed arguments. It may return an exit status of its own.
         parser: of the tool; must have ``--traceback``.
         argv: default: the command line.
 
     Returns:
-        The exit status: 0, or 1 after a user's mistake. Any other exception passes through with its traceback.
+        The exit status: the command's or 0, or 1 after a user's mistake. Any other exception passes through with its
+        traceback.
     """
     args = parser.parse_args(argv)
     try:
-        command(args)
+        return int(command(args) or 0)
     except (UserError, CheckpointError, CocoRootError) as error:
         if args.traceback:
             raise
-        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
-        return 1
-    return 0
+        return _tell(str(error))
+    except OSError as error:
+        if args.traceback or error.errno not in _CANNOT_WRITE:
+            raise
+        return _tell(f'{error.filename or "a file of the work dir"}: {error.strerror}. Checkpoints that are complete '
+                     'stay as they are')
+
+
+def _tell(error: str) -> int:
+    print(f'error: {" ".join(error.split())}', file=sys.stderr)
+    return 1

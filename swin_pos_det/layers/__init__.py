@@ -1,6 +1,5 @@
 """The heart, in plain PyTorch: windows -> bias -> attention. Nothing here knows of mmengine or mmdet."""
 from .attention import ATTENTIONS, WindowAttention
-from .linear import linear
 from .position import (
     POSITIONS,
     PositionScheme,
@@ -11,6 +10,7 @@ from .position import (
     without_weight_decay,
 )
 from .relative_bias import gather_bias, relative_position_index, resample_table, table_size
+from .rows import by_rows, can_go_by_rows
 from .softmax_attention import attend
 from .tracing import is_exporting, is_tracing
 from .window_rule import GLOBAL, WINDOW_POLICIES, WindowRule, image_scale
@@ -18,7 +18,8 @@ from .windows import WindowGroup, WindowPlan, merge, partition, window_plan
 
 __all__ = [
     'ATTENTIONS', 'GLOBAL', 'POSITIONS', 'PositionScheme', 'WINDOW_POLICIES', 'WindowAttention', 'WindowGroup',
-    'WindowPlan', 'WindowRule', 'attend', 'build_position', 'gather_bias', 'image_scale', 'is_exporting', 'is_tracing',
-    'linear', 'merge', 'parameters_of_position', 'partition', 'register_position', 'relative_position_index',
-    'resample_absolute', 'resample_table', 'table_size', 'window_plan', 'without_weight_decay'
+    'WindowPlan', 'WindowRule', 'attend', 'build_position', 'by_rows', 'can_go_by_rows', 'gather_bias', 'image_scale',
+    'is_exporting', 'is_tracing', 'merge', 'parameters_of_position', 'partition', 'register_position',
+    'relative_position_index', 'resample_absolute', 'resample_table', 'table_size', 'window_plan',
+    'without_weight_decay'
 ]

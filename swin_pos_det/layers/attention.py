@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .linear import linear
 from .position import PositionSetting, build_position
-from .softmax_attention import attend
+from .rows import ROWS, blocks
+from .softmax_attention import added_logits, attend
 from .windows import WindowPlan, merge, partition
 
 Pair = Tuple[int, int]
@@ -111,34 +111,71 @@ class WindowAttention(nn.Module):
             return self.qkv.bias
         return torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
 
-    def forward(self, x: Tensor, plan: WindowPlan, residual: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """Attend within the windows of ``plan``.
 
         Args:
             x: (B, L, C) tokens, normalised.
             plan: how the batch is cut into windows.
-            residual: (B, L, C), added to the result.
 
         Returns:
             (B, L, C).
         """
+        x = merge(self.attend(x, plan), plan).view_as(x)
+        return self.proj_drop(self.proj(x))
+
+    def attend(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        """All but the last projection: (B, L, C) tokens -> (nW, N, C), for each slot of the windows the result."""
         # Padding is zeros, which a linear layer maps to its bias: so only real tokens need projecting.
         fill = self.projection_bias()
-        qkv = linear(x, self.qkv) if self.q_bias is None else F.linear(x, self.qkv.weight, fill)
-        windows = partition(qkv.view(-1, 3 * self.embed_dims), plan, fill=fill)
+        qkv = self.qkv(x) if self.q_bias is None else F.linear(x, self.qkv.weight, fill)
+        q, k, v = self._heads(partition(qkv.flatten(0, 1), plan, fill=fill), plan.window)
+        bias = self.position_bias(plan.window)
+        attended = attend(q, k, v, None if bias is None else bias.to(q.dtype), plan.groups, self.scale,
+                          self.attn_drop_rate if self.training else 0.)
+        return attended.transpose(1, 2).flatten(2)
+
+    def attend_by_windows(self, tokens: Tensor, norm: Optional[nn.Module], plan: WindowPlan) -> Tensor:
+        """:meth:`attend` for inference, some windows at a time, so that what they make stays in the cache.
+
+        Here padding is projected too: only for plans with little of it.
+
+        Args:
+            tokens: (B * L, C), before the norm.
+            norm: applied to them first, if given.
+            plan: how the batch is cut into windows.
+
+        Returns:
+            (nW, N, C).
+        """
+        area = plan.window[0] * plan.window[1]
+        most = max(1, 2 * ROWS // area)
+        bias, of_projection, out = self.position_bias(plan.window), self.projection_bias(), None
+        like = tokens if bias is None else bias
+        for some, added in added_logits(bias, plan.groups, like, lambda count: blocks(count, most)):
+            slots = slice(some.start * area, some.stop * area)
+            rows = tokens.index_select(0, plan.gather[slots])
+            rows = rows if norm is None else norm(rows)
+            if plan.outside is not None:
+                rows = rows.masked_fill(plan.outside[slots, None], 0)
+            rows = self.qkv(rows) if self.q_bias is None else F.linear(rows, self.qkv.weight, of_projection)
+            q, k, v = self._heads(rows.view(-1, area, 3 * self.embed_dims), plan.window)
+            added = None if added is None else added.to(q.dtype)
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=added, scale=self.scale)
+            attended = attended.transpose(1, 2).flatten(2)
+            if out is None:
+                out = attended.new_empty(plan.num_windows, area, self.embed_dims)
+            out[some] = attended
+        return out
+
+    def _heads(self, windows: Tensor, window: Pair) -> Tuple[Tensor, Tensor, Tensor]:
+        """(nW, N, 3 C) -> queries, keys and values (nW, heads, N, channels of a head), position worked into them."""
         windows = windows.view(*windows.shape[:2], 3, self.num_heads, -1)
         q, k, v = windows.permute(2, 0, 3, 1, 4).unbind(0)
         if self.attention == 'cosine':
             q, k = self._directions(q, k)
-        q, k = self.position.rotate(self, q, k, plan.window)
-        bias = self.position_bias(plan.window)
-        attended = attend(q, k, v, None if bias is None else bias.to(q.dtype), plan.groups, self.scale,
-                          self.attn_drop_rate if self.training else 0.)
-        x = merge(attended.transpose(1, 2).flatten(2), plan).view_as(x)
-        if self.training and self.proj_drop.p:
-            x = self.proj_drop(self.proj(x))
-            return x if residual is None else residual + x
-        return linear(x, self.proj, residual=residual)
+        q, k = self.position.rotate(self, q, k, window)
+        return q, k, v
 
     def _directions(self, q: Tensor, k: Tensor) -> Tuple[Tensor, Tensor]:
         """Queries of the length of the head's logit scale and keys of length 1, so that their products are logits."""

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .tracing import is_tracing
+
 Pair = Tuple[int, int]
 
 RESAMPLING_MODES = ('bicubic', 'bilinear', 'nearest', 'geometric')
@@ -39,7 +41,9 @@ def relative_position_index(window: Pair, device: torch.device = torch.device('c
     Returns:
         (N, N) int64 with ``N = h * w``; entry ``[q, k]`` is the row of offset ``q - k``. Shared: do not write to it.
     """
-    make = _cached_index if window[0] * window[1] <= MAX_CACHED_AREA else _make_index
+    # What is made while a graph is traced may be a stand-in for a tensor, of no use to anyone else.
+    cached = window[0] * window[1] <= MAX_CACHED_AREA and not is_tracing()
+    make = _cached_index if cached else _make_index
     return make(tuple(window), torch.device(device))
 
 
@@ -89,7 +93,7 @@ def resample_table(table: Tensor, source: Pair, target: Pair, mode: str = 'bicub
     # Not every device can interpolate half precision.
     full = table.float() if table.dtype in (torch.float16, torch.bfloat16) else table
     if mode == 'geometric':
-        down, across = (geometric_matrix(s, t).to(full) for s, t in zip(source, target))
+        down, across = (_placed_matrix(s, t, full.dtype, full.device) for s, t in zip(source, target))
         return torch.einsum('ty,yxh,ux->tuh', down, full.unflatten(0, (rows, cols)), across).flatten(0, 1).to(
             table.dtype)
     picture = full.t().reshape(1, -1, rows, cols)
@@ -99,7 +103,6 @@ def resample_table(table: Tensor, source: Pair, target: Pair, mode: str = 'bicub
     return resized.flatten(2).squeeze(0).t().to(table.dtype)
 
 
-@lru_cache(maxsize=MAX_CACHED_MATRICES)
 def geometric_matrix(source: int, target: int) -> Tensor:
     """Along one axis, what each offset of the target takes from each offset of the source.
 
@@ -115,17 +118,29 @@ def geometric_matrix(source: int, target: int) -> Tensor:
     Returns:
         (2 target - 1, 2 source - 1) float64 on the CPU; every row sums to 1. Shared: do not write to it.
     """
+    with torch.inference_mode(False):
+        return torch.from_numpy(_geometric_matrix(source, target))
+
+
+@lru_cache(maxsize=MAX_CACHED_MATRICES)
+def _geometric_matrix(source: int, target: int) -> np.ndarray:
     # Here, as importing it takes half a second that the other modes need not wait for.
     from scipy.interpolate import make_interp_spline
     if source == 1:
-        return torch.ones(2 * target - 1, 1, dtype=torch.float64)
+        return np.ones((2 * target - 1, 1))
     steps = _geometric_ratio(source - 1, target - 1)**np.arange(source - 1)
     far = np.cumsum(steps)
     places = np.concatenate([-far[::-1], [0.], far])
     spline = make_interp_spline(places, np.eye(2 * source - 1), k=min(3, 2 * source - 2))
     wanted = np.clip(np.arange(1 - target, target), places[0], places[-1])  # rounding must not extrapolate
+    return spline(wanted)
+
+
+@lru_cache(maxsize=MAX_CACHED_MATRICES)
+def _placed_matrix(source: int, target: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """:func:`geometric_matrix` where it is needed: copying it there in each forward would make a GPU wait."""
     with torch.inference_mode(False):
-        return torch.from_numpy(spline(wanted))
+        return geometric_matrix(source, target).to(device, dtype)
 
 
 def _geometric_ratio(terms: int, total: float) -> float:

@@ -1,13 +1,14 @@
 """``softmax(q k^T * scale + bias + mask) v`` for the windows of a plan, in bounded memory."""
 from __future__ import annotations
 
-from typing import Any, Iterator, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .rows import blocks
 from .tracing import is_tracing
 from .windows import WindowGroup
 
@@ -44,21 +45,42 @@ def attend(q: Tensor,
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], groups: Sequence[WindowGroup], scale: float,
           dropout: float) -> Tensor:
     parts = [F.scaled_dot_product_attention(q[at], k[at], v[at], attn_mask=added, dropout_p=dropout, scale=scale)
-             for at, added in _added(bias, groups, q)]
+             for at, added in added_logits(bias, groups, q)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _added(bias: Optional[Tensor], groups: Sequence[WindowGroup], like: Tensor
-           ) -> Iterator[Tuple[slice, Optional[Tensor]]]:
-    """For each group its windows, and what to add to their logits: (1 or count, 1 or heads, N, N) or None."""
+Split = Callable[[int], Iterable[slice]]
+
+
+def added_logits(bias: Optional[Tensor], groups: Sequence[WindowGroup], like: Tensor,
+                 split: Optional[Split] = None) -> Iterator[Tuple[slice, Optional[Tensor]]]:
+    """What is added to the logits of some windows after the other.
+
+    Args:
+        bias: (heads, N, N) or None.
+        groups: of the windows, in order.
+        like: a tensor of the dtype and device wanted.
+        split: how to split a number of windows. Default: a group at once.
+
+    Yields:
+        Windows, and (1 or windows, 1 or heads, N, N) or None.
+    """
     start = 0
     for group in groups:
-        at = slice(start, start + group.count) if len(groups) > 1 else slice(None)
+        whole = slice(0, group.count)
+        added = _added(bias, group, like) if group.shares_mask else None
+        for some in [whole] if split is None else split(group.count):
+            own = added if group.shares_mask else _added(bias, group.part(some), like)
+            at = slice(start + some.start, start + some.stop) if len(groups) > 1 or split else slice(None)
+            yield at, own
         start = start + group.count
-        mask = group.mask(like.dtype)
-        if bias is not None:
-            mask = bias.unsqueeze(0) if mask is None else bias + mask
-        yield at, mask if mask is None or like.device.type != 'cuda' else _aligned(mask)
+
+
+def _added(bias: Optional[Tensor], group: WindowGroup, like: Tensor) -> Optional[Tensor]:
+    added = group.mask(like.dtype)
+    if bias is not None:
+        added = bias.unsqueeze(0) if added is None else bias + added
+    return added if added is None or like.device.type != 'cuda' else _aligned(added)
 
 
 def _aligned(mask: Tensor) -> Tensor:
@@ -91,12 +113,9 @@ class _Recomputed(torch.autograd.Function):
         grads = [torch.empty_like(of) for of in (q, k, v)]
         grad_bias = torch.zeros_like(bias, dtype=torch.float32)
         step = max(1, MAX_SCORES // bias.numel())
-        for at, added in _added(bias, ctx.groups, q):
-            start, stop, _ = at.indices(q.shape[0])
-            for first in range(start, stop, step):
-                some = slice(first, min(first + step, stop))
-                own = added if added.shape[0] == 1 else added[first - start:some.stop - start]
-                _backward_of(some, (q, k, v, out, grad), own, ctx.scale, grads, grad_bias)
+
+        for some, added in added_logits(bias, ctx.groups, q, lambda count: blocks(count, step)):
+            _backward_of(some, (q, k, v, out, grad), added, ctx.scale, grads, grad_bias)
         return (*grads, grad_bias.to(bias.dtype), None, None)
 
 

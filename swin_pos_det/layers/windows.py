@@ -46,6 +46,21 @@ class WindowGroup:
     region: Optional[Tensor] = None
     hidden: Optional[Tensor] = None
 
+    @property
+    def shares_mask(self) -> bool:
+        """Whether one mask serves all its windows."""
+        return self.region is None or self.region.shape[0] == 1
+
+    def part(self, some: slice) -> WindowGroup:
+        """Some of its windows."""
+        own = not self.shares_mask
+        return WindowGroup(some.stop - some.start, *(of[some] if own and of is not None else of
+                                                     for of in (self.region, self.hidden)))
+
+    def to(self, device: torch.device) -> WindowGroup:
+        """The same group on a device."""
+        return WindowGroup(self.count, *(None if of is None else of.to(device) for of in (self.region, self.hidden)))
+
     def mask(self, dtype: torch.dtype) -> Optional[Tensor]:
         """(1 or count, 1, N, N) what to add to the logits [query, key]: 0 where they may attend; None: all may.
 
@@ -72,14 +87,15 @@ class WindowPlan:
         gather: (nW * N,) int64, for each slot in a window the token in ``(B * L)`` that it holds; for a slot of
             padding some valid token, to be overwritten.
         scatter: (B * L,) int64, for each token its slot.
-        padding: (P,) int64, the slots that hold padding, None if there are none; in a traced plan, where P is not
-            known, (nW * N,) bool.
+        outside: (nW * N,) bool, which slots hold padding. None if none does.
+        padding: (P,) int64, these slots. None in a traced plan too, where P is not known.
         groups: of windows, in their order.
     """
 
     window: Pair
     gather: Tensor
     scatter: Tensor
+    outside: Optional[Tensor]
     padding: Optional[Tensor]
     groups: Tuple[WindowGroup, ...]
 
@@ -101,13 +117,13 @@ def partition(tokens: Tensor, plan: WindowPlan, fill: Optional[Tensor] = None) -
         (nW, N, C) windows, contiguous.
     """
     windows = _select(tokens, plan.gather, plan.scatter, None)
-    if plan.padding is not None:
-        fill = tokens.new_zeros(tokens.shape[-1]) if fill is None else fill.to(windows.dtype)
-        if plan.padding.dtype == torch.bool:
-            windows = torch.where(plan.padding[:, None], fill, windows)
+    if plan.outside is not None:
+        fill = windows.new_zeros(windows.shape[-1]) if fill is None else fill.to(windows.dtype)
+        if plan.padding is None:
+            windows = torch.where(plan.outside[:, None], fill, windows)
         else:
             windows = windows.index_copy_(0, plan.padding, fill.expand(plan.padding.shape[0], -1))
-    return windows.view(-1, plan.window[0] * plan.window[1], tokens.shape[-1])
+    return windows.view(-1, plan.window[0] * plan.window[1], windows.shape[-1])
 
 
 def merge(windows: Tensor, plan: WindowPlan) -> Tensor:
@@ -120,7 +136,7 @@ def merge(windows: Tensor, plan: WindowPlan) -> Tensor:
     Returns:
         (B * L, C) tokens.
     """
-    return _select(windows.reshape(-1, windows.shape[-1]), plan.scatter, plan.gather, plan.padding)
+    return _select(windows.reshape(-1, windows.shape[-1]), plan.scatter, plan.gather, plan.outside)
 
 
 def _select(rows: Tensor, there: Tensor, back: Tensor, unused: Optional[Tensor]) -> Tensor:
@@ -131,7 +147,7 @@ class _Select(torch.autograd.Function):
     """``rows.index_select(0, there)`` for an index whose inverse is known.
 
     So the gradient is one more gather, where autograd would sort the index and add rows one by one. ``back`` has an
-    entry for each row of the input; those listed in ``unused`` were not selected and get no gradient.
+    entry for each row of the input; those marked in ``unused`` were not selected and get no gradient.
     """
 
     @staticmethod
@@ -144,8 +160,7 @@ class _Select(torch.autograd.Function):
         back, unused = ctx.saved_tensors
         grad = grad.index_select(0, back)
         if unused is not None:
-            mask = unused.dtype == torch.bool
-            grad = grad.masked_fill(unused[:, None], 0) if mask else grad.index_fill_(0, unused, 0)
+            grad = grad.masked_fill(unused[:, None], 0)
         return grad, None, None, None
 
 
@@ -215,14 +230,12 @@ def build_plan(batch: int, size: Pair, window: Pair, shift: Pair, device: torch.
     outside = (rows.place >= size[0])[:, None, :, None] | (cols.place >= size[1])[None, :, None, :]
     outside = outside.expand(token.shape)
     gather = token.masked_fill(outside, 0).reshape(-1, area)[order].flatten()
-    if is_tracing():
-        padding = outside.reshape(-1, area)[order].flatten()
-    else:
+    padding, outside = None, outside.reshape(-1, area)[order].flatten()
+    if not is_tracing():
         padding = torch.cat([slot[:, size[0]:].flatten(), slot[:, :size[0], size[1]:].flatten()]).to(device)
-        padding = padding if padding.shape[0] else None
-    return WindowPlan(window, gather.to(device), scatter.to(device), padding, tuple(
-        WindowGroup(group.count, *(None if of is None else of.to(device) for of in (group.region, group.hidden)))
-        for group in groups))
+        padding, outside = (padding, outside) if padding.shape[0] else (None, None)
+    return WindowPlan(window, gather.to(device), scatter.to(device), None if outside is None else outside.to(device),
+                      padding, tuple(group.to(device) for group in groups))
 
 
 class _Axis:

@@ -1,4 +1,5 @@
 """The mmdet side: the registered backbone, its parts, and the data preprocessor that serves it."""
+from . import norms  # noqa: F401  registers LayerNorm2d
 from .data_preprocessor import SwinPosDataPreprocessor, attach_valid_sizes, valid_sizes
 from .swin_pos import SwinPosTransformer
 from .swin_pos_v2 import SwinPosTransformerV2

@@ -7,20 +7,23 @@ from __future__ import annotations
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch.utils.checkpoint as checkpoint
-from mmcv.cnn import build_activation_layer, build_norm_layer
-from mmcv.cnn.bricks.transformer import build_dropout
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks.transformer import FFN, build_dropout
 from mmdet.models.layers import PatchMerging as MMDetPatchMerging
-from mmengine.model import BaseModule, ModuleList, Sequential
-from torch import Tensor, nn
+from mmengine.model import BaseModule, ModuleList
+from torch import Tensor
 from torch.nn import functional as F
 
-from ..layers import PositionScheme, WindowAttention, WindowPlan, WindowRule, linear, window_plan
+from ..layers import PositionScheme, WindowAttention, WindowPlan, WindowRule, by_rows, can_go_by_rows, window_plan
 from .valid_area import zero_outside
 
 Pair = Tuple[int, int]
 Cfg = Dict[str, Any]
 
 NORM_ORDERS = ('pre', 'res-post')
+
+# Slots over tokens up to which it pays to project the padding too, for the sake of the cache.
+MOST_PADDING = 1.15
 
 
 class ShiftedWindowAttention(BaseModule):
@@ -40,55 +43,9 @@ class ShiftedWindowAttention(BaseModule):
         self.w_msa = WindowAttention(embed_dims, num_heads, table_window_size, **attention)
         self.drop = build_dropout(dict(type='DropPath', drop_prob=drop_path_rate))
 
-    def forward(self, x: Tensor, plan: WindowPlan, identity: Tensor, norm: Optional[nn.Module] = None) -> Tensor:
-        """(B, H * W, C) tokens, cut into windows as ``plan`` says, and what their result is added to -> the sum.
-
-        ``norm`` is applied to the result before.
-        """
-        if norm is not None:
-            return identity + self.drop(norm(self.w_msa(x, plan)))
-        if _drops_paths(self.drop):
-            return identity + self.drop(self.w_msa(x, plan))
-        return self.w_msa(x, plan, residual=identity)
-
-
-class FeedForward(BaseModule):
-    """Two linear layers with an activation between them, each in one pass where nothing is dropped.
-
-    Parameters are named as those of mmcv's FFN, which mmdet's Swin uses.
-
-    Args:
-        embed_dims: channels C.
-        feedforward_channels: hidden channels.
-        drop_rate: dropout after each layer, 0 to 1.
-        drop_path_rate: stochastic depth, 0 to 1.
-        act_cfg: activation.
-    """
-
-    def __init__(self, embed_dims: int, feedforward_channels: int, drop_rate: float, drop_path_rate: float,
-                 act_cfg: Cfg) -> None:
-        super().__init__()
-        self.layers = Sequential(
-            Sequential(
-                nn.Linear(embed_dims, feedforward_channels), build_activation_layer(act_cfg), nn.Dropout(drop_rate)),
-            nn.Linear(feedforward_channels, embed_dims), nn.Dropout(drop_rate))
-        self.dropout_layer = build_dropout(dict(type='DropPath', drop_prob=drop_path_rate))
-
-    def forward(self, x: Tensor, identity: Tensor, norm: Optional[nn.Module] = None) -> Tensor:
-        """(B, L, C) tokens and what their result, after ``norm`` if given, is added to -> the sum."""
-        (first, activation, dropout), second, _ = self.layers
-        if self.training and dropout.p > 0 or norm is None and _drops_paths(self.dropout_layer):
-            x = self.layers(x)
-            return identity + self.dropout_layer(x if norm is None else norm(x))
-        gelu = type(activation) is nn.GELU and activation.approximate == 'none'
-        hidden = linear(x, first, gelu=True) if gelu else activation(first(x))
-        if norm is not None:
-            return identity + self.dropout_layer(norm(linear(hidden, second)))
-        return linear(hidden, second, residual=identity)
-
-
-def _drops_paths(drop: nn.Module) -> bool:
-    return drop.training and getattr(drop, 'drop_prob', 0.) > 0
+    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        """(B, H * W, C) tokens, cut into windows as ``plan`` says -> the same shape."""
+        return self.drop(self.w_msa(x, plan))
 
 
 class SwinBlock(BaseModule):
@@ -119,7 +76,13 @@ class SwinBlock(BaseModule):
         self.attn = ShiftedWindowAttention(
             embed_dims, drop_path_rate=drop_path_rate, proj_drop_rate=drop_rate, **attention)
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
-        self.ffn = FeedForward(embed_dims, feedforward_channels, drop_rate, drop_path_rate, act_cfg)
+        self.ffn = FFN(
+            embed_dims=embed_dims,
+            feedforward_channels=feedforward_channels,
+            num_fcs=2,
+            ffn_drop=drop_rate,
+            dropout_layer=dict(type='DropPath', drop_prob=drop_path_rate),
+            act_cfg=act_cfg)
 
     def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """(B, H * W, C) tokens, cut into windows as ``plan`` says -> the same shape."""
@@ -128,11 +91,33 @@ class SwinBlock(BaseModule):
         return self._forward(x, plan)
 
     def _forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        if not self.training and can_go_by_rows(x):
+            return self._forward_by_rows(x, plan)
         if self.norm_order == 'res-post':
-            x = self.attn(x, plan, identity=x, norm=self.norm1)
-            return self.ffn(x, identity=x, norm=self.norm2)
-        x = self.attn(self.norm1(x), plan, identity=x)
+            x = x + self.attn.drop(self.norm1(self.attn.w_msa(x, plan)))
+            return self._feed_forward_post(x)
+        x = x + self.attn(self.norm1(x), plan)
         return self.ffn(self.norm2(x), identity=x)
+
+    def _feed_forward_post(self, x: Tensor) -> Tensor:
+        return x + self.ffn.dropout_layer(self.norm2(self.ffn.layers(x)))
+
+    def _forward_by_rows(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        """The same, but attention for some windows at a time, and all that follows for some tokens at a time."""
+        tokens, attention, post = x.flatten(0, 1), self.attn.w_msa, self.norm_order == 'res-post'
+        if len(plan.gather) <= MOST_PADDING * len(plan.scatter):
+            attended = attention.attend_by_windows(tokens, None if post else self.norm1, plan).flatten(0, 1)
+        else:
+            attended = attention.attend(x if post else self.norm1(x), plan).flatten(0, 1)
+
+        def after(slots: Tensor, rows: Tensor) -> Tensor:
+            added = attention.proj(attended.index_select(0, slots))
+            if post:
+                return self._feed_forward_post(rows + self.norm1(added))
+            rows = rows + added
+            return self.ffn(self.norm2(rows), identity=rows)
+
+        return by_rows(after, plan.scatter, tokens).view_as(x)
 
 
 class PatchMerging(MMDetPatchMerging):

@@ -28,9 +28,10 @@ def zero_outside(x: Tensor, valid: Optional[Sequence[Pair]], hw_shape: Optional[
     if valid is None:
         return x
     height, width = x.shape[-2:] if hw_shape is None else hw_shape
-    sizes = torch.tensor(valid, device=x.device)
-    rows = torch.arange(height, device=x.device) < sizes[:, :1]
-    cols = torch.arange(width, device=x.device) < sizes[:, 1:]
+    # A comparison for each image: moving a tensor of the sizes to a GPU would make the host wait for it.
+    row, col = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+    rows = torch.stack([row < own for own, _ in valid])
+    cols = torch.stack([col < own for _, own in valid])
     inside = rows[:, :, None] & cols[:, None, :]
     inside = inside.unsqueeze(1) if hw_shape is None else inside.flatten(1).unsqueeze(2)
     # Not a product: padding may hold anything, and 0 * inf is no zero.

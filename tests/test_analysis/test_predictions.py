@@ -25,7 +25,7 @@ class OneBox(torch.nn.Module):
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    monkeypatch.setattr(predictions, '_load_model', lambda cfg, checkpoint: OneBox())
+    monkeypatch.setattr(predictions, 'init_detector', lambda cfg, checkpoint: OneBox())
     pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), keep_ratio=True),
                 dict(type='PackDetInputs')]
     return Config(dict(val_dataloader=dict(dataset=dict(

@@ -399,6 +399,15 @@ def test_exported_keys_and_shapes_are_the_librarys(name, to, keys):
     assert {key: list(value.shape) for key, value in exported.items()} == want
 
 
+def test_export_to_torchvision_gives_back_its_own_file():
+    theirs = golden('swin_torchvision')['checkpoint']
+    model = micro()
+    model.load_state_dict(theirs)
+    exported = convert(read_weights(model.state_dict()), 'torchvision')
+    assert exported.keys() == {key for key in theirs if not key.startswith('head.')}
+    assert all(torch.equal(exported[key], theirs[key]) for key in exported if not key.startswith('norm.'))
+
+
 def test_export_to_mmdet_loads_there_strictly():
     from mmdet.models.backbones.swin import SwinTransformer
     model = micro()
@@ -421,7 +430,8 @@ def test_there_and_back(to, suffix, tmp_path):
     assert [path.name for path in (tmp_path / 'new').iterdir()] == [f'swin{suffix}'], 'no draft is left'
     back = read_weights(load_checkpoint_file(tmp_path / f'new/swin{suffix}'))
     assert back.format.name == to
-    kept = [key for key in weights.state_dict if to != 'timm' or not key.startswith('norm')]
+    without_norms = to in ('timm', 'torchvision')
+    kept = [key for key in weights.state_dict if not without_norms or not key.startswith('norm')]
     assert all(torch.equal(back.state_dict[key], weights.state_dict[key]) for key in kept)
 
 
@@ -490,6 +500,7 @@ def test_keys_that_are_no_names(tmp_path):
 
 
 @pytest.mark.parametrize(('to', 'message'), [('timm', 'has no absolute position embedding'),
+                                             ('torchvision', 'has no absolute position embedding'),
                                              ('microsoft', 'square grids')])
 def test_what_a_library_has_not_is_not_exported(to, message):
     weights = read_weights(micro(use_abs_pos_embed=True, pretrain_img_size=(112, 56)).state_dict())

@@ -215,6 +215,21 @@ def test_exported_buffers_are_microsofts_own():
             assert torch.equal(value, theirs[key]), key
 
 
+def test_export_to_torchvision_gives_back_its_own_file():
+    theirs = golden('swinv2_torchvision')['checkpoint']
+    exported = convert(read_weights(theirs), 'torchvision')
+    assert exported.keys() == {key for key in theirs if not key.startswith('head.')}
+    for key, value in exported.items():
+        if key.endswith('.attn.qkv.bias'):
+            queries, keys, values = value.chunk(3)
+            assert not keys.any(), 'which torchvision sets to zero whenever it uses it'
+            assert torch.equal(torch.cat([queries, theirs[key].chunk(3)[1], values]), theirs[key]), key
+        elif key.endswith('relative_coords_table'):
+            torch.testing.assert_close(value, theirs[key], rtol=0, atol=1e-6)
+        elif not key.startswith('norm.'):  # the classifier's, which a backbone has not
+            assert torch.equal(value, theirs[key]), key
+
+
 @pytest.mark.parametrize('to', EXPORTS)
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_there_and_back(to, suffix, tmp_path):
@@ -229,6 +244,11 @@ def test_there_and_back(to, suffix, tmp_path):
 def test_what_cannot_be_exported():
     with pytest.raises(ValueError, match='does not say by which window .* pretrained_window_sizes'):
         convert(read_weights(golden('swinv2_timm')['checkpoint']), 'microsoft')
+    with pytest.raises(ValueError, match='does not say by which window'):
+        convert(read_weights(golden('swinv2_timm')['checkpoint']), 'torchvision')
+    with_keys = SwinPosTransformerV2(**MICRO, key_bias=True)
+    with pytest.raises(ValueError, match="torchvision's Swin V2 has no bias of keys, these weights have one"):
+        convert(read_weights(with_keys.state_dict()), 'torchvision')
     mixed = SwinPosTransformer(**MICRO, position='log_cpb')
     with pytest.raises(ValueError, match="timm's Swin has no such model: position='log_cpb', attention='dot'"):
         convert(read_weights(mixed.state_dict()), 'timm')

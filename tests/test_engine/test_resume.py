@@ -43,15 +43,15 @@ class TinyDetector(BaseModel):
         return dict(loss=F.mse_loss(out, torch.ones_like(out))) if mode == 'loss' else [out]
 
 
-def runner(folder, window, epochs, hook=True, optimizer='AdamW', **settings):
+def runner(folder, window, epochs, hook=True, optimizer='AdamW', val_interval=99, checkpoint=None, **settings):
     loader = dict(batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False), dataset=Images(),
                   collate_fn=dict(type='default_collate'))
     return Runner(
         TinyDetector(window), work_dir=str(folder), train_dataloader=loader,
-        train_cfg=dict(by_epoch=True, max_epochs=epochs, val_interval=99),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs, val_interval=val_interval),
         optim_wrapper=dict(optimizer=dict(type=optimizer, lr=1e-3)), default_scope='mmdet',
         custom_hooks=[dict(type='ResumeResampledHook')] if hook else [], randomness=dict(seed=0),
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
+        default_hooks=dict(checkpoint={**dict(type='CheckpointHook', interval=1), **(checkpoint or {})}),
         experiment_name=f'{folder.name}{window}{epochs}{hook}{optimizer}{len(settings)}', **settings)
 
 

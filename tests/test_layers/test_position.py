@@ -21,16 +21,20 @@ from swin_pos_det.layers import (
     window_plan,
     without_weight_decay,
 )
+from swin_pos_det.layers.relative_bias import _cached_index
 from tests import reference, reference_position
 
 SCHEMES = ['none', 'relative', 'relative_only', 'linear_cpb', 'log_cpb', 'rope_axial', 'rope_mixed',
            'relative+rope_mixed']
+KINDS = [(scheme, kind) for scheme in SCHEMES for kind in ('dot', 'cosine')
+         if (scheme, kind) != ('relative_only', 'cosine')]  # which cannot be
 CASES = [
-    # batch, size, window, shift, window learned for, qkv_bias, key_bias
-    (1, (4, 4), (2, 2), (0, 0), (2, 2), True, True),
-    (2, (5, 7), (3, 3), (1, 1), (3, 3), True, False),
-    (1, (6, 5), (2, 4), (1, 2), (3, 3), True, True),
-    (1, (1, 9), (4, 4), (2, 2), (2, 5), False, True),
+    # batch, size, window, shift, window learned for, qkv_bias, key_bias, hide padding
+    (1, (4, 4), (2, 2), (0, 0), (2, 2), True, True, False),
+    (2, (4, 5), (3, 3), (1, 1), (3, 3), True, False, False),
+    (2, (4, 5), (3, 3), (1, 1), (2, 2), True, False, True),
+    (1, (6, 5), (2, 4), (1, 2), (3, 3), True, True, True),
+    (1, (1, 9), (4, 4), (2, 2), (2, 5), False, True, False),
 ]
 
 
@@ -70,13 +74,9 @@ def reference_of(attention: WindowAttention, x: Tensor, size, window, shift, hid
         logit_scale=own.get('logit_scale'), **settings)
 
 
-@pytest.mark.parametrize('hide', [False, True])
-@pytest.mark.parametrize('kind', ['dot', 'cosine'])
-@pytest.mark.parametrize('scheme', SCHEMES)
-@pytest.mark.parametrize(('batch', 'size', 'window', 'shift', 'learned', 'qkv_bias', 'key_bias'), CASES)
-def test_equals_the_reference(batch, size, window, shift, learned, qkv_bias, key_bias, scheme, kind, hide):
-    if (scheme, kind) == ('relative_only', 'cosine'):
-        pytest.skip('excluded, see test_impossible_settings_are_named')
+@pytest.mark.parametrize(('scheme', 'kind'), KINDS)
+@pytest.mark.parametrize(('batch', 'size', 'window', 'shift', 'learned', 'qkv_bias', 'key_bias', 'hide'), CASES)
+def test_equals_the_reference(batch, size, window, shift, learned, qkv_bias, key_bias, hide, scheme, kind):
     attention = randomised(table_window_size=learned, qkv_bias=qkv_bias, key_bias=key_bias, position=scheme,
                            attention=kind)
     x = torch.randn(batch, size[0] * size[1], 16, requires_grad=True)
@@ -233,6 +233,54 @@ def test_the_clamp_is_at_100():
         long, unit = attention._directions(q, k)
         torch.testing.assert_close(long.norm(dim=-1), torch.full((3, 2, 4), want))
         torch.testing.assert_close(unit.norm(dim=-1), torch.ones(3, 2, 4))
+
+
+# Graphs
+
+class _OnAMap(torch.nn.Module):
+    """Attention in windows of 4 over maps (B, 16, H, W) of any size."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.attention = randomised(table_window_size=(3, 3), **settings)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        size = tuple(maps.shape[2:])
+        plan = window_plan(maps.shape[0], size, (4, 4), (2, 2), maps.device)
+        return self.attention(maps.flatten(2).transpose(1, 2), plan).transpose(1, 2).unflatten(2, size)
+
+
+TRACED = {'log_cpb': dict(attention='cosine', key_bias=False), 'relative+rope_mixed': {}, 'rope_axial+linear_cpb': {}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('scheme', TRACED)
+def test_one_graph_serves_every_size(scheme):
+    """Exported, and compiled without breaks, with the map's height and width as symbols."""
+    torch._dynamo.reset()
+    _cached_index.cache_clear()  # tracing must not leave stand-ins for tensors in it
+    model = _OnAMap(position=scheme, **TRACED[scheme]).eval()
+    maps = [torch.randn(2, 16, 9, 11), torch.randn(2, 16, 14, 7)]
+    any_size = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    with torch.no_grad():
+        exported = torch.export.export(model, (maps[0], ), dynamic_shapes=(any_size, ), strict=False).module()
+        compiled = torch.compile(model, backend='eager', fullgraph=True, dynamic=True)
+        for run in (exported, compiled):
+            for each in maps:
+                torch.testing.assert_close(run(each), model(each), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('scheme', ['log_cpb', 'relative+rope_mixed'])
+def test_onnx_computes_the_same(scheme, tmp_path):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnxscript')
+    model = _OnAMap(position=scheme, **TRACED[scheme]).eval()
+    maps = torch.randn(2, 16, 9, 11)
+    with torch.no_grad():
+        torch.onnx.export(model, (maps, ), str(tmp_path / 'attention.onnx'), dynamo=True, verbose=False)
+        session = onnxruntime.InferenceSession(str(tmp_path / 'attention.onnx'))
+        got, = session.run(None, {session.get_inputs()[0].name: maps.numpy()})
+        torch.testing.assert_close(torch.from_numpy(got), model(maps), rtol=0, atol=1e-5)
 
 
 # The registry

@@ -32,9 +32,12 @@ def test_literal_shifted_windows():
     held[plan.padding] = -1
     # The first window is the only one that the shift leaves whole.
     assert held.view(-1, 4).tolist() == [[4, 5, 7, 8], [-1, 3, -1, 6], [-1, -1, 1, 2], [-1, -1, -1, 0]]
-    assert plan.num_unmasked == 1
-    last = plan.mask(torch.float32)[-1, 0]
-    assert torch.equal(last, MASKED_LOGIT * (1 - torch.eye(4)))
+    assert [group.count for group in plan.groups] == [1, 1, 1, 1]
+    assert plan.groups[0].mask(torch.float32) is None
+    right, below, corner = (group.mask(torch.float32)[0, 0] for group in plan.groups[1:])
+    assert torch.equal(right == 0, torch.tensor([[1, 0, 1, 0], [0, 1, 0, 1]] * 2, dtype=torch.bool))
+    assert torch.equal(below == 0, torch.tensor([[1, 1, 0, 0]] * 2 + [[0, 0, 1, 1]] * 2, dtype=torch.bool))
+    assert torch.equal(corner, MASKED_LOGIT * (1 - torch.eye(4)))
 
 
 @pytest.mark.parametrize(('batch', 'size', 'window', 'shift'), CASES)
@@ -63,12 +66,14 @@ def test_padding_and_masks_are_counted_right(batch, size, window, shift):
     ones = partition(torch.ones(batch * size[0] * size[1], 1), plan)
     padding = 0 if plan.padding is None else plan.padding.numel()
     assert ones.numel() - ones.sum() == padding
-    assert (plan.region is None) == (not any(shift))
-    if plan.region is not None:
-        # Every window that is said to need a mask does, and no token is hidden from itself.
-        mask = plan.mask(torch.float32)
-        assert (mask.flatten(1) < 0).any(1).all()
-        assert (mask.diagonal(dim1=-2, dim2=-1) == 0).all()
+    assert sum(group.count for group in plan.groups) == plan.num_windows
+    masks = [group.mask(torch.float32) for group in plan.groups]
+    assert all(mask is None for mask in masks) == (not any(shift))
+    for mask in masks:
+        # Every group that is said to need a mask does, and no token is hidden from itself.
+        if mask is not None:
+            assert (mask < 0).any()
+            assert (mask.diagonal(dim1=-2, dim2=-1) == 0).all()
 
 
 def test_fill_reaches_padding_and_gets_gradients():
@@ -101,8 +106,10 @@ def test_cache_is_bounded_and_shared():
 def test_a_plan_lives_where_it_is_asked_for_whatever_the_default_device():
     with torch.device('meta'):
         plan = build_plan(2, (5, 7), (3, 3), (1, 1), torch.device('cpu'))
-    assert plan.gather.device == plan.scatter.device == plan.padding.device == plan.region.device == CPU
+    assert plan.gather.device == plan.scatter.device == plan.padding.device == CPU
+    assert plan.groups[-1].region.device == CPU
     plan = build_plan(2, (5, 7), (3, 3), (1, 1), torch.device('meta'))
     assert plan.gather.is_meta and plan.gather.shape == (2 * 6 * 9, )
     assert plan.padding.numel() == 2 * (54 - 35)
-    assert plan.mask(torch.float32).is_meta and plan.mask(torch.float32).shape == (2 * 4, 1, 9, 9)
+    corner = plan.groups[-1]
+    assert corner.count == 2 and corner.mask(torch.float32).is_meta and corner.mask(torch.float32).shape == (1, 1, 9, 9)

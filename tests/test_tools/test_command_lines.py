@@ -102,10 +102,10 @@ def test_option_that_does_not_fit(train_tool, error_of, nano_config):
     assert '--cfg-options do not fit' in error_of(train_tool, nano_config, '--cfg-options', 'train_pipeline.9.scale=1')
 
 
-def test_out_must_be_a_pickle(test_tool, capsys):
+def test_out_is_a_pickle_or_json(test_tool, capsys):
     with pytest.raises(SystemExit):
-        test_tool.main(['c.py', 'c.pth', '--out', 'a.json'])
-    assert "'a.json' must end in .pkl" in capsys.readouterr().err
+        test_tool.main(['c.py', 'c.pth', '--out', 'a.txt'])
+    assert "'a.txt' must end in .pkl, .pickle or .json" in capsys.readouterr().err
 
 
 def test_unusable_checkpoints(train_tool, test_tool, error_of, nano_config, tmp_path):
@@ -171,7 +171,7 @@ def test_traceback_on_request(train_tool):
         train_tool.main(['nope.py', '--traceback'])
 
 
-@pytest.mark.parametrize('tool', ['train.py', 'test.py'])
+@pytest.mark.parametrize('tool', ['train.py', 'test.py', 'reproduce.py'])
 def test_help_in_a_new_process_from_another_directory(tmp_path, tool):
     env = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
     done = subprocess.run([sys.executable, ROOT / 'tools' / tool, '--help'], cwd=tmp_path, env=env,

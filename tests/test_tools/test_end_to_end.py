@@ -65,17 +65,20 @@ def coco_metrics(entry):
 
 
 @pytest.mark.slow
-def test_two_processes_share_an_epoch(tmp_path):
+def test_two_machines_share_an_epoch(tmp_path):
+    """One process each, on the loopback, ready to restart (tests/test_engine/test_distributed.py does restart)."""
     (tmp_path / 'tiny.py').write_text(CONFIG)
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    command = ['bash', str(ROOT / 'tools/dist_train.sh'), 'tiny.py', '2', '--work-dir', 'run', '--cfg-options',
-               'train_cfg.max_epochs=1']
+    command = ['bash', str(ROOT / 'tools/dist_train.sh'), 'tiny.py', '1', '--max-restarts', '1', '--work-dir', 'run',
+               '--cfg-options', 'train_cfg.max_epochs=1']
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'PYTHON': sys.executable,
-           'PORT': str(port)}
-    finish(subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            text=True))
+           'PORT': str(port), 'NNODES': '2'}
+    machines = [subprocess.Popen(command, cwd=tmp_path, env={**env, 'NODE_RANK': str(rank)}, stdout=subprocess.PIPE,
+                                 stderr=subprocess.STDOUT, text=True) for rank in (0, 1)]
+    for machine in machines:
+        finish(machine)
     logged = entries(tmp_path / 'run')
     assert [entry['iter'] for entry in logged if 'loss' in entry] == list(range(1, IMAGES // BATCH // 2 + 1))
     assert 'coco/segm_mAP' in logged[-1]

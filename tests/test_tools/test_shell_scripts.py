@@ -37,18 +37,56 @@ def test_distributed(echo, tmp_path, script, positional):
         '--nproc_per_node=3', tool, *positional, '--launcher', 'pytorch', *EXTRA]
 
 
+@pytest.mark.parametrize('how', [['--max-restarts', '4'], ['--max-restarts=4'], None])
+def test_restarts(echo, tmp_path, how):
+    """With a rendezvous that tells the other machines, hosted by the first."""
+    for rank in (0, 1):
+        env = {} if how else dict(MAX_RESTARTS=4)
+        done = run('dist_train.sh', 'c.py', '3', '--amp', *(how or []), '--resume', cwd=tmp_path, PYTHON=echo, NNODES=2,
+                   NODE_RANK=rank, MASTER_ADDR='10.0.0.1', PORT=29511, RDZV_ID='job', **env)
+        assert done.stdout.splitlines() == [
+            '-m', 'torch.distributed.run', '--nnodes=2', '--rdzv_backend=c10d', '--rdzv_endpoint=10.0.0.1:29511',
+            '--rdzv_id=job', f'--rdzv_conf=is_host={1 - rank}', '--max_restarts=4', '--nproc_per_node=3',
+            str(TOOLS / 'train.py'), 'c.py', '--launcher', 'pytorch', '--amp', '--resume'], done.stderr
+
+
+def test_restarts_must_be_a_number(echo, tmp_path):
+    done = run('dist_train.sh', 'c.py', '3', '--max-restarts', 'many', cwd=tmp_path, PYTHON=echo)
+    assert done.returncode == 2
+    assert "must be a number, got 'many'" in done.stderr
+
+
 @pytest.mark.parametrize('script', ['slurm_train.sh', 'slurm_test.sh'])
 def test_slurm(echo, tmp_path, script):
-    echo.rename(tmp_path / 'srun')
-    done = run(script, 'gpus', 'my job', 'my config.py', 'my path', *EXTRA, cwd=tmp_path, GPUS=16, GPUS_PER_NODE=4,
-               CPUS_PER_TASK=6, SRUN_ARGS='--mem=8G --quiet', PYTHON='py', PATH=f'{tmp_path}:{os.environ["PATH"]}')
+    """srun starts a task per machine, and each finds out where the first is."""
+    (tmp_path / 'srun').write_text('#!/bin/bash\nprintf "%s\\n" "$@" > srun_arguments\n'
+                                   'while [ "$1" != bash ]; do shift; done\n'
+                                   'for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done\n')
+    (tmp_path / 'scontrol').write_text('#!/bin/sh\n[ "$*" = "show hostnames node[3-4]" ] || exit 1\n'
+                                       'printf "node3\\nnode4\\n"\n')
+    for name in ('srun', 'scontrol'):
+        (tmp_path / name).chmod(0o755)
+    done = run(script, 'gpus', 'my job', 'my config.py', 'my path', *EXTRA, '--max-restarts', '2', cwd=tmp_path,
+               GPUS=8, GPUS_PER_NODE=4, CPUS_PER_TASK=6, SRUN_ARGS='--mem=8G --quiet', PYTHON=echo, SLURM_NNODES=2,
+               SLURM_JOB_ID=7, SLURM_JOB_NODELIST='node[3-4]', PATH=f'{tmp_path}:{os.environ["PATH"]}')
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert lines[:9] == ['--partition=gpus', '--job-name=my job', '--gres=gpu:4', '--ntasks=16', '--ntasks-per-node=4',
-                         '--cpus-per-task=6', '--kill-on-bad-exit=1', '--mem=8G', '--quiet']
+    assert (tmp_path / 'srun_arguments').read_text().splitlines()[:9] == [
+        '--partition=gpus', '--job-name=my job', '--gres=gpu:4', '--nodes=2', '--ntasks-per-node=1',
+        '--cpus-per-task=24', '--kill-on-bad-exit=1', '--mem=8G', '--quiet']
     train = 'train' in script
-    assert lines[9:] == ['py', '-u', str(TOOLS / ('train.py' if train else 'test.py')), 'my config.py',
-                         *(['--work-dir', 'my path'] if train else ['my path']), '--launcher', 'slurm', *EXTRA]
+    positional = ['my config.py', '--launcher', 'pytorch', '--work-dir', 'my path'] if train else [
+        'my config.py', 'my path', '--launcher', 'pytorch']
+    want = [line for rank in (0, 1) for line in [
+        '-m', 'torch.distributed.run', '--nnodes=2', '--rdzv_backend=c10d', '--rdzv_endpoint=node3:20007',
+        '--rdzv_id=7', f'--rdzv_conf=is_host={1 - rank}', '--max_restarts=2', '--nproc_per_node=4',
+        str(TOOLS / ('train.py' if train else 'test.py')), *positional, *EXTRA]]
+    assert done.stdout.splitlines() == want
+
+
+def test_slurm_wants_whole_machines(echo, tmp_path):
+    done = run('slurm_train.sh', 'gpus', 'job', 'c.py', 'dir', cwd=tmp_path, GPUS=12, GPUS_PER_NODE=8)
+    assert done.returncode == 2
+    assert 'GPUS=12 is no multiple of GPUS_PER_NODE=8' in done.stderr
 
 
 @pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])

@@ -9,15 +9,13 @@ from pathlib import Path
 if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
     sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
+from swin_pos_det.analysis.study import SCALES, collect, markdown_table, run_study
 from swin_pos_det.analysis.window_study import (
-    SCALES,
+    SWEEPS,
     TRAININGS,
-    collect,
     markdown_kept,
     markdown_over_scales,
-    markdown_table,
     plot_study,
-    run_study,
 )
 from swin_pos_det.engine.cli import UserError, run_cli
 
@@ -53,10 +51,11 @@ def study(args: argparse.Namespace) -> None:
         raise UserError(f'--jobs must be at least 1, got {args.jobs}')
     try:
         if not args.report_only:
-            run_study(folder, args.seeds, args.jobs, args.trainings, options=args.cfg_options)
+            run_study(folder, args.seeds, args.jobs, {name: TRAININGS[name] for name in args.trainings}, SWEEPS,
+                      args.cfg_options)
     except RuntimeError as error:
         raise UserError(f'{error}; run the same command again to go on') from error
-    rows = collect(folder, args.seeds, args.trainings)
+    rows = collect(folder, args.seeds, args.trainings, SWEEPS)
     if not rows:
         raise UserError(f'{folder} holds no evaluation of seeds {args.seeds}')
     for metric, name in (('bbox_mAP', 'box AP'), ('segm_mAP', 'mask AP')):

@@ -29,8 +29,8 @@ def get_parser() -> argparse.ArgumentParser:
                                                     'detector')
     parser.add_argument('output', metavar='OUT', help='the file to write; .safetensors writes that format')
     parser.add_argument('--to', choices=list(EXPORTS), default='mmdet',
-                        help='whose names: mmdet, timm (num_classes=0), hf (SwinBackbone) or microsoft (the authors\' '
-                             'detection backbone) (default: mmdet)')
+                        help='whose names: mmdet, timm (num_classes=0), hf (SwinBackbone), torchvision or microsoft '
+                             '(the authors\' detection backbone); of a Swin V2 their V2 (default: mmdet)')
     parser.add_argument('--window', type=window_size, metavar='N', help='resample tables to this window: 12, or 7,14')
     parser.add_argument('--resampling', choices=RESAMPLING_MODES, default='bicubic', help='how (default: bicubic)')
     parser.add_argument('--traceback', action='store_true', help='show where an error came from')

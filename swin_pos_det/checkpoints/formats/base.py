@@ -98,19 +98,24 @@ def with_indices(state_dict: Dict[str, Tensor], windows: Sequence[Pair], shape: 
     for key, value in state_dict.items():
         full[key] = value
         if key.endswith(TABLE):
-            index = relative_position_index(windows[int(re.search(r'\d+', key)[0])]).clone()
-            full[key[:-len(TABLE)] + INDEX] = index if shape == 'square' else index.flatten()
+            full[key[:-len(TABLE)] + INDEX] = _index(windows[int(re.search(r'\d+', key)[0])], shape)
     return full
 
 
-def with_coordinates(state_dict: Dict[str, Tensor], windows: Sequence[Pair],
-                     learned: Sequence[Pair]) -> Dict[str, Tensor]:
+def _index(window: Pair, shape: str) -> Tensor:
+    index = relative_position_index(window).clone()
+    return index if shape == 'square' else index.flatten()
+
+
+def with_coordinates(state_dict: Dict[str, Tensor], windows: Sequence[Pair], learned: Sequence[Pair],
+                     shape: str = 'square') -> Dict[str, Tensor]:
     """Add, beside each position network of a Swin V2, the two buffers that its authors keep in their state dicts.
 
     Args:
         state_dict: with keys that end in ``logit_scale``, and the stage as their first number.
         windows: of each stage.
         learned: the window by which each stage measures offsets.
+        shape: of the index, see :func:`with_indices`.
     """
     full = {}
     for key, value in state_dict.items():
@@ -119,7 +124,7 @@ def with_coordinates(state_dict: Dict[str, Tensor], windows: Sequence[Pair],
             stage = int(re.search(r'\d+', key)[0])
             axes = [log_coordinates(side, by) for side, by in zip(windows[stage], learned[stage])]
             full[key[:-len(LOGIT_SCALE)] + COORDINATES] = torch.stack(torch.meshgrid(*axes, indexing='ij'), -1)[None]
-            full[key[:-len(LOGIT_SCALE)] + INDEX] = relative_position_index(windows[stage]).clone()
+            full[key[:-len(LOGIT_SCALE)] + INDEX] = _index(windows[stage], shape)
     return full
 
 

@@ -84,9 +84,9 @@ def without_output_norms(state_dict: StateDict) -> Dict[str, Tensor]:
 
 def final_norm(state_dict: StateDict, last: int) -> Dict[str, Tensor]:
     """The norm of the last output, as a classifier's final one; the identity where there is none."""
-    dims = state_dict[f'stages.{last}.blocks.0.norm1.weight'].shape[0]
-    return {'norm.weight': state_dict.get(f'norm{last}.weight', torch.ones(dims)),
-            'norm.bias': state_dict.get(f'norm{last}.bias', torch.zeros(dims))}
+    like = state_dict[f'stages.{last}.blocks.0.norm1.weight']
+    return {'norm.weight': state_dict.get(f'norm{last}.weight', torch.ones_like(like)),
+            'norm.bias': state_dict.get(f'norm{last}.bias', torch.zeros_like(like))}
 
 
 MICROSOFT = Format(

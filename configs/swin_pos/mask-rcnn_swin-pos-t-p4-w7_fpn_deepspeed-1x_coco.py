@@ -1,0 +1,3 @@
+_base_ = ['./mask-rcnn_swin-pos-t-p4-w7_fpn_1x_coco.py', '../_base_/deepspeed.py']
+
+optim_wrapper = dict(type='DeepSpeedOptimWrapper')

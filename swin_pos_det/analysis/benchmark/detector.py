@@ -1,0 +1,261 @@
+"""A whole detector with one backbone or the other: its training step, its inference, and where their time goes.
+
+Runs in the process of a model, see ``worker``.
+"""
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import time
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+# Arguments of this project's backbone that say what mmdet's does anyway.
+_SAME_AS_MMDET = dict(window_policy='fixed', padding='attend', reference_size=None)
+_OWN = ('table_window_size', 'resampling', *_SAME_AS_MMDET)
+OBJECTS = 10  # annotated per image: COCO has 7.3 on average
+
+
+def load_model_config(path: str, backbone: str) -> Any:
+    """The config with the backbone's type replaced, and no weights to load.
+
+    Args:
+        path: of a config with a Swin backbone, mmdet's or this project's.
+        backbone: 'ours' or 'mmdet'.
+
+    Raises:
+        ValueError: if the config's backbone is no Swin, or has settings that mmdet's has not.
+    """
+    from mmengine.config import Config
+    cfg = Config.fromfile(path)
+    settings = cfg.model.backbone
+    if settings.type.rpartition('.')[2] not in ('SwinPosTransformer', 'SwinTransformer'):
+        raise ValueError(f'the backbone of {path} is {settings.type}, not a Swin')
+    settings.type = {'ours': 'SwinPosTransformer', 'mmdet': 'mmdet.SwinTransformer'}[backbone]
+    settings.init_cfg = None
+    settings.pop('pretrained', None)
+    if backbone == 'mmdet':
+        table = settings.get('table_window_size')
+        differs = [key for key, value in _SAME_AS_MMDET.items() if settings.get(key, value) != value]
+        differs += ['table_window_size'] * (table not in (None, settings.get('window_size', 7)))
+        if differs:
+            raise ValueError(f"mmdet's backbone cannot do what {path} sets: {', '.join(differs)}")
+        for key in _OWN:
+            settings.pop(key, None)
+    return cfg
+
+
+def write_detector_weights(config: str, path: str, checkpoint: Optional[str] = None) -> None:
+    """Weights of a whole detector for both backbones.
+
+    Args:
+        config: path.
+        path: where they go.
+        checkpoint: trained weights; default: random ones, whose classifier is so sure of itself that as many objects
+            are found as a detector may return, so that the mask head and the pasting of masks have their share.
+    """
+    from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
+    from mmengine.runner import load_checkpoint
+
+    from .weights import randomise
+    init_default_scope('mmdet')
+    cfg = load_model_config(config, 'ours')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    if checkpoint is None:
+        model.init_weights()
+        randomise(model.backbone)
+        for name, parameter in model.named_parameters():
+            if name.endswith('fc_cls.weight'):
+                nn.init.normal_(parameter, std=0.5)
+    else:
+        load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
+    torch.save(model.state_dict(), path)
+
+
+class Stopwatch:
+    """Adds up how long parts take. A part within a part is not counted twice."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: Dict[str, float] = {}
+        self._within: List[float] = []
+
+    def now(self) -> float:
+        """The clock, when the device has done what it was told."""
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count what happens within as ``name``."""
+        self._within.append(0.)
+        start = self.now()
+        try:
+            yield
+        finally:
+            whole = self.now() - start
+            own = whole - self._within.pop()
+            if self._within:
+                self._within[-1] += whole
+            self.seconds[name] = self.seconds.get(name, 0.) + own
+
+    def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function``, counted."""
+
+        @functools.wraps(function)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            with self.part(name):
+                return function(*args, **kwargs)
+
+        return counted
+
+
+class DetectorCell:
+    """One detector on one input.
+
+    The learning rate is zero: every step has the same weights, hence the same work.
+
+    Args:
+        name: 'ours' or 'mmdet'.
+        case: ``mode`` ('train' or 'inference'), ``config``, ``size``, ``batch``, ``dtype``.
+        weights: path of the state dict.
+        device: 'cpu' or 'cuda'.
+    """
+
+    def __init__(self, name: str, case: Mapping[str, Any], weights: str, device: str) -> None:
+        from mmdet.registry import MODELS
+        from mmdet.testing import demo_mm_inputs
+        from mmengine.registry import init_default_scope
+
+        import swin_pos_det  # noqa: F401 - registers the backbone
+        init_default_scope('mmdet')
+        self.device = torch.device(device)
+        self.train = case['mode'] == 'train'
+        cfg = load_model_config(case['config'], name)
+        self.model = MODELS.build(cfg.model)
+        missing, unexpected = self.model.load_state_dict(torch.load(weights, weights_only=True), strict=False)
+        assert not unexpected and all(key.endswith('relative_position_index') for key in missing), (missing, unexpected)
+        self.run_model = self.model.to(self.device)
+        self.model.train(self.train)
+        self._zero_stochastic_depth()
+        self.dtype = dict(bf16=torch.bfloat16, fp16=torch.float16).get(case['dtype'])
+        self.data = demo_mm_inputs(case['batch'], [[3, *case['size']]] * case['batch'], num_items=[OBJECTS] *
+                                   case['batch'], num_classes=_num_classes(cfg), with_mask=True)
+        self.optimizer = self._optimizer(cfg) if self.train else None
+        self.found: Optional[float] = None
+
+    def _zero_stochastic_depth(self) -> None:
+        """So that both models do the same work, whatever they draw."""
+        for module in self.model.backbone.modules():
+            if hasattr(module, 'drop_prob'):
+                module.drop_prob = 0.
+
+    def _optimizer(self, cfg: Any) -> Any:
+        from mmengine.optim import build_optim_wrapper
+        settings = copy.deepcopy(cfg.optim_wrapper)
+        settings.optimizer.lr = 0.
+        settings.pop('loss_scale', None)
+        settings.type = 'OptimWrapper'
+        return build_optim_wrapper(self.model, settings)
+
+    def features(self) -> List[Tensor]:
+        """What the backbone makes of the images."""
+        with torch.no_grad():
+            data = self.model.data_preprocessor(copy.deepcopy(self.data), False)
+            return [out.float().cpu() for out in self.model.backbone(data['inputs'])]
+
+    def step(self) -> None:
+        """A training step (forward, backward, optimizer), or inference with the masks in full size."""
+        data = copy.deepcopy(self.data)
+        torch.manual_seed(0)  # the same regions are sampled
+        autocast = torch.autocast(self.device.type, self.dtype) if self.dtype else contextlib.nullcontext()
+        if self.train:
+            with autocast:
+                data = self.model.data_preprocessor(data, True)
+                losses = self.model(**data, mode='loss')
+            loss, _ = self.model.parse_losses(losses)
+            self.optimizer.update_params(loss)
+        else:
+            with torch.no_grad(), autocast:
+                results = self.model.test_step(data)
+            self.found = sum(len(result.pred_instances) for result in results) / len(results)
+
+    def breakdown(self) -> Dict[str, float]:
+        """Seconds of each part of one step; what is in none of them is 'other'."""
+        watch = Stopwatch(self.device)
+        with contextlib.ExitStack() as stack:
+            for owner, method, part in self._parts():
+                stack.enter_context(_replaced(owner, method, watch.wrap(part, getattr(owner, method))))
+            if self.train:
+                stack.enter_context(self._split_backward(watch))
+            with watch.part('other'):
+                self.step()
+        return watch.seconds
+
+    def _parts(self) -> Iterator[Tuple[Any, str, str]]:
+        """(object, method, what it is called) of everything that is timed."""
+        yield self.model.data_preprocessor, 'forward', 'preprocessing'
+        for name, child in self.model.named_children():
+            if name in ('backbone', 'neck'):
+                yield child, 'forward', f'{name}, forward'
+            elif name.endswith('head'):
+                for method in ('loss', 'loss_and_predict', 'predict'):
+                    if hasattr(child, method):
+                        yield child, method, f'{name}, forward'
+        if self.train:
+            yield self.optimizer, 'step', 'optimizer'
+            yield self.optimizer, 'zero_grad', 'optimizer'
+
+    @contextlib.contextmanager
+    def _split_backward(self, watch: Stopwatch) -> Iterator[None]:
+        """Tell the backward of the backbone, which comes last, from that of everything behind it."""
+        began: List[float] = []
+
+        def note(grad: Tensor) -> None:
+            began.append(watch.now())
+
+        def hook(module: nn.Module, inputs: Any, outs: Any) -> None:
+            for out in outs:
+                if out.requires_grad:
+                    out.register_hook(note)
+
+        handle = self.model.backbone.register_forward_hook(hook)
+        backward = self.optimizer.backward
+
+        def split(loss: Tensor, **kwargs: Any) -> None:
+            start = watch.now()
+            backward(loss, **kwargs)
+            end = watch.now()
+            # The last gradient to arrive: until then the neck is at work.
+            middle = max(began, default=end)
+            watch.seconds['neck and heads, backward'] = middle - start
+            watch.seconds['backbone, backward'] = end - middle
+            if watch._within:
+                watch._within[-1] += end - start
+
+        with _replaced(self.optimizer, 'backward', split):
+            yield
+        handle.remove()
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """An attribute of an object, replaced for a while."""
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        delattr(owner, name)
+
+
+def _num_classes(cfg: Any) -> int:
+    """Of the box head."""
+    head = cfg.model.get('roi_head', {}).get('bbox_head') or cfg.model.get('bbox_head') or {}
+    head = head[0] if isinstance(head, (list, tuple)) else head
+    return head.get('num_classes', 80)

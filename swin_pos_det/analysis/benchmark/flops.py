@@ -1,0 +1,84 @@
+"""What a Swin has to compute: counted by a formula, and by torch to check the formula.
+
+The floor of a model on a machine is its floating-point operations (two for a multiply-add, in matrix products and
+convolutions only) over the rate at which the machine multiplies large matrices.
+"""
+from __future__ import annotations
+
+import contextlib
+import inspect
+from typing import Any, List, Mapping, Tuple
+
+import torch
+from torch import nn
+
+from .cases import Case
+
+Pair = Tuple[int, int]
+PATCH = 4
+MLP_RATIO = 4
+
+
+def swin_flops(variant: Mapping[str, Any], case: Case, project_padding: bool = False) -> int:
+    """Floating-point operations of one step.
+
+    A block on L tokens of C channels projects to queries, keys and values and back (8 L C^2) and has a feed-forward
+    network of 4 C hidden channels (16 L C^2). On P tokens, with the padding that completes windows of N, attention
+    takes 4 P N C (Swin, section 3.2, equation 2). Patch merging takes 16 L C^2 of the merged L. Backward takes twice
+    as much as forward, save for the gradient of the image, which nobody asks for.
+
+    Args:
+        variant: ``embed_dims``, ``depths``, ``num_heads``.
+        case: window, size, batch, mode.
+        project_padding: count the projections on P tokens, as an implementation that pads first has them.
+    """
+    channels = variant['embed_dims']
+    height, width = (-(-side // PATCH) for side in case.size)
+    embedding = 2 * height * width * channels * 3 * PATCH**2
+    total = 0
+    for stage, depth in enumerate(variant['depths']):
+        if stage:
+            height, width, channels = -(-height // 2), -(-width // 2), 2 * channels
+            total += 4 * height * width * channels**2  # 16 L C^2 with the channels before merging
+        window = (height, width) if case.window == 'global' else (case.window, case.window)
+        tokens = height * width
+        padded = _whole(height, window[0]) * _whole(width, window[1])
+        projected = padded if project_padding else tokens
+        total += depth * (8 * projected * channels**2 + 4 * MLP_RATIO * tokens * channels**2 +
+                          4 * padded * window[0] * window[1] * channels)
+    return case.batch * (3 * total + 2 * embedding if case.mode == 'train' else total + embedding)
+
+
+def _whole(length: int, window: int) -> int:
+    return -(-length // window) * window
+
+
+def counted_flops(model: nn.Module, size: Pair, batch: int = 1) -> int:
+    """The same of one forward, counted by torch while the model runs on the meta device, without any data.
+
+    Args:
+        model: on the meta device.
+        size: (h, w) of the images.
+        batch: images.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+    quiet = dict(display=False) if 'display' in inspect.signature(FlopCounterMode).parameters else {}
+    counter = FlopCounterMode(**quiet)
+    with torch.no_grad(), _plain_attention(), counter:
+        model(torch.empty(batch, 3, *size, device='meta'))
+    return counter.get_total_flops()
+
+
+def _plain_attention() -> contextlib.AbstractContextManager:
+    """Attention as two matrix products, which every version of the counter knows."""
+    try:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+    except ImportError:  # torch < 2.3
+        return torch.backends.cuda.sdp_kernel(enable_flash=False, enable_mem_efficient=False)
+    return sdpa_kernel([SDPBackend.MATH])
+
+
+def exponent(pixels: List[float], values: List[float]) -> float:
+    """The k of values ~ pixels ** k, by least squares on logarithms."""
+    import numpy as np
+    return float(np.polyfit(np.log(pixels), np.log(values), 1)[0])

@@ -1,0 +1,119 @@
+"""Pictures of a benchmark: growth with the image, and time over windows."""
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any, List, Sequence
+
+from .flops import exponent
+from .runner import Row
+
+# One colour a model, whatever else is in the picture (a palette that the colour-blind can tell apart).
+COLOURS = {'ours': '#0072B2', 'mmdet': '#D55E00', 'timm': '#009E73', 'hf': '#CC79A7', 'torchvision': '#E69F00'}
+
+MARKERS = 'os^Dv*'  # one a window
+
+
+def _pyplot() -> Any:
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    return plt
+
+
+def _way(row: Row) -> tuple:
+    return row.case.mode, row.case.dtype, row.case.compiled
+
+
+def plot_growth(rows: Sequence[Row], path: Path) -> List[Path]:
+    """Time and memory against pixels, on logarithmic axes, with the fitted exponent of each line.
+
+    Args:
+        rows: of backbones.
+        path: of the PNG; nothing is drawn of models with one size only.
+
+    Returns:
+        The path, if there was something to draw.
+    """
+    def key(row: Row) -> tuple:
+        return (*map(str, _way(row)), str(row.case.window), row.case.batch, row.model)
+
+    lines = []
+    for _, group in itertools.groupby(sorted((row for row in rows if row.error is None), key=key), key):
+        group = sorted(group, key=lambda row: row.case.pixels)
+        if len({row.case.pixels for row in group}) > 1:
+            lines.append(group)
+    if not lines:
+        return []
+    plt = _pyplot()
+    several = len({_way(line[0]) for line in lines}) > 1
+    windows = sorted({str(line[0].case.window) for line in lines})
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout='constrained')
+    for axis, what in zip(axes, ('median', 'mib')):
+        for line in lines:
+            points = [(row.case.pixels / 1e6, getattr(row, what)) for row in line if getattr(row, what)]
+            if len(points) < 2:
+                continue
+            x, y = zip(*points)
+            case = line[0].case
+            label = (f'{line[0].model}, window {case.window}' + f', batch {case.batch}' * (case.batch > 1) +
+                     f', {case.mode} {case.dtype} {"compiled" if case.compiled else "eager"}' * several +
+                     f': pixels^{exponent(x, y):.2f}')
+            marker = MARKERS[windows.index(str(case.window)) % len(MARKERS)]
+            axis.plot(x, y, marker=marker, label=label, color=COLOURS.get(line[0].model),
+                      linestyle='--' if case.window == 'global' else '-')
+        axis.set(xscale='log', yscale='log', xlabel='megapixels of the batch',
+                 ylabel='seconds (median)' if what == 'median' else 'peak memory (MiB)')
+        axis.grid(alpha=.3, which='both')
+        if axis.lines:
+            axis.legend(fontsize=7)
+        else:
+            axis.text(.5, .5, 'not measured', ha='center', transform=axis.transAxes)
+    return [_save(figure, path)]
+
+
+def plot_windows(rows: Sequence[Row], path: Path) -> List[Path]:
+    """Bars of the time at each window, a panel for each way of running, size and batch.
+
+    Returns:
+        The path, if some panel has two windows.
+    """
+    def key(row: Row) -> tuple:
+        return (*_way(row), row.case.size, row.case.batch)
+
+    panels = [list(group) for _, group in itertools.groupby(sorted(
+        (row for row in rows if row.median and row.case.window != 'global'), key=key), key)]
+    panels = [panel for panel in panels if len({row.case.window for row in panel}) > 1]
+    if not panels:
+        return []
+    plt = _pyplot()
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(4.6 * columns, 3.4 * lines), squeeze=False,
+                                layout='constrained')
+    for axis in axes.flat[len(panels):]:
+        axis.set_axis_off()
+    for axis, panel in zip(axes.flat, panels):
+        windows = sorted({row.case.window for row in panel})
+        models = list(dict.fromkeys(row.model for row in panel))
+        width = 0.8 / len(models)
+        for i, model in enumerate(models):
+            found = {row.case.window: row for row in panel if row.model == model}
+            places = [(j + (i - (len(models) - 1) / 2) * width, found[w]) for j, w in enumerate(windows) if w in found]
+            heights = [row.median for _, row in places]
+            spread = [[row.median - row.quartiles[0] for _, row in places],
+                      [row.quartiles[1] - row.median for _, row in places]]
+            axis.bar([x for x, _ in places], heights, width, yerr=spread, label=model, color=COLOURS.get(model))
+        case = panel[0].case
+        axis.set(xticks=range(len(windows)), xticklabels=windows, xlabel='window', ylabel='seconds (median)',
+                 title=f'{case.mode}, {case.dtype}, {"compiled" if case.compiled else "eager"}\n'
+                       f'{case.batch} x {case.size[0]}x{case.size[1]}')
+        axis.legend(fontsize=7)
+    return [_save(figure, path)]
+
+
+def _save(figure: Any, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    _pyplot().close(figure)
+    return path

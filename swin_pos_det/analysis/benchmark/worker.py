@@ -1,0 +1,212 @@
+"""The process of one model: builds it, runs it when told to, and says how long that took or how much memory.
+
+Commands come as lines of JSON on stdin, answers go as lines of JSON to what was stdout when it started; all that
+libraries print goes to stderr. So several models, each in the environment of its library, can be run in turns.
+"""
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import platform
+import sys
+import time
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+
+import torch
+from torch import Tensor
+
+from .models import MODELS, build_model
+
+DTYPES = {'float32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+MIB = 2**20
+
+
+class Cell:
+    """One model on one input: what is timed.
+
+    Args:
+        name: of the model, see ``MODELS``.
+        case: ``mode`` ('forward' or 'train'), ``window``, ``size``, ``batch``, ``dtype``, ``compiled``.
+        variant: of the Swin.
+        weights: path of its weights.
+        device: 'cpu' or 'cuda'.
+    """
+
+    def __init__(self, name: str, case: Mapping[str, Any], variant: Mapping[str, Any], weights: str,
+                 device: str) -> None:
+        self.device = torch.device(device)
+        self.train = case['mode'] == 'train'
+        self.dtype = DTYPES[case['dtype']]
+        self.model = build_model(name, variant, case['window'], tuple(case['size']), weights).to(self.device)
+        self.model.train(self.train)
+        self.run_model = torch.compile(self.model) if case['compiled'] else self.model
+        generator = torch.Generator().manual_seed(0)
+        self.image = torch.randn(case['batch'], 3, *case['size'], generator=generator).to(self.device)
+
+    def features(self) -> List[Tensor]:
+        """Float32, eager, for the comparison of what the models compute."""
+        with torch.no_grad():
+            return [out.cpu() for out in self.model(self.image)]
+
+    def step(self) -> None:
+        """One forward under ``no_grad``, or one forward and backward."""
+        with contextlib.ExitStack() as stack:
+            if not self.train:
+                stack.enter_context(torch.no_grad())
+            if self.dtype != torch.float32:
+                stack.enter_context(torch.autocast(self.device.type, self.dtype))
+            outs = self.run_model(self.image)
+        if self.train:
+            sum(out.float().square().mean() for out in outs).backward()
+            for parameter in self.model.parameters():
+                parameter.grad = None
+
+
+def timed(step: Callable[[], None], device: torch.device, seconds: float) -> List[float]:
+    """Run ``step`` once, and again until ``seconds`` have passed; returns the seconds that each run took.
+
+    On CUDA the time is that between two events on the stream, elsewhere that on the clock.
+    """
+    samples: List[float] = []
+    start = time.perf_counter()
+    while not samples or time.perf_counter() - start < seconds:
+        if device.type == 'cuda':
+            events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            events[0].record()
+            step()
+            events[1].record()
+            events[1].synchronize()
+            samples.append(events[0].elapsed_time(events[1]) / 1000)
+        else:
+            before = time.perf_counter()
+            step()
+            samples.append(time.perf_counter() - before)
+    return samples
+
+
+def resident(field: str) -> Optional[float]:
+    """MiB of ``VmRSS`` or of its peak ``VmHWM``; None where /proc does not tell.
+
+    Not ``getrusage``: its peak is inherited from the process that started this one.
+    """
+    try:
+        with open('/proc/self/status', encoding='ascii') as status:
+            return next(int(line.split()[1]) / 1024 for line in status if line.startswith(f'{field}:'))
+    except (OSError, StopIteration):
+        return None
+
+
+class PeakMemory:
+    """MiB that were needed beyond what was held before: of the allocator on CUDA, else resident in a fresh process.
+
+    On the CPU the peak before counts: building a model may have needed more than it left behind, and what the
+    allocator keeps of that may be used again. Where the system allows it, the peak is reset to what is held.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        gc.collect()
+        if device.type == 'cuda':
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated() / MIB
+            return
+        with contextlib.suppress(OSError), open('/proc/self/clear_refs', 'w', encoding='ascii') as file:
+            file.write('5')
+        self.before = resident('VmHWM')
+
+    def read(self) -> Optional[float]:
+        """MiB above the start."""
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize()
+            return torch.cuda.max_memory_allocated() / MIB - self.before
+        peak = resident('VmHWM')
+        return None if peak is None or self.before is None else peak - self.before
+
+
+class Worker:
+    """Answers commands; each public method is one."""
+
+    def __init__(self, name: str, device: str, threads: int) -> None:
+        self.name, self.device = name, torch.device(device)
+        torch.set_num_threads(threads)
+        self.cell: Any = None
+
+    def about(self) -> Dict[str, Any]:
+        """Versions and the device; fails where the library is not installed."""
+        library = importlib.import_module(MODELS[self.name][2])
+        device = torch.cuda.get_device_name() if self.device.type == 'cuda' else None
+        return dict(library=MODELS[self.name][2], version=getattr(library, '__version__', ''),
+                    torch=torch.__version__, python=platform.python_version(), device=device,
+                    threads=torch.get_num_threads())
+
+    def build(self, case: Mapping[str, Any], variant: Mapping[str, Any], weights: str) -> Dict[str, Any]:
+        """Build the model for a case."""
+        self.drop()
+        self.cell = Cell(self.name, case, variant, weights, str(self.device))
+        return {}
+
+    def build_detector(self, case: Mapping[str, Any], weights: str) -> Dict[str, Any]:
+        """Build a whole detector for a case."""
+        from .detector import DetectorCell
+        self.drop()
+        self.cell = DetectorCell(self.name, case, weights, str(self.device))
+        return {}
+
+    def breakdown(self, steps: int) -> Dict[str, Any]:
+        """Seconds of each part of a detector, for each of some steps, and how many objects it found."""
+        return dict(parts=[self.cell.breakdown() for _ in range(steps)], found=self.cell.found)
+
+    def drop(self) -> Dict[str, Any]:
+        """Let go of the model."""
+        self.cell = None
+        if 'torch._dynamo' in sys.modules:  # importing it takes seconds
+            torch._dynamo.reset()
+        gc.collect()
+        if self.device.type == 'cuda':
+            torch.cuda.empty_cache()
+        return {}
+
+    def features(self, path: str) -> Dict[str, Any]:
+        """Save what the model computes."""
+        torch.save(self.cell.features(), path)
+        return {}
+
+    def run(self, seconds: float) -> Dict[str, Any]:
+        """Run it for a while; seconds of each run."""
+        return dict(seconds=timed(self.cell.step, self.device, seconds))
+
+    def peak(self, steps: int = 2) -> Dict[str, Any]:
+        """MiB that the first runs need; of a compiled model those after compilation."""
+        if self.cell.run_model is not self.cell.model:
+            self.cell.step()
+        memory = PeakMemory(self.device)
+        for _ in range(steps):
+            self.cell.step()
+        return dict(mib=memory.read())
+
+    def matmul(self, side: int, dtype: str, seconds: float) -> Dict[str, Any]:
+        """Seconds of each product of two square matrices, to know what the machine can do."""
+        a, b = (torch.randn(side, side, device=self.device).to(DTYPES[dtype]) for _ in range(2))
+        out = torch.empty_like(a)
+        torch.mm(a, b, out=out)
+        return dict(seconds=timed(lambda: torch.mm(a, b, out=out), self.device, seconds))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serve until stdin ends. ``arguments``: model, device, threads."""
+    name, device, threads = arguments
+    answers = os.fdopen(os.dup(1), 'w')
+    os.dup2(2, 1)
+    worker = Worker(name, device, int(threads))
+    for line in sys.stdin:
+        command = json.loads(line)
+        try:
+            answer = getattr(worker, command.pop('do'))(**command)
+        except Exception as error:  # whatever a library raises: the other models go on
+            answer = dict(error=f'{type(error).__name__}: {" ".join(str(error).split())[:300]}')
+        answers.write(json.dumps(answer) + '\n')
+        answers.flush()

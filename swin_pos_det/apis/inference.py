@@ -1,0 +1,174 @@
+"""A detector from a config and a checkpoint, and its predictions."""
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from typing import Any, Callable, Optional, Sequence, Union
+
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmdet.evaluation import get_classes
+from mmdet.registry import DATASETS, MODELS, TRANSFORMS
+from mmdet.structures import DetDataSample
+from mmdet.utils import get_test_pipeline_cfg
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.device import get_device
+from mmengine.model.utils import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from mmengine.utils import import_modules_from_strings
+from torch import nn
+
+from ..checkpoints import CheckpointError
+from ..models.arguments import WindowSize
+from .images import ImageLike, read_image
+
+
+def init_detector(config: Union[str, Path, Config], checkpoint: Union[str, Path, None] = None,
+                  device: Union[str, torch.device, None] = None, window: Optional[WindowSize] = None,
+                  window_policy: Optional[str] = None, cfg_options: Optional[dict[str, Any]] = None) -> nn.Module:
+    """Builds a detector for inference.
+
+    Args:
+        config: an MMDetection config or its path. It is not changed.
+        checkpoint: path or URL of the weights, read with torch's ``weights_only`` protection. Default: random weights.
+        device: such as ``'cuda:0'`` or ``'cpu'``. Default: the accelerator if there is one.
+        window: another window than the config's, in the forms of ``SwinPosTransformer.set_window_size``: tables are
+            resampled.
+        window_policy: another window policy than the config's.
+        cfg_options: settings of the config to override, by their dotted names.
+
+    Returns:
+        The detector in evaluation mode, with ``cfg`` and ``dataset_meta`` (``classes``, ``palette``): those of the
+        checkpoint, else of the config's test data.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be read, or leaves a part of the detector without weights.
+        ValueError, TypeError: if the config has no test data, the window cannot be, or the backbone has none.
+    """
+    cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(str(config))
+    cfg.merge_from_dict(cfg_options or {})
+    if cfg.get('test_dataloader') is None:
+        raise ValueError('the config has no test_dataloader, which says how images are prepared')
+    if cfg.get('custom_imports'):
+        import_modules_from_strings(**cfg.custom_imports)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    for part in (cfg.model, cfg.model.get('backbone') or {}):
+        part.pop('init_cfg', None)  # the checkpoint has all weights: nothing to download
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    meta: dict[str, Any] = {}
+    if checkpoint is not None:
+        loaded = load_checkpoint(model, os.fspath(checkpoint), map_location='cpu')
+        _check_fit(model, loaded.get('state_dict', loaded), checkpoint)
+        meta = loaded.get('meta') or {}
+    model.cfg = cfg
+    model.dataset_meta = _dataset_meta(cfg, meta)
+    if window is not None or window_policy is not None:
+        _set_window(model, window, window_policy)
+    return model.to(device or get_device()).eval()
+
+
+def predict(model: nn.Module, images: Sequence[ImageLike], batch_size: int = 1,
+            score_threshold: float = 0.) -> list[DetDataSample]:
+    """Runs a detector on images, through its config's test pipeline.
+
+    Args:
+        model: of :func:`init_detector`.
+        images: paths, or arrays (H, W, 3) in BGR order; see :func:`~swin_pos_det.apis.images.read_image`.
+        batch_size: images at once, at least 1. Images of a batch are padded to one size, so with ``padding='attend'``
+            an image's detections depend a little on the others'.
+        score_threshold: detections below it are left out, in [0, 1].
+
+    Returns:
+        For each image a data sample on the CPU: ``pred_instances`` has ``bboxes`` (N, 4) as x1, y1, x2, y2 in pixels
+        of the image, ``scores`` (N,), ``labels`` (N,), places in ``model.dataset_meta['classes']``, and, where the
+        detector makes them, ``masks`` (N, H, W) booleans.
+
+    Raises:
+        ImageError: if one of the images cannot be used.
+        ValueError: if a setting is out of range, or the detector finds no instances (a panoptic one).
+    """
+    check_settings(batch_size, score_threshold)
+    if isinstance(images, (str, Path, np.ndarray)):
+        raise TypeError(f'images must be a list of them, got one {type(images).__name__}')
+    load, prepare = transforms(model.cfg)
+    found = []
+    for start in range(0, len(images), batch_size):
+        batch = [read_image(image, load) for image in images[start:start + batch_size]]
+        found += predict_batch(model, batch, prepare, score_threshold)
+    for image, sample in zip(images, found):
+        if not isinstance(image, np.ndarray):
+            sample.set_metainfo(dict(img_path=str(image)))
+    return found
+
+
+def predict_batch(model: nn.Module, images: Sequence[np.ndarray], prepare: Callable[[dict], dict],
+                  score_threshold: float) -> list[DetDataSample]:
+    """:func:`predict` for one batch of loaded images; ``prepare`` is the second of :func:`transforms`."""
+    data = pseudo_collate([prepare(dict(img=image, img_id=index)) for index, image in enumerate(images)])
+    with torch.no_grad():
+        samples = model.test_step(data)
+    for sample in samples:
+        if 'pred_instances' not in sample:
+            raise ValueError(f'{type(model).__name__} finds no instances with this config: only detectors and instance '
+                             'segmentation are supported')
+        instances = sample.pred_instances
+        sample.pred_instances = instances[instances.scores >= score_threshold].cpu()
+    return [sample.cpu() for sample in samples]
+
+
+def transforms(cfg: Config) -> tuple[Callable[[dict], dict], Callable[[dict], dict]]:
+    """The loader of a config's test pipeline, and the rest of it, which takes ``dict(img=..., img_id=...)``.
+
+    Raises:
+        ValueError: if the pipeline does not start with loading a file.
+    """
+    pipeline = copy.deepcopy(list(get_test_pipeline_cfg(cfg)))
+    kinds = [str(transform['type']).rpartition('.')[2] for transform in pipeline]
+    if kinds[0] != 'LoadImageFromFile':
+        raise ValueError(f'the test pipeline starts with {kinds[0]}; LoadImageFromFile is supported')
+    arrays = dict(pipeline[0], type='mmdet.LoadImageFromNDArray')
+    rest = [transform for transform, kind in zip(pipeline[1:], kinds[1:]) if kind != 'LoadAnnotations']
+    return TRANSFORMS.build(pipeline[0]), Compose([TRANSFORMS.build(transform) for transform in (arrays, *rest)])
+
+
+def check_settings(batch_size: int, score_threshold: float) -> None:
+    """Raises ValueError unless the batch size is at least 1 and the threshold in [0, 1]."""
+    if batch_size < 1:
+        raise ValueError(f'batch_size must be at least 1, got {batch_size}')
+    if not 0 <= score_threshold <= 1:
+        raise ValueError(f'score_threshold must be in [0, 1], got {score_threshold:g}')
+
+
+def _check_fit(model: nn.Module, state_dict: dict[str, Any], checkpoint: Union[str, Path]) -> None:
+    """The backbone's load hook does this for its own part."""
+    shapes = {name[7:] if name.startswith('module.') else name: tuple(value.shape)
+              for name, value in state_dict.items() if isinstance(value, torch.Tensor)}
+    wanted = {name: tuple(value.shape) for name, value in model.named_parameters() if not name.startswith('backbone.')}
+    wrong = [name for name, shape in wanted.items() if shapes.get(name) != shape]
+    if wrong:
+        raise CheckpointError(
+            f'checkpoint {checkpoint} is not of this config: {len(wrong)} of {len(wanted)} tensors of neck and heads '
+            f'are missing or have another shape, such as {wrong[0]}: {shapes.get(wrong[0], "missing")}, needed '
+            f'{wanted[wrong[0]]}')
+
+
+def _dataset_meta(cfg: Config, meta: dict[str, Any]) -> dict[str, Any]:
+    """Names and colours of the classes: the checkpoint's names, else those of the test data, else COCO's."""
+    dataset = copy.deepcopy(cfg.test_dataloader.dataset)
+    dataset['lazy_init'] = True  # its names are wanted, not its files
+    ours = DATASETS.build(dataset).metainfo
+    theirs = {key.lower(): value for key, value in (meta.get('dataset_meta') or {}).items()}
+    classes = theirs.get('classes') or meta.get('CLASSES') or ours.get('classes') or get_classes('coco')
+    return dict(theirs, classes=classes, palette=ours.get('palette') or theirs.get('palette') or 'random')
+
+
+def _set_window(model: nn.Module, window: Optional[WindowSize], policy: Optional[str]) -> None:
+    backbone = getattr(model, 'backbone', None)
+    if not hasattr(backbone, 'set_window_size'):
+        raise ValueError(f'the window cannot be set: the backbone is a {type(backbone).__name__}, not a '
+                         'SwinPosTransformer')
+    backbone.set_window_size(backbone.window_size if window is None else window, policy)

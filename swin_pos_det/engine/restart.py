@@ -1,0 +1,123 @@
+"""Coming back by itself: a training that torchrun has started again goes on from its last checkpoint."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+import torch
+from mmdet.registry import HOOKS
+from mmengine.config import Config
+from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from ..checkpoints import CheckpointError, replacing
+
+POINTER = 'last_checkpoint'
+EVALUATED = 'last_evaluation'
+
+
+def may_restart() -> bool:
+    """Whether this process was started by a torchrun that will start it again should it die."""
+    return int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0)) > 0
+
+
+def resume_after_restart(cfg: Config) -> Optional[str]:
+    """Make a config resume if the job that this process belongs to has already saved a checkpoint.
+
+    ``TORCHELASTIC_RESTART_COUNT`` cannot tell: after a restart it is 1 on the machine where a process died and still 0
+    on the others. A checkpoint in the work dir alone cannot either: it may be that of an earlier training. So what
+    counts is a checkpoint that is newer than torchrun. If any process sees one, all resume from it.
+
+    Args:
+        cfg: with ``work_dir``; ``resume`` and ``load_from`` are set if there is such a checkpoint.
+
+    Returns:
+        The checkpoint, or None.
+
+    Raises:
+        CheckpointError: on all processes, if some cannot see the checkpoint: on several machines the work dir must be
+            shared.
+    """
+    pointer = Path(cfg.work_dir) / POINTER
+    own = pointer.is_file() and pointer.stat().st_mtime >= _parent_started()
+    seen = _newest_checkpoint(Path(cfg.work_dir))
+    # All processes must take the same way, or they would wait for each other.
+    votes = torch.tensor([float(own), -float(seen is not None)])
+    all_reduce(votes, op='max')
+    if votes[0] == 0:
+        return None
+    if votes[1] == 0:
+        raise CheckpointError(f'cannot resume after a restart: not every process sees the last checkpoint in '
+                              f'{cfg.work_dir}. On several machines, --work-dir must be on a file system they share')
+    cfg.resume = True
+    cfg.load_from = seen
+    print_log(f'restarted by torchrun: resuming from {seen}', logger='current')
+    return seen
+
+
+def _newest_checkpoint(work_dir: Path) -> Optional[str]:
+    """What ``last_checkpoint`` names or, where a process was killed while writing that, the newest checkpoint."""
+    pointer = work_dir / POINTER
+    if pointer.is_file():
+        named = pointer.read_text().strip()
+        if named and os.path.exists(named):
+            return named
+    found = [path for pattern in ('epoch_*.pth', 'iter_*.pth') for path in work_dir.glob(pattern)]
+    return str(max(found, key=lambda path: path.stat().st_mtime)) if found else None
+
+
+def _parent_started() -> float:
+    """When the parent process (torchrun) was started, in seconds since 1970, to a second; 0 if the system hides it."""
+    try:
+        stat = Path(f'/proc/{os.getppid()}/stat').read_text().rpartition(')')[2].split()
+        lines = Path('/proc/stat').read_text().splitlines()
+    except OSError:
+        return 0.
+    boot = next((int(line.split()[1]) for line in lines if line.startswith('btime')), None)
+    return 0. if boot is None else boot + int(stat[19]) / os.sysconf('SC_CLK_TCK')
+
+
+@HOOKS.register_module()
+class MissedEvaluationHook(Hook):
+    """Evaluate a resumed checkpoint whose evaluation was cut off, before the training goes on.
+
+    Checkpoints are saved before the evaluation that is due at the same time. A run that dies in the evaluation would
+    resume behind it; in the last one, it would end without a result. ``tools/train.py`` adds this hook by itself.
+    """
+
+    # After all that the other hooks do before a training, saving the best checkpoint among them.
+    priority = 'LOWEST'
+
+    def before_train(self, runner: Runner) -> None:
+        """Evaluate if that is due at the iteration to resume at, and was not finished."""
+        record = Path(runner.work_dir) / EVALUATED
+        if runner.iter == 0:
+            if is_main_process():
+                record.unlink(missing_ok=True)
+            return
+        done = [record.is_file() and record.read_text().strip() == str(runner.iter)]
+        broadcast_object_list(done)
+        if not done[0] and _evaluation_due(runner):
+            runner.logger.info(f'the evaluation due at iteration {runner.iter} was not finished: evaluating')
+            runner.val_loop.run()
+            runner.model.train()
+
+    def after_val_epoch(self, runner: Runner, metrics: Optional[Dict[str, Any]] = None) -> None:
+        """Note that the evaluation was finished."""
+        if is_main_process():
+            with replacing(Path(runner.work_dir) / EVALUATED) as draft:
+                draft.write_text(str(runner.iter))
+
+
+def _evaluation_due(runner: Runner) -> bool:
+    """Whether the training loop evaluates right after the iteration, or epoch, at which it stands."""
+    loop = runner.train_loop
+    if runner.val_loop is None:
+        return False
+    by_epoch = isinstance(loop, EpochBasedTrainLoop)
+    now, last = (runner.epoch, loop.max_epochs) if by_epoch else (runner.iter, loop.max_iters)
+    loop._decide_current_val_interval()
+    return now >= loop.val_begin and (now % loop.val_interval == 0 or now == last)

@@ -1,0 +1,95 @@
+"""Sharded training through MMEngine's strategies: what FSDP wraps, and the settings that would be wrong under it."""
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional
+
+from mmengine.config import Config
+from mmengine.registry import FUNCTIONS
+from torch import nn
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+
+from ..models.swin_blocks import SwinBlock
+
+_SHARDING = ('FSDPStrategy', 'DeepSpeedStrategy')
+
+
+@FUNCTIONS.register_module()
+def wrap_swin_blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int, **_: Any) -> bool:
+    """FSDP's ``auto_wrap_policy`` for detectors: each Swin block is a unit of its own, all else is the root's.
+
+    Only what is run through its ``forward`` can be a unit. Blocks are; MMDet's heads are called through other methods.
+
+    Args:
+        module: asked about.
+        recurse: whether the question is to look into it, rather than to wrap it.
+        nonwrapped_numel: parameters in it that no unit has yet.
+    """
+    return transformer_auto_wrap_policy(module, recurse, nonwrapped_numel, transformer_layer_cls={SwinBlock})
+
+
+def strategy_name(cfg: Config) -> Optional[str]:
+    """The class name of the config's strategy; None for MMEngine's plain ``Runner``."""
+    strategy = cfg.get('strategy')
+    if not strategy:
+        return None
+    kind = strategy.get('type')
+    return kind if isinstance(kind, str) else getattr(kind, '__name__', None)
+
+
+def choose_runner(cfg: Config) -> None:
+    """Let a config with a ``strategy`` run on ``FlexibleRunner``: the plain one would ignore it in silence."""
+    if strategy_name(cfg) is not None:
+        cfg.setdefault('runner_type', 'FlexibleRunner')
+
+
+def check_strategy(cfg: Config) -> None:
+    """Refuse what a sharded training would get wrong in silence, or fail at late.
+
+    Raises:
+        ValueError: naming the setting, and what to do.
+    """
+    name = strategy_name(cfg)
+    if name not in _SHARDING:
+        return
+    wrapper: Dict[str, Any] = cfg.optim_wrapper
+    problems = [
+        (cfg.get('launcher', 'none') == 'none', 'it needs a launcher: start it with tools/dist_train.sh'),
+        (name == 'FSDPStrategy' and cfg.get('resume'), 'resuming fails in MMEngine 0.10.7 with current torch'),
+        (name == 'FSDPStrategy' and wrapper.get('clip_grad'),
+         'optim_wrapper.clip_grad would clip each shard by its own norm: set it to None'),
+        (name == 'FSDPStrategy' and wrapper.get('constructor') == 'SwinLayerDecayOptimWrapperConstructor',
+         'layer-wise decay of the learning rate looks at the shapes of parameters, which FSDP flattens: leave it out'),
+        (name == 'FSDPStrategy' and wrapper.get('accumulative_counts', 1) > 1,
+         'gradients that wait for the next iteration are not sharded: use a larger batch or with_cp instead of '
+         'optim_wrapper.accumulative_counts'),
+        ('EMAHook' in _hooks(cfg), 'EMAHook averages whole models, of which there is none on any process'),
+        (name == 'DeepSpeedStrategy' and (cfg.get('auto_scale_lr') or {}).get('enable'),
+         "MMEngine's DeepSpeedStrategy ignores auto_scale_lr: set optim_wrapper.optimizer.lr"),
+    ]
+    for wrong, message in problems:
+        if wrong:
+            raise ValueError(f'strategy {name}: {message}')
+
+
+def _hooks(cfg: Config) -> List[str]:
+    return [str(hook.get('type')) for hook in cfg.get('custom_hooks') or []]
+
+
+def run_on_cpu(cfg: Config) -> None:
+    """Replace MMEngine's defaults for several processes, which name CUDA devices, in a config for CPUs."""
+    unused = cfg.get('find_unused_parameters', False)
+    parallel = dict(type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=unused)
+    name = strategy_name(cfg)
+    if name is None:
+        cfg.model_wrapper_cfg = {**parallel, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
+    elif name == 'DDPStrategy':
+        cfg.strategy.model_wrapper = {**parallel, **(cfg.strategy.get('model_wrapper') or {}), 'device_ids': None}
+    elif name == 'FSDPStrategy':
+        given = cfg.strategy.get('model_wrapper') or {}
+        cfg.strategy.model_wrapper = {'type': 'MMFullyShardedDataParallel', **given, 'device_id': 'cpu'}
+        if cfg.strategy.get('state_dict_cfg') == 'full':
+            # 'full' asks torch to offload to the CPU, which is no copy there: it then reads memory that it has freed.
+            cfg.strategy.state_dict_cfg = dict(
+                state_dict_type='FULL_STATE_DICT',
+                state_dict_config=dict(type='FullStateDictConfig', rank0_only=True),
+                optim_state_dict_config=dict(type='FullOptimStateDictConfig', rank0_only=True))

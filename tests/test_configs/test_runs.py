@@ -1,0 +1,55 @@
+"""Every config trains and evaluates on real images, with a small model: see :mod:`tests.test_configs.tiny`."""
+from __future__ import annotations
+
+import gc
+import math
+import re
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from swin_pos_det.engine.cli import build_runner
+from tests.test_configs.test_configs import CONFIGS, FOLDER
+from tests.test_configs.tiny import ITERATIONS, tiny
+
+
+@pytest.fixture(scope='module')
+def digits(tmp_path_factory):
+    return tmp_path_factory.mktemp('digits')
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_short_logs(monkeypatch):
+    # With each runner MMEngine asks compilers for their versions and formats the config four times: seconds.
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    monkeypatch.setattr(Config, 'pretty_text', property(lambda self: ''))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    gc.freeze()  # each runner collects garbage twice, among all that was imported
+    yield
+    gc.unfreeze()
+    torch.set_num_threads(threads)
+
+
+# Sharded training has tests of its own, and Swin V2 differs from one size to the next in numbers only.
+RUN = [name for name in CONFIGS if not re.search('fsdp|deepspeed|swinv2-pos-[sbl]', name)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', RUN)
+def test_trains_two_iterations_and_evaluates(name, coco_root, digits, tmp_path):
+    cfg = tiny(Config.fromfile(FOLDER / name), coco_root, digits, tmp_path / name[:-3])
+    runner = build_runner(cfg)
+    runner.model.init_weights()
+    before = {key: value.clone() for key, value in runner.model.backbone.state_dict().items()}
+    runner.model.init_weights = lambda: None  # the runner would draw them again
+    runner.train()
+    assert runner.iter == ITERATIONS
+    assert all(torch.isfinite(value).all() for value in runner.model.state_dict().values())
+    moved = {key for key, value in runner.model.backbone.state_dict().items() if not torch.equal(value, before[key])}
+    assert {key for key in before if 'table' in key or 'qkv.weight' in key} <= moved, 'gradients reach every block'
+    scalars = runner.message_hub.log_scalars
+    assert math.isfinite(scalars['train/loss'].current())
+    masks = 'segm' in cfg.val_evaluator.metric
+    assert {f'val/coco/{kind}_mAP' for kind in (['bbox', 'segm'] if masks else ['bbox'])} <= set(scalars)

@@ -1,0 +1,173 @@
+"""What a GPU needs of the code, shown without one: on the meta device, and on fake CUDA tensors.
+
+Neither has data, so whatever would make the host wait for a GPU raises: ``.item()``, ``nonzero``, or a condition on a
+tensor. The fake tensors take the code's CUDA branches, but need a torch that is built with CUDA, and backward passes
+on them a driver: so backward runs on the meta device.
+"""
+from __future__ import annotations
+
+import copy
+from typing import Any, Iterator, List, Set
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from swin_pos_det.layers import relative_bias, windows
+from swin_pos_det.models import SwinPosTransformer
+from swin_pos_det.models.data_preprocessor import attach_valid_sizes
+
+from .test_parity import MICRO, randomise
+
+CUDA = torch.device('cuda', 0)
+fake_cuda = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason='needs a torch built with CUDA, but no GPU')
+SETTINGS = [
+    dict(), dict(window_size=12, table_window_size=7), dict(window_size=[(7, 14), 'global', 7], table_window_size=7),
+    dict(window_policy='fit'), dict(with_cp=True), dict(use_abs_pos_embed=True, pretrain_img_size=64),
+    dict(window_size=12, table_window_size=7, resampling='geometric')]
+
+
+@pytest.fixture(autouse=True)
+def _own_plans() -> Iterator[None]:
+    # What was cached of fake tensors must not be found by another test.
+    caches = [value for module in (windows, relative_bias) for value in vars(module).values()
+              if hasattr(value, 'cache_clear')]
+    assert len(caches) >= 3
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+class Devices(TorchDispatchMode):
+    """Notes the devices of all tensors that operators take and give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Set[torch.device] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.seen.update(leaf.device for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor))
+        return out
+
+
+class FromTheHost(TorchFunctionMode):
+    """Notes what makes tensors of Python's numbers; on a GPU the host would wait until they are there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: List[Any] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.tensor, torch.as_tensor, torch.from_numpy):
+            self.seen.append((func, args))
+        return func(*args, **(kwargs or {}))
+
+
+class Masks(TorchFunctionMode):
+    """Notes queries and additive masks of attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: List[tuple] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            self.seen.append((args[0], kwargs['attn_mask']))
+        return func(*args, **kwargs)
+
+
+def fake_model(dtype: torch.dtype = torch.float32, **settings: Any) -> SwinPosTransformer:
+    """On a CUDA device that need not be there."""
+    model = SwinPosTransformer(**dict(MICRO, **settings))
+    with FakeTensorMode():
+        for module in model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(torch.empty(parameter.shape, dtype=dtype, device=CUDA)))
+    return model
+
+
+def mode_of(model: SwinPosTransformer) -> FakeTensorMode:
+    """The mode that the model's tensors were made under."""
+    return next(model.parameters()).fake_mode
+
+
+@fake_cuda
+@pytest.mark.parametrize('settings', SETTINGS, ids=str)
+def test_a_forward_on_cuda_stays_there_and_never_waits(settings):
+    model = fake_model(**settings)
+    with mode_of(model), torch.no_grad():
+        images = torch.empty(2, 3, 61, 90, device=CUDA)
+        if settings.get('resampling') == 'geometric':
+            model(images)  # its matrices are worked out on the CPU, once
+        with Devices() as devices:
+            outs = model(images)
+        assert devices.seen == {CUDA} == {out.device for out in outs}
+
+
+@pytest.mark.parametrize(('settings', 'valid'), [
+    *((settings, None) for settings in SETTINGS), (dict(padding='mask'), None),
+    (dict(padding='mask'), [(61, 90), (50, 40)])], ids=str)
+def test_forward_and_backward_need_no_data_and_no_other_device(settings, valid):
+    model = SwinPosTransformer(**dict(MICRO, **settings)).to('meta')
+    images = torch.empty(2, 3, 61, 90, device='meta')
+    if valid:
+        attach_valid_sizes(images, valid)
+    if 'padding' in settings or 'resampling' in settings:
+        model(images)  # what hides padding, and geometric resampling, is worked out on the CPU for each new size
+    with Devices() as devices, FromTheHost() as host:
+        sum(out.sum() for out in model(images)).backward()
+    assert devices.seen == {torch.device('meta')}
+    assert not host.seen
+    assert all(p.grad.device.type == 'meta' and p.grad.shape == p.shape for p in model.parameters())
+
+
+def test_what_would_make_the_host_wait_raises():
+    """The guard of this file itself."""
+    tensor = torch.ones(3, device='meta')
+    for wait in (lambda: tensor.sum().item(), tensor.nonzero, lambda: bool(tensor.any()), lambda: tensor[tensor > 0]):
+        with pytest.raises((RuntimeError, NotImplementedError), match='meta|data'):
+            wait()
+    with Devices() as devices:
+        tensor + torch.ones((), device='cpu')
+    assert {device.type for device in devices.seen} == {'meta', 'cpu'}
+
+
+@fake_cuda
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize('window', [7, 12])
+def test_the_bias_is_aligned_for_the_memory_efficient_kernels(window, dtype):
+    """They read rows of 16 bytes: each row of the (N, N) bias must start at a multiple of that."""
+    model = fake_model(dtype, window_size=window)
+    with mode_of(model), torch.no_grad(), Masks() as masks:
+        model(torch.empty(1, 3, 120, 200, device=CUDA, dtype=dtype))
+    assert masks.seen
+    for query, mask in masks.seen:
+        assert mask.dtype == query.dtype == dtype and mask.device == query.device == CUDA
+        assert mask.stride(-1) == 1
+        assert all(stride * mask.element_size() % 16 == 0 for stride in mask.stride()[:-1])
+        assert mask.shape[-2:] == (window**2, window**2)
+
+
+def test_caches_follow_the_model():
+    model = SwinPosTransformer(**MICRO).eval()
+    randomise(model)
+    image = torch.randn(1, 3, 61, 90)
+    with torch.no_grad():
+        first = model(image)
+        meta = copy.deepcopy(model).to('meta')
+        assert {out.device.type for out in meta(image.to('meta'))} == {'meta'}
+        assert all(torch.equal(a, b) for a, b in zip(model(image), first)), 'plans of another device are not used'
+        double = model.double()(image.double())
+        assert all(out.dtype == torch.float64 for out in double)
+        for got, want in zip(double, first):
+            torch.testing.assert_close(got.float(), want, rtol=0, atol=1e-4)
+        model.to_empty(device='meta')
+        assert {out.device.type for out in model(image.to('meta').double())} == {'meta'}

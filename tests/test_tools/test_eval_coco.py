@@ -1,0 +1,140 @@
+"""What test.py writes, eval_coco.py evaluates to the same numbers."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mmcv
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from .conftest import ROOT, load_tool
+
+CONFIG = f"""
+_base_ = '{ROOT}/configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py'
+recipe = dict(num_train=1, num_val=6, seed=5, data_root='DIGITS')
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=recipe)
+test_dataloader = val_dataloader
+"""
+
+
+@pytest.fixture(scope='module')
+def eval_tool():
+    return load_tool('analysis_tools/eval_coco.py')
+
+
+@pytest.fixture(scope='module')
+def digits(tmp_path_factory):
+    """The data set's folder, made by the first test that asks for it."""
+    return tmp_path_factory.mktemp('data') / 'digits'
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, digits, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'tiny.py').write_text(CONFIG.replace('DIGITS', str(digits)))
+    torch.save({'state_dict': {'w': torch.ones(3)}}, 'weights.pth')
+
+
+def oracle(samples):
+    """A detector that knows where digits are, more or less, and mistakes one in three for the next."""
+    results = []
+    for sample in samples:
+        truth = sample.gt_instances
+        number = len(truth)
+        boxes = truth.bboxes.tensor.clone()
+        boxes[:, 2:] = boxes[:, :2] + (boxes[:, 2:] - boxes[:, :2]) * torch.linspace(0.75, 1, number)[:, None]
+        labels = torch.where(torch.arange(number) % 3 == 2, (truth.labels + 1) % 10, truth.labels)
+        masks = torch.as_tensor(truth.masks.to_ndarray()).bool().roll(2, 2)
+        found = InstanceData(bboxes=boxes, labels=labels, masks=masks, scores=torch.linspace(0.9, 0.31, number))
+        results.append(DetDataSample(pred_instances=found, metainfo=sample.metainfo))
+    return results
+
+
+@pytest.fixture
+def tested(test_tool, monkeypatch):
+    """Runs test.py with :func:`oracle` for a model; returns the metrics that it logged."""
+
+    def run(*arguments):
+        build = test_tool.build_runner
+
+        def build_oracle(cfg):
+            cfg.load_from = None
+            runner = build(cfg)
+            monkeypatch.setattr(runner.model, 'test_step', lambda data: oracle(data['data_samples']))
+            return runner
+
+        monkeypatch.setattr(test_tool, 'build_runner', build_oracle)
+        status = test_tool.main(['tiny.py', 'weights.pth', '--work-dir', 'run', *arguments])
+        files = list(Path('run').glob('*/*.json'))
+        return status, json.loads(files[0].read_text()) if files else {}
+
+    return run
+
+
+def test_offline_evaluation_gives_the_same_numbers(tested, eval_tool, digits, capsys):
+    status, logged = tested('--out', 'new/results.json')
+    assert status == 0
+    assert [path.name for path in Path('new').iterdir()] == ['results.json']
+    gt = str(digits / 'annotations/val.json')
+    scores = {}
+    for evaluator in ('pycocotools', 'faster'):
+        if evaluator == 'faster':
+            pytest.importorskip('faster_coco_eval')
+        assert eval_tool.main(['new/results.json', gt, '--evaluator', evaluator, '--out', 'scores.json']) == 0
+        scores[evaluator] = json.loads(Path('scores.json').read_text())
+        for kind in ('bbox', 'segm'):
+            stats = scores[evaluator][kind]['stats']
+            for ours, theirs in dict(AP='mAP', AP50='mAP_50', AP75='mAP_75', APs='mAP_s', APm='mAP_m').items():
+                assert round(stats[ours], 3) == logged[f'coco/{kind}_{theirs}'], (kind, ours)
+            assert stats['APl'] is None
+            assert logged[f'coco/{kind}_mAP_l'] == -1
+            assert 0.05 < stats['AP'] < 0.95
+    output = capsys.readouterr().out
+    assert all(title in output for title in ('boxes by class', 'masks by size', 'boxes: average recall', 'AR@1000'))
+
+
+def test_pictures_and_some_classes(tested, eval_tool, digits, capsys):
+    tested('--out', 'results.json')
+    status = eval_tool.main([
+        'results.json', str(digits / 'annotations/val.json'), '--metric', 'bbox', '--classes', '1', '7', '--max-dets',
+        '1', '10', '100', '--confusion-matrix', 'new/confusion.png', '--pr-curve', 'new/pr.png'])
+    assert status == 0
+    assert all(mmcv.imread(f'new/{name}.png').std() > 1 for name in ('confusion', 'pr'))
+    output = capsys.readouterr().out
+    assert 'masks' not in output
+    assert 'AR@100' in output
+    assert output.endswith('new/pr.png\nnew/confusion.png\n')
+
+
+def test_a_pickle_is_written_as_mmdet_does(tested):
+    tested('--out', 'results.pkl')
+    assert Path('results.pkl').stat().st_size > 1000
+
+
+def test_results_in_cocos_format_need_mmdets_metric(tested, capsys):
+    status, _ = tested('--out', 'results.json', '--cfg-options', 'test_evaluator._delete_=True',
+                       'test_evaluator.type=DumpProposals', 'test_evaluator.output_dir=.')
+    assert status == 1
+    assert 'evaluates with DumpProposals, and only CocoMetric' in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(('results', 'message'), [
+    ('[]', 'results.json is empty'), ('nonsense', 'results.json is not JSON'), (None, 'results.json does not exist'),
+    ('[{"image_id": -1, "category_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}]', 'image_id'),
+    ('[{"image_id": 0, "category_id": 1, "score": 1, "bbox": [0, 0, NaN, 1]}]', 'nan'),
+    ('[{"image_id": 0, "category_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}]', None)])
+def test_mistakes_are_told_in_one_line(eval_tool, capsys, results, message):
+    Path('gt.json').write_text(json.dumps(dict(
+        images=[dict(id=0, width=9, height=9, file_name='a.jpg')], categories=[dict(id=1, name='cat')],
+        annotations=[dict(id=1, image_id=0, category_id=1, bbox=[0, 0, 1, 1], area=1, iscrowd=0)])))
+    if results is not None:
+        Path('results.json').write_text(results)
+    arguments = ['results.json', 'gt.json'] + ([] if message else ['--metric', 'segm'])
+    assert eval_tool.main(arguments) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith('error: ')
+    assert (message or 'not all detections have a segmentation') in lines[0]

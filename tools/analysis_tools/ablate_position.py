@@ -1,0 +1,96 @@
+"""Runs the ablation of position schemes on the embedded data set: tables, a JSON file, pictures."""
+import argparse
+import importlib.util
+import json
+import os.path as osp
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
+    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
+
+from swin_pos_det.analysis.position_ablation import (
+    RECIPES,
+    REFERENCE,
+    SCHEMES,
+    VARIANTS,
+    markdown_against,
+    markdown_lost,
+    markdown_schemes,
+    plot_schemes,
+    sweeps,
+    trainings,
+)
+from swin_pos_det.analysis.study import collect, run_study
+from swin_pos_det.engine.cli import UserError, run_cli
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of this tool."""
+    parser = argparse.ArgumentParser(
+        description='Which position scheme learns best, and which keeps it at windows and resolutions that it was not '
+                    'trained at? Trains the nano demo with every scheme and several seeds, and evaluates each. Hours '
+                    'on a CPU; run it again after an interruption and it goes on where it stopped.',
+        epilog='Example: python tools/analysis_tools/ablate_position.py --recipe short --seeds 0 1 2')
+    parser.add_argument('--recipe', choices=RECIPES, default='demo',
+                        help='how all are trained: demo, as the demo is; short, at 128 px for 2 epochs, to see '
+                             'something within hours (default: %(default)s)')
+    parser.add_argument('--work-dir', metavar='DIR',
+                        help='where everything goes (default: work_dirs/ablate_position_<recipe>)')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N',
+                        help='one training of each scheme per seed (default: 0 1 2)')
+    parser.add_argument('--schemes', nargs='+', default=[*SCHEMES, *VARIANTS], metavar='NAME',
+                        help=f'which of {", ".join([*SCHEMES, *VARIANTS])}, or any other name that position= takes '
+                             '(default: these)')
+    parser.add_argument('--jobs', type=int, default=1, metavar='N',
+                        help='runs at once, the cores shared out among them (default: 1)')
+    parser.add_argument('--report-only', action='store_true', help='run nothing, report what has been measured')
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+                        help="settings of every run's config to override")
+    parser.add_argument('--traceback', action='store_true', help='show where an error came from')
+    return parser
+
+
+def ablate(args: argparse.Namespace) -> None:
+    """Runs and reports the ablation."""
+    folder = Path(args.work_dir or f'work_dirs/ablate_position_{args.recipe}').absolute()
+    recipe = RECIPES[args.recipe]
+    if args.jobs < 1:
+        raise UserError(f'--jobs must be at least 1, got {args.jobs}')
+    todo = sweeps(args.schemes, recipe)
+    try:
+        if not args.report_only:
+            run_study(folder, args.seeds, args.jobs, trainings(args.schemes, recipe), todo, args.cfg_options)
+    except RuntimeError as error:
+        raise UserError(f'{error}; run the same command again to go on') from error
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    rows = collect(folder, args.seeds, args.schemes, todo)
+    if not rows:
+        raise UserError(f'{folder} holds no evaluation of seeds {args.seeds}')
+    report(rows, recipe, folder)
+
+
+def report(rows, recipe, folder: Path) -> None:
+    """Prints the tables, and writes the JSON file and the pictures."""
+    for metric, name in (('bbox_mAP', 'box AP'), ('segm_mAP', 'mask AP')):
+        print(f'\n{name}, mean ± standard deviation over seeds; the first column is the setting of the training\n')
+        print(markdown_schemes(rows, recipe, metric))
+        print(f'\n{name} more than {REFERENCE!r}, within a seed\n')
+        print(markdown_against(rows, recipe, metric=metric))
+        print(f'\n{name}, change of the same weights from the setting of the training\n')
+        print(markdown_lost(rows, recipe, metric))
+    (folder / 'ablation.json').write_text(json.dumps(rows, indent=1) + '\n')
+    pictures = [folder / f'ablation_{name}.png' for name in ('box', 'mask')]
+    for path, metric in zip(pictures, ('bbox_mAP', 'segm_mAP')):
+        plot_schemes(rows, recipe, path, metric)
+    print('\n' + '\n'.join(map(str, [folder / 'ablation.json', *pictures])))
+
+
+def main(argv=None) -> int:
+    """Runs the tool; returns its exit status."""
+    return run_cli(ablate, get_parser(), argv)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

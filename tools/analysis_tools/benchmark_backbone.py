@@ -1,0 +1,174 @@
+"""Times this backbone beside other libraries' Swin, and whole detectors with it: tables, a JSON file, pictures."""
+import argparse
+import importlib.util
+import os.path as osp
+import shlex
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
+    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
+
+import torch
+from tqdm import tqdm
+
+from swin_pos_det.analysis.benchmark.cases import DETECTOR_MODES, MODES, PRESETS, DetectorCase, within
+from swin_pos_det.analysis.benchmark.models import MODELS, VARIANTS
+from swin_pos_det.analysis.benchmark.plots import plot_growth, plot_windows
+from swin_pos_det.analysis.benchmark.pool import Pool
+from swin_pos_det.analysis.benchmark.report import markdown, record, result, write_json
+from swin_pos_det.analysis.benchmark.runner import Benchmark, Settings, run
+from swin_pos_det.engine.cli import UserError, run_cli
+
+
+def window(text: str):
+    """An argparse type: a positive int, or ``global``."""
+    if text == 'global' or (text.isdigit() and int(text) > 0):
+        return text if text == 'global' else int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no window: write 7, or 'global'")
+
+
+def size(text: str):
+    """An argparse type: ``512``, or ``800x1344`` for (h, w)."""
+    sides = text.split('x')
+    if len(sides) in (1, 2) and all(side.isdigit() and int(side) > 0 for side in sides):
+        return int(sides[0]), int(sides[-1])
+    raise argparse.ArgumentTypeError(f'{text!r} is no size: write 512, or 800x1344 for height x width')
+
+
+def interpreter(text: str):
+    """An argparse type: ``MODEL=PATH``."""
+    name, equals, path = text.partition('=')
+    if not equals or name not in MODELS:
+        raise argparse.ArgumentTypeError(f'{text!r} is not MODEL=PATH, with a model of {", ".join(MODELS)}')
+    return name, path
+
+
+def positive(text: str) -> int:
+    """An argparse type: an int from 1."""
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f'{text!r} is no positive number')
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of this tool."""
+    parser = argparse.ArgumentParser(
+        description="Time Swin backbones side by side: this project's, mmdet's, timm's (fused attention), Hugging "
+                    "Face's (scaled_dot_product_attention) and torchvision's. Each runs in a process of its own, with "
+                    'the same weights and input; they take turns, so that all see the same machine. With --detector, '
+                    "whole detectors with this backbone and with mmdet's, and where their time goes.",
+        epilog='Examples: benchmark_backbone.py --models ours mmdet  |  benchmark_backbone.py --preset windows '
+               '--threads 2 --record docs/results/today.md  |  benchmark_backbone.py --windows 7 global --sizes 128 '
+               '256 384 --memory  |  benchmark_backbone.py --detector CONFIG --sizes 800x1344 --memory')
+    cases = parser.add_argument_group('what is measured', 'every combination of the lists; a list given here replaces '
+                                                          "the preset's")
+    presets = '; '.join(f'{name}: {_describe(lists)}' for name, lists in PRESETS.items())
+    cases.add_argument('--preset', choices=PRESETS, default='quick', help=f'{presets} (default: quick)')
+    cases.add_argument('--windows', nargs='+', type=window, metavar='W',
+                       help="7, or 'global' for windows over the whole map (this backbone only)")
+    cases.add_argument('--sizes', nargs='+', type=size, metavar='HxW', help='of images in pixels: 512, or 800x1344')
+    cases.add_argument('--batches', nargs='+', type=positive, metavar='B', help='images')
+    cases.add_argument('--modes', nargs='+', choices=sorted({*MODES, *DETECTOR_MODES}),
+                       help='forward: under no_grad; train: forward and backward (of a detector: a training step); '
+                            'inference: of a detector (default: both of train and inference)')
+    cases.add_argument('--dtypes', nargs='+', choices=['float32', 'bf16', 'fp16'], help='the latter two by autocast')
+    cases.add_argument('--runs', nargs='+', choices=['eager', 'compiled'], help='compiled: by torch.compile')
+    cases.add_argument('--max-megapixels', type=float, metavar='N', help='leave out batches of more pixels')
+    cases.add_argument('--detector', nargs='+', metavar='CONFIG', help='time whole detectors instead of backbones')
+    cases.add_argument('--checkpoint', metavar='FILE', help='trained weights for --detector (default: random ones)')
+    models = parser.add_argument_group('models')
+    models.add_argument('--models', nargs='+', choices=list(MODELS), default=list(MODELS), metavar='M',
+                        help=f'of {", ".join(MODELS)} (default: all that are installed)')
+    models.add_argument('--python', nargs='+', type=interpreter, default=[], metavar='M=PATH',
+                        help='run a model with the Python of another environment, that has its library and torch')
+    models.add_argument('--variant', choices=VARIANTS, default='T', help='of the Swin (default: T)')
+    how = parser.add_argument_group('how')
+    how.add_argument('--device', choices=['cpu', 'cuda'], default='cpu', help='(default: cpu)')
+    how.add_argument('--threads', type=positive, default=torch.get_num_threads(), metavar='N',
+                     help='that torch may use, on as many cores (default: %(default)s)')
+    how.add_argument('--repeats', type=positive, default=5, metavar='N', help='turns of each model (default: 5)')
+    how.add_argument('--seconds', type=float, default=0.2, metavar='S', help='a turn lasts at least so long (0.2)')
+    how.add_argument('--warm-up', type=positive, default=2, metavar='N', help='runs before the first turn (default: 2)')
+    how.add_argument('--memory', action='store_true', help='measure peak memory too, each in a fresh process')
+    how.add_argument('--no-time', action='store_true', help='measure peak memory only')
+    how.add_argument('--matmul', type=positive, default=None, metavar='N',
+                     help='side of the matrices whose products show what a machine can do (default: 2048; CUDA: 8192)')
+    out = parser.add_argument_group('results')
+    out.add_argument('--out', type=Path, default=Path('work_dirs/benchmark'), metavar='DIR',
+                     help='benchmark.json and PNGs go there (default: %(default)s)')
+    out.add_argument('--record', type=Path, metavar='FILE.md',
+                     help='write a dated record too: machine, versions, command, tables, with its pictures beside it')
+    out.add_argument('--title', default='Swin backbones side by side', help='of the record')
+    out.add_argument('--traceback', action='store_true', help='show where an error came from')
+    return parser
+
+
+def _describe(lists) -> str:
+    sizes = ' '.join(f'{h}x{w}' for h, w in lists['sizes'])
+    return (f'{" ".join(lists["modes"])}, windows {" ".join(map(str, lists["windows"]))}, {sizes}, batch '
+            f'{" ".join(map(str, lists["batches"]))}, {" ".join(lists["dtypes"])}, {" ".join(lists["runs"])}')
+
+
+def get_cases(args: argparse.Namespace) -> list:
+    """The cases that the command line spans."""
+    lists = {name: getattr(args, name) or default for name, default in PRESETS[args.preset].items()}
+    if args.detector:
+        modes = args.modes or DETECTOR_MODES
+        if 'forward' in modes:
+            raise UserError('--detector has the modes train and inference')
+        found = [DetectorCase(mode, config, size, batch, dtype) for config in args.detector for mode in modes
+                 for size in lists['sizes'] for batch in lists['batches'] for dtype in lists['dtypes']]
+        missing = next((config for config in args.detector if not osp.isfile(config)), None)
+        if missing:
+            raise UserError(f'config {missing} does not exist')
+    else:
+        if 'inference' in lists['modes']:
+            raise UserError('the mode inference needs --detector; that of a backbone is called forward')
+        found = within(lists, args.max_megapixels)
+    if not found:
+        raise UserError(f'--max-megapixels {args.max_megapixels:g} leaves nothing to measure')
+    return found
+
+
+def get_settings(args: argparse.Namespace) -> Settings:
+    """How it is measured."""
+    return Settings(
+        variant=args.variant, repeats=args.repeats, seconds=args.seconds, warm_up=args.warm_up,
+        time=not args.no_time, memory=args.memory or args.no_time, checkpoint=args.checkpoint,
+        matmul=args.matmul or (8192 if args.device == 'cuda' else 2048))
+
+
+def benchmark(args: argparse.Namespace) -> None:
+    """Measures as the command line says."""
+    cases = get_cases(args)
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise UserError('--device cuda: torch sees no CUDA device here')
+    names = [name for name in args.models if not args.detector or name in ('ours', 'mmdet')]
+    with Pool(names, dict(args.python), args.device, args.threads) as pool, tqdm(total=len(cases), unit='case') as bar:
+        if not pool.names:
+            raise UserError('no model can be run: ' + '; '.join(f'{k}: {why}' for k, why in pool.missing.items()))
+        with Benchmark(pool, get_settings(args), bar.set_description) as bench:
+            rows = run(cases, bench, bar.update)
+            command = shlex.join(['python', *sys.argv])
+            data, tables = result(rows, bench, args.device, args.threads, command), markdown(rows, bench)
+    write_json(args.out / 'benchmark.json', data)
+    print(f'\n{tables}\n\n{args.out / "benchmark.json"}')
+    folder, stem = (args.record.parent, f'{args.record.stem}-') if args.record else (args.out, '')
+    backbones = [] if args.detector else rows
+    pictures = plot_growth(backbones, folder / f'{stem}growth.png')
+    pictures += plot_windows(backbones, folder / f'{stem}windows.png')
+    for picture in pictures:
+        print(picture)
+    if args.record:
+        record(args.record, args.title, data, tables, pictures)
+        print(args.record)
+
+
+def main(argv=None) -> int:
+    """Runs the tool; returns its exit status."""
+    return run_cli(benchmark, get_parser(), argv)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Compares the COCO evaluators on real annotations and made-up detections: are their numbers equal, which is faster."""
+import argparse
+import importlib.util
+import os.path as osp
+import sys
+
+if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
+    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from swin_pos_det.analysis.coco_files import as_coco, load_ground_truth
+from swin_pos_det.analysis.evaluator_comparison import compare_evaluators, jittered_detections, replicate
+from swin_pos_det.engine.cli import run_cli, telling_mistakes
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of this tool."""
+    parser = argparse.ArgumentParser(
+        description='Evaluate the same made-up detections with pycocotools and with faster-coco-eval. Times are of the '
+                    'processor, which other work on the machine hardly changes; loading of files is not part of them.',
+        epilog='Example: python tools/analysis_tools/compare_evaluators.py '
+               '$COCO_ROOT/annotations/instances_val2017.json')
+    parser.add_argument('ground_truth', metavar='GT', help='COCO annotations with masks')
+    parser.add_argument('--copies', type=int, default=1, metavar='N',
+                        help='evaluate N copies of each image, for the time that larger data takes (default: 1)')
+    parser.add_argument('--per-image', type=int, default=200, metavar='N',
+                        help='at most so many detections for an image, half as many on average (default: 200)')
+    parser.add_argument('--seed', type=int, default=0, help='of the detections (default: 0)')
+    parser.add_argument('--runs', type=int, default=3, metavar='N',
+                        help='time each evaluator N times, in turns, and print the shortest (default: 3)')
+    parser.add_argument('--traceback', action='store_true', help='show where an error came from')
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compares as the command line says."""
+    with telling_mistakes():
+        dataset = replicate(load_ground_truth(args.ground_truth).dataset, args.copies)
+        results = jittered_detections(as_coco(dataset), args.per_image, args.seed)
+        cases = [(iou_type, max_dets) for iou_type in ('bbox', 'segm') for max_dets in ((1, 10, 100), (100, 300, 1000))]
+        rows = [(case, compare_evaluators(dataset, results, *case, runs=args.runs))
+                for case in track(cases, transient=True)]
+    table = Table('', 'AR at', 'AP', 'pycocotools', 'faster', 'ratio', 'largest difference',
+                  title=f'{len(results)} detections, {len(dataset["images"])} images')
+    for (iou_type, max_dets), compared in rows:
+        slow, fast = compared.seconds.values()
+        table.add_row(iou_type, ' '.join(map(str, max_dets)), f'{compared.stats["pycocotools"][0]:.3f}',
+                      f'{slow:.2f} s', f'{fast:.2f} s', f'{slow / fast:.1f}', f'{compared.difference:.1e}')
+    Console().print(table)
+
+
+def main(argv=None) -> int:
+    """Runs the tool; returns its exit status."""
+    return run_cli(run, get_parser(), argv)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Computes COCO's box and mask AP of a results file, without the model: tables, a confusion matrix, PR curves."""
+import argparse
+import importlib.util
+import math
+import os.path as osp
+import sys
+
+if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
+    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
+
+from rich.console import Console
+from rich.table import Table
+
+from swin_pos_det.analysis.coco_eval import MAX_DETS, SIZES, CocoScores, confusion_matrix, evaluate, kinds_of
+from swin_pos_det.analysis.coco_files import load_ground_truth, load_results, write_json
+from swin_pos_det.analysis.coco_plots import plot_confusion_matrix, plot_precision_recall
+from swin_pos_det.engine.cli import run_cli, telling_mistakes
+from swin_pos_det.evaluation import EVALUATORS
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of this tool."""
+    parser = argparse.ArgumentParser(
+        description="Evaluate detections that were written earlier. The numbers are tools/test.py's, and pycocotools'.",
+        epilog='Example: python tools/test.py CONFIG CHECKPOINT --out results.json, then python '
+               'tools/analysis_tools/eval_coco.py results.json $COCO_ROOT/annotations/instances_val2017.json '
+               '--confusion-matrix confusion.png')
+    parser.add_argument('results', metavar='RESULTS', help='detections in COCO\'s format, as "tools/test.py --out '
+                        'FILE.json" writes them, or the predictions.json of tools/infer.py')
+    parser.add_argument('ground_truth', metavar='GT', help='COCO annotations, such as instances_val2017.json')
+    parser.add_argument('--metric', nargs='+', choices=['bbox', 'segm'],
+                        help='evaluate boxes, masks or both (default: what the results have)')
+    parser.add_argument('--classes', nargs='+', metavar='NAME',
+                        help='evaluate these classes only; needed where a model knows fewer than GT (default: all)')
+    parser.add_argument('--max-dets', nargs=3, type=int, default=list(MAX_DETS), metavar='N',
+                        help="detections per image that count, for AR (default: 100 300 1000, MMDetection's; "
+                             "COCO's own are 1 10 100)")
+    parser.add_argument('--evaluator', choices=EVALUATORS, default='pycocotools',
+                        help='who computes: pycocotools (default), or faster-coco-eval, which gives the same sooner')
+    parser.add_argument('--confusion-matrix', metavar='PNG', help='draw which classes are taken for which')
+    parser.add_argument('--pr-curve', metavar='PNG', help='draw precision over recall')
+    parser.add_argument('--score-thr', type=float, default=0.3, metavar='S',
+                        help='for the confusion matrix: the lowest score that counts (default: 0.3)')
+    parser.add_argument('--iou-thr', type=float, default=0.5, metavar='I',
+                        help='for the confusion matrix: the overlap from which on two are the same (default: 0.5)')
+    parser.add_argument('--out', metavar='JSON', help='write the numbers of all tables to this file')
+    parser.add_argument('--traceback', action='store_true', help='show where an error came from')
+    return parser
+
+
+def number(value) -> str:
+    """A number of a table; '-' where there are no objects."""
+    return str(value) if isinstance(value, int) else '-' if math.isnan(value) else f'{value:.3f}'
+
+
+def tables(scores: CocoScores) -> list:
+    """AP, AP and AR by size, AR, and all of it by class."""
+    stats, last = scores.stats, f'{scores.max_dets[-1]}'
+    kind = {'bbox': 'boxes', 'segm': 'masks'}[scores.iou_type]
+    overall = Table('AP', 'AP50', 'AP75', title=kind)
+    overall.add_row(*(number(stats[column.header]) for column in overall.columns))
+    sizes = Table('size', 'AP', f'AR@{last}', title=f'{kind} by size')
+    for size, short in SIZES.items():
+        sizes.add_row(size, number(stats[f'AP{short}']), number(stats[f'AR{short}']))
+    recall = Table('detections per image', 'AR', title=f'{kind}: average recall')
+    for limit in scores.max_dets:
+        recall.add_row(str(limit), number(stats[f'AR@{limit}']))
+    keys = [key for key in scores.per_class[0] if key not in ('name', 'detections')]
+    classes = Table('class', *keys, title=f'{kind} by class (AR@{last})')
+    for row in scores.per_class:
+        classes.add_row(row['name'], *(number(row[key]) for key in keys))
+    return [overall, sizes, recall, classes]
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluates as the command line says."""
+    title = osp.basename(args.results)
+    with telling_mistakes():
+        gt = load_ground_truth(args.ground_truth)
+        results = load_results(args.results, gt)
+        kinds = args.metric or kinds_of(results) or ['bbox']
+        scores = [evaluate(gt, results, kind, args.evaluator, args.max_dets, args.classes) for kind in kinds]
+        matrix = None
+        if args.confusion_matrix:
+            matrix = confusion_matrix(gt, results, kinds[-1], args.score_thr, args.iou_thr, args.classes)
+    console = Console()
+    for table in sum(map(tables, scores), []):
+        console.print(table)
+    if args.out:
+        write_json({score.iou_type: score.as_dict() for score in scores}, args.out)
+    if args.pr_curve:
+        plot_precision_recall(scores, args.pr_curve, title)
+    if matrix is not None:
+        plot_confusion_matrix(matrix, args.confusion_matrix, title)
+    print('\n'.join(path for path in (args.out, args.pr_curve, args.confusion_matrix) if path))
+
+
+def main(argv=None) -> int:
+    """Runs the tool; returns its exit status."""
+    return run_cli(run, get_parser(), argv)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Draws what a backbone knows of position: biases over offsets, how far heads look, and what a point attends to."""
+import argparse
+import importlib.util
+import os.path as osp
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
+    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
+
+import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
+from swin_pos_det.analysis.position_report import draw_position
+from swin_pos_det.engine.cli import UserError, add_common_arguments, check_checkpoint, check_data, load_config, run_cli
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of this tool."""
+    parser = argparse.ArgumentParser(
+        description='Draw what a backbone knows of position, as PNGs in the work dir: bias.png and bias_stageN.png '
+                    '(the bias of every head over the offset of key from query), bias_windows.png (the same at '
+                    'another window, resampled in several ways), distance.png (how far each head looks) and '
+                    'attention.png (what the token under a point attends to). Of rotary schemes bias*.png show the '
+                    'cosine between equal contents; absolute embeddings have absolute.png.',
+        epilog='Example: python tools/analysis_tools/plot_position.py '
+               'configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py work_dirs/demo/epoch_4.pth '
+               '--image photo.jpg --point 120 80')
+    parser.add_argument('config', help='path of the config file')
+    parser.add_argument('checkpoint', nargs='?',
+                        help="the .pth file (default: what the config's init_cfg names, else random weights)")
+    parser.add_argument('--window', nargs='+', type=int, default=[12], metavar='W',
+                        help='the window to resample to: one side, or height and width (default: 12)')
+    parser.add_argument('--image', metavar='FILE',
+                        help="the image to attend to (default: the first of the config's test set)")
+    parser.add_argument('--point', nargs=2, type=float, metavar=('X', 'Y'),
+                        help="pixel of the image whose attention is drawn (default: the image's middle)")
+    parser.add_argument('--num-images', type=int, default=8, metavar='N',
+                        help='images of the test set to average attention distances over, when there is no --image '
+                             '(default: 8)')
+    parser.add_argument('--work-dir', metavar='DIR', help='where results go (default: work_dirs/<config name>)')
+    add_common_arguments(parser)
+    return parser
+
+
+def plot(args: argparse.Namespace) -> None:
+    """Draws the pictures and prints their names."""
+    if len(args.window) > 2 or min(args.window) < 1:
+        raise UserError(f'--window takes one or two sides of at least 1 token, got {args.window}')
+    if args.num_images < 1:
+        raise UserError(f'--num-images must be at least 1, got {args.num_images}')
+    cfg = load_config(args)
+    if args.image is None:
+        check_data(cfg, ['test'])
+    if args.checkpoint is not None:
+        check_checkpoint(args.checkpoint)
+    window = (args.window[0], args.window[-1])
+    try:
+        pictures = draw_position(cfg, args.checkpoint, Path(cfg.work_dir), window, args.image, args.point,
+                                 args.num_images)
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError(str(error)) from error
+    print('\n'.join(map(str, pictures)))
+
+
+def main(argv=None) -> int:
+    """Runs the tool; returns its exit status."""
+    return run_cli(plot, get_parser(), argv)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Runs a detector on images and videos: pictures with what it found, and a COCO file of it."""
+import argparse
+import importlib.util
+import os.path as osp
+import sys
+from functools import partial
+
+if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
+    sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
+
+import torch
+
+import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
+from swin_pos_det.apis import init_detector, predict_files
+from swin_pos_det.engine.cli import (
+    add_config_arguments,
+    check_checkpoint,
+    load_config,
+    run_cli,
+    telling_mistakes,
+    window_size,
+)
+from swin_pos_det.layers import WINDOW_POLICIES
+
+SOME_SKIPPED = 3
+
+
+def device(name: str) -> str:
+    """An argparse type: a device that this machine has."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA answers with the latter
+        raise argparse.ArgumentTypeError(f'{name!r} cannot be used ({str(error).splitlines()[0]})') from error
+    return name
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of this tool."""
+    parser = argparse.ArgumentParser(
+        description='Detect objects in images and videos. Writes DIR/vis/ with pictures and DIR/predictions.json, a '
+                    'COCO data set whose annotations have scores.',
+        epilog='Exit status: 0: all inputs were run; 1: a mistake, told in one line, and nothing was written; 2: a '
+               f'wrong command line; {SOME_SKIPPED}: some inputs could not be read, each was named and skipped. '
+               'Example: python tools/infer.py CONFIG work_dirs/demo/epoch_4.pth photos/ --out found --window 12')
+    parser.add_argument('config', help='path of the config file')
+    parser.add_argument('checkpoint', help='the .pth file with the weights')
+    parser.add_argument('inputs', nargs='+', metavar='INPUT',
+                        help='an image, a video, a folder of them, or a quoted pattern such as "photos/**/*.jpg"')
+    parser.add_argument('--out', required=True, metavar='DIR', help='where results go; made if need be')
+    parser.add_argument('--score-thr', type=float, default=0.3, metavar='S',
+                        help='detections below this score are neither drawn nor written (default: 0.3)')
+    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images at once (default: 1)')
+    parser.add_argument('--device', type=device, help='such as cuda:0 or cpu (default: a GPU if there is one)')
+    parser.add_argument('--window', nargs='+', type=partial(window_size, words=('global', )), metavar='W',
+                        help="run with this window: 7, or 7,14 for (h, w), or 'global'; one, or one for each stage. "
+                             "Tables are resampled (default: the config's)")
+    parser.add_argument('--window-policy', choices=WINDOW_POLICIES, help="window policy (default: the config's)")
+    parser.add_argument('--no-pictures', action='store_true', help='write predictions.json only')
+    add_config_arguments(parser)
+    parser.set_defaults(launcher='none', local_rank=0, work_dir=None)  # what load_config wants to know
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Detects as the command line says; returns the exit status."""
+    cfg = load_config(args)
+    check_checkpoint(args.checkpoint)
+    windows = args.window[0] if args.window and len(args.window) == 1 else args.window
+    with telling_mistakes():
+        model = init_detector(cfg, args.checkpoint, args.device, windows, args.window_policy)
+        report = predict_files(model, args.inputs, args.out, args.batch_size, args.score_thr, not args.no_pictures)
+    for reason in report.skipped.values():
+        print(f'skipped: {reason}', file=sys.stderr)
+    print(f'{report.detections} objects in {report.images} images: {report.json}')
+    return SOME_SKIPPED if report.skipped else 0
+
+
+def main(argv=None) -> int:
+    """Runs the tool; returns its exit status."""
+    return run_cli(run, get_parser(), argv)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""Evaluates a config's weights and compares with its figures in the model index: pass or fail."""
+import argparse
+import importlib.util
+import os.path as osp
+import sys
+from pathlib import Path
+
+ROOT = Path(osp.dirname(osp.dirname(osp.abspath(__file__))))
+if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
+    sys.path.insert(0, str(ROOT))
+
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.dist import is_main_process
+from rich.console import Console
+from rich.table import Table
+
+import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
+from swin_pos_det.analysis.model_index import AP_NAMES, find_model, read_model_index
+from swin_pos_det.analysis.reproduce import (
+    LOG,
+    TOLERANCE,
+    check_coco_is_whole,
+    check_trained_to_the_end,
+    choose_figures,
+    compare,
+    evaluated_aps,
+    find_weights,
+    logged_figures,
+)
+from swin_pos_det.datasets.coco_root import CocoRootError
+from swin_pos_det.engine.amp import use_mixed_precision
+from swin_pos_det.engine.cli import (
+    UserError,
+    add_common_arguments,
+    build_runner,
+    check_checkpoint,
+    check_data,
+    load_config,
+    run_cli,
+)
+
+FAILED = 3
+COCO_FILES = ('http://images.cocodataset.org/zips/val2017.zip and '
+              'http://images.cocodataset.org/annotations/annotations_trainval2017.zip')
+
+
+def tolerance(text: str) -> float:
+    """An argparse type: AP points, at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f'{text!r} is no tolerance: AP points from 0 to 100, such as 0.1')
+    return value
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of this tool."""
+    parser = argparse.ArgumentParser(
+        description="Evaluate a config's weights on the data of its figures and compare: what others published, and "
+                    'what this project measured. It passes if box and mask AP agree with one source.',
+        epilog=f'Exit status: 0 passed, {FAILED} failed, 1 nothing was compared. Example: python tools/reproduce.py '
+               'mask-rcnn_swin-pos-nano-p4-w7_fpn_digits --train. For COCO configs, set the environment variable '
+               'COCO_ROOT to the folder with annotations/ and val2017/.')
+    parser.add_argument('name', nargs='?', metavar='NAME', help='a config of the model index, by its name or file')
+    parser.add_argument('--list', action='store_true', help='show all configs and their figures, and stop')
+    parser.add_argument('--checkpoint', metavar='FILE',
+                        help="the weights (default: the source's own in --downloads, else the last in --work-dir)")
+    parser.add_argument('--downloads', default='checkpoints', metavar='DIR',
+                        help='folder with downloaded checkpoints (default: checkpoints)')
+    parser.add_argument('--work-dir', metavar='DIR',
+                        help='of the training; the evaluation goes into its subfolder reproduce (default: '
+                             'work_dirs/NAME)')
+    parser.add_argument('--train', action='store_true',
+                        help='train first, or go on with a training that was stopped, if the work dir has no result')
+    parser.add_argument('--against', metavar='SOURCE',
+                        help=f'only sources with this in their name; {LOG!r}: what the training logged for the same '
+                             'checkpoint (default: all in the index)')
+    parser.add_argument('--tolerance', type=tolerance, default=TOLERANCE, metavar='AP',
+                        help=f'largest difference that passes, in AP points from 0 to 100 (default: {TOLERANCE})')
+    parser.add_argument('--index', default=str(ROOT / 'model-index.yml'), metavar='FILE',
+                        help="the model index (default: this project's)")
+    add_common_arguments(parser)
+    return parser
+
+
+def reproduce(args: argparse.Namespace) -> bool:
+    """Evaluates and compares as the command line says; returns whether it passed."""
+    try:
+        models = read_model_index(args.index)
+        if args.list or args.name is None:
+            Console().print(index_table(models))
+            return True
+        model = find_model(models, args.name)
+        figures = choose_figures(model, None if args.against == LOG else args.against)
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(str(error)) from error
+    args.config = str(model.config)
+    args.work_dir = args.work_dir or osp.join('work_dirs', model.name)
+    check_benchmark_data(load_config(args), model)
+    checkpoint = weights(args, model, figures)
+    logged = logged_figures(checkpoint)
+    if args.against == LOG:
+        if logged is None:
+            raise UserError(f'{checkpoint.parent} has no log of an evaluation of {checkpoint.name}')
+        figures, logged = (logged, ), None
+    rows = compare(evaluate(args, checkpoint), figures, args.tolerance)
+    passed = any(row.agrees for row in rows)
+    if is_main_process():
+        report(model, checkpoint, rows, compare_with_log(rows, logged, args.tolerance), args.tolerance)
+    return passed
+
+
+def check_benchmark_data(cfg, model) -> None:
+    """Fails if the test data are not there, or are not what the figures are on."""
+    try:
+        check_data(cfg, ['test'])
+    except CocoRootError as error:
+        raise UserError(f'{error}. An evaluation needs {COCO_FILES}, unpacked there') from error
+    if model.dataset == 'COCO':
+        try:
+            check_coco_is_whole(cfg.test_evaluator.ann_file)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+
+def weights(args: argparse.Namespace, model, figures) -> Path:
+    """The checkpoint to evaluate, after training where that is asked for and needed."""
+    if args.checkpoint is not None:
+        check_checkpoint(args.checkpoint)
+        return Path(args.checkpoint)
+    cfg = load_config(args)
+    try:
+        checkpoint = find_weights(model, figures, args.work_dir, args.downloads)
+        check_trained_to_the_end(cfg, checkpoint)
+    except (FileNotFoundError, ValueError) as error:
+        if not args.train:
+            raise UserError(str(error)) from error
+        check_data(cfg, ['train', 'val'])
+        use_mixed_precision(cfg, requested=False)
+        cfg.resume = True  # from the last checkpoint in the work dir, if there is one
+        build_runner(cfg).train()
+        checkpoint = find_weights(model, figures, args.work_dir, args.downloads)
+    return checkpoint
+
+
+def evaluate(args: argparse.Namespace, checkpoint: Path) -> dict:
+    """``'box AP'`` and ``'mask AP'`` of the checkpoint, from 0 to 100."""
+    cfg = load_config(args)
+    cfg.work_dir = osp.join(args.work_dir, 'reproduce')
+    cfg.load_from, cfg.resume = str(checkpoint), False
+    setup_cache_size_limit_of_dynamo()
+    try:
+        return evaluated_aps(build_runner(cfg).test())
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def compare_with_log(rows, logged, allowed: float):
+    """The evaluation beside the training's own log, which does not count for the verdict; None without a log."""
+    if logged is None:
+        return None
+    aps = {name: row.figures.ap[name] + difference for row in rows for name, difference in row.differences.items()}
+    return compare(aps, [logged], allowed)[0]
+
+
+def report(model, checkpoint: Path, rows, log, allowed: float) -> None:
+    """Prints the comparison and the verdict."""
+    table = Table('', *AP_NAMES, '', title=model.name)
+    first = rows[0]
+    table.add_row(f'now: {checkpoint}', *(
+        f'{first.figures.ap[name] + first.differences[name]:.1f}' if name in first.differences else '-'
+        for name in AP_NAMES))
+    for row in [*rows, *([log] if log else [])]:
+        kind = 'logged by the training' if row.figures.source == LOG else (
+            f'{"this project" if row.figures.measured else "published"}: {row.figures.source}')
+        # + 0. makes -0.0 positive
+        cells = [f'{row.figures.ap[name]:.1f} ({round(row.differences[name], 1) + 0.:+.1f})'
+                 if name in row.differences else '-' for name in AP_NAMES]
+        table.add_row(kind, *cells, 'agrees' if row.agrees else 'differs')
+    console = Console()
+    console.print(table)
+    agreeing = [row.figures for row in rows if row.agrees]
+    if agreeing:
+        console.print(f'PASS: within {allowed} AP points of {agreeing[0].source} ({agreeing[0].where})', soft_wrap=True)
+        return
+    console.print(f'FAIL: no source is within {allowed} AP points', soft_wrap=True)
+    if log is not None and log.agrees:
+        console.print('The evaluation repeats what the training logged, so the difference is one of training: another '
+                      f'machine, number of threads, seed or version. --against {LOG} compares with that alone.',
+                      soft_wrap=True)
+
+
+def index_table(models) -> Table:
+    """All configs of an index with their figures."""
+    table = Table('config', *AP_NAMES, 'source', title='Figures in the model index')
+    for model in models.values():
+        for number, one in enumerate(model.figures):
+            table.add_row(model.name if number == 0 else '', *(f'{one.ap[name]:.1f}' if name in one.ap else '-'
+                                                               for name in AP_NAMES),
+                          f'{"this project" if one.measured else "published"}: {one.source}')
+        if not model.figures:
+            table.add_row(model.name, '-', '-', f'none: {model.why_no_published}')
+    return table
+
+
+def main(argv=None) -> int:
+    """Runs the tool; returns its exit status."""
+    passed = []
+    status = run_cli(lambda args: passed.append(reproduce(args)), get_parser(), argv)
+    return status or (0 if passed[0] else FAILED)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
