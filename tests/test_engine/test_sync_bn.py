@@ -4,7 +4,7 @@ from __future__ import annotations
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
-from swin_pos_det.engine import cli
+from swin_pos_det.engine.strategies import run_on_cpu
 from swin_pos_det.engine.sync_bn import use_plain_batch_norm
 
 CONFIG = dict(
@@ -31,13 +31,7 @@ def test_lists_of_heads():
     assert use_plain_batch_norm(cfg) == 3
 
 
-def test_processes_without_gpus_get_it(monkeypatch):
-    monkeypatch.setattr(cli, 'has_accelerator', lambda: False)
-    monkeypatch.setattr('torch.distributed.init_process_group', lambda backend: None)
+def test_processes_without_gpus_get_it():
     cfg = Config(CONFIG)
-    cli._join_on_cpu(cfg)
+    run_on_cpu(cfg)
     assert cfg.model.norm_cfg.type == 'BN'
-    monkeypatch.setattr(cli, 'has_accelerator', lambda: True)
-    cfg = Config(CONFIG)
-    cli._join_on_cpu(cfg)
-    assert cfg.model.norm_cfg.type == 'SyncBN'
