@@ -55,7 +55,7 @@ def check_strategy(cfg: Config) -> None:
     wrapper: Dict[str, Any] = cfg.optim_wrapper
     problems = [
         (cfg.get('launcher', 'none') == 'none', 'it needs a launcher: start it with tools/dist_train.sh'),
-        (name == 'FSDPStrategy' and cfg.get('resume'), 'it cannot resume yet: train with DDP where runs may be interrupted'),
+        (name == 'FSDPStrategy' and cfg.get('resume'), 'it cannot resume yet: use DDP where runs may be interrupted'),
         (name == 'FSDPStrategy' and wrapper.get('clip_grad'),
          'optim_wrapper.clip_grad would clip each shard by its own norm: set it to None'),
         (name == 'FSDPStrategy' and wrapper.get('constructor') == 'SwinLayerDecayOptimWrapperConstructor',
