@@ -26,8 +26,8 @@ demo: setup  ## train and evaluate Mask R-CNN with a nano backbone on the embedd
 	$(RUN) tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR)
 	$(RUN) tools/analysis_tools/report_run.py $(DEMO_DIR)
 
-test: setup  ## run the tests
-	$(RUN) -m pytest $(PYTEST_ARGS)
+test: setup  ## run the tests, on up to four cores at once
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 lint: setup  ## check the code's style
 	$(RUN) -m ruff check .

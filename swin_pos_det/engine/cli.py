@@ -23,7 +23,6 @@ from ..checkpoints import CheckpointError, load_checkpoint_file
 from ..datasets.coco_root import CocoRootError, apply_coco_root, check_coco_root
 from .amp import has_accelerator
 from .strategies import check_strategy, choose_runner, run_on_cpu
-from .sync_bn import use_plain_batch_norm
 
 # What the system says when files cannot be written.
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR)
@@ -183,7 +182,6 @@ def build_runner(cfg: Config) -> Runner:
     choose_runner(cfg)
     if cfg.launcher == 'pytorch' and not has_accelerator():
         join_processes(cfg)
-        use_plain_batch_norm(cfg)
         run_on_cpu(cfg)
     with telling_mistakes():
         check_strategy(cfg)

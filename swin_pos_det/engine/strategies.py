@@ -9,6 +9,7 @@ from torch import nn
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
 from ..models.swin_blocks import SwinBlock
+from .sync_bn import use_plain_batch_norm
 
 _SHARDING = ('FSDPStrategy', 'DeepSpeedStrategy')
 
@@ -54,7 +55,7 @@ def check_strategy(cfg: Config) -> None:
     wrapper: Dict[str, Any] = cfg.optim_wrapper
     problems = [
         (cfg.get('launcher', 'none') == 'none', 'it needs a launcher: start it with tools/dist_train.sh'),
-        (name == 'FSDPStrategy' and cfg.get('resume'), 'resuming fails in MMEngine 0.10.7 with current torch'),
+        (name == 'FSDPStrategy' and cfg.get('resume'), 'it cannot resume yet: use DDP where runs may be interrupted'),
         (name == 'FSDPStrategy' and wrapper.get('clip_grad'),
          'optim_wrapper.clip_grad would clip each shard by its own norm: set it to None'),
         (name == 'FSDPStrategy' and wrapper.get('constructor') == 'SwinLayerDecayOptimWrapperConstructor',
@@ -76,7 +77,8 @@ def _hooks(cfg: Config) -> List[str]:
 
 
 def run_on_cpu(cfg: Config) -> None:
-    """Replace MMEngine's defaults for several processes, which name CUDA devices, in a config for CPUs."""
+    """Replace what needs GPUs in a config for several processes: MMEngine's defaults, and SyncBN by BN."""
+    use_plain_batch_norm(cfg)
     unused = cfg.get('find_unused_parameters', False)
     parallel = dict(type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=unused)
     name = strategy_name(cfg)

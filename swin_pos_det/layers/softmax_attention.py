@@ -111,7 +111,7 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
         q, k, v, bias, out = ctx.saved_tensors
         grads = [torch.empty_like(of) for of in (q, k, v)]
-        grad_bias = torch.zeros_like(bias, dtype=torch.float32)
+        grad_bias = torch.zeros_like(bias, dtype=_exact(bias))
         step = max(1, MAX_SCORES // bias.numel())
 
         for some, added in added_logits(bias, ctx.groups, q, lambda count: blocks(count, step)):
@@ -123,11 +123,16 @@ def _backward_of(some: slice, tensors: Sequence[Tensor], added: Tensor, scale: f
                  grad_bias: Tensor) -> None:
     """The gradients of some windows: into ``grads`` (of q, k, v), and onto ``grad_bias``."""
     q, k, v, out, grad = (of[some] for of in tensors)
-    weights = torch.matmul(q, k.transpose(-2, -1)).float().mul_(scale).add_(added).softmax(-1)
+    weights = torch.matmul(q, k.transpose(-2, -1)).to(_exact(q)).mul_(scale).add_(added).softmax(-1)
     grads[2][some] = torch.matmul(weights.to(grad.dtype).transpose(-2, -1), grad)
-    scores = torch.matmul(grad, v.transpose(-2, -1)).float()
-    scores.sub_((grad.float() * out.float()).sum(-1, keepdim=True)).mul_(weights)
+    scores = torch.matmul(grad, v.transpose(-2, -1)).to(_exact(q))
+    scores.sub_((grad.to(_exact(q)) * out.to(_exact(q))).sum(-1, keepdim=True)).mul_(weights)
     grad_bias += scores.sum(0)
     scores = scores.mul_(scale).to(q.dtype)
     grads[0][some] = torch.matmul(scores, k)
     grads[1][some] = torch.matmul(scores.transpose(-2, -1), q)
+
+
+def _exact(like: Tensor) -> torch.dtype:
+    """The dtype of softmax and of sums over windows: float32, or float64 for that."""
+    return torch.promote_types(like.dtype, torch.float32)

@@ -219,10 +219,13 @@ def build_plan(batch: int, size: Pair, window: Pair, shift: Pair, device: torch.
     area, length = window[0] * window[1], size[0] * size[1]
     rank = torch.empty_like(order).scatter_(0, order, torch.arange(order.shape[0], device=home))
 
-    # Of every place in the padded maps (B, padded H, padded W) its slot.
-    first = rank.view(batch, rows.windows, cols.windows)[:, rows.window_of][:, :, cols.window_of] * area
-    slot = first + rows.offset_of[:, None] * window[1] + cols.offset_of
-    scatter = slot[:, :size[0], :size[1]].flatten()
+    def slots_of(down: Tensor, across: Tensor) -> Tensor:
+        """Of some places down and across in the padded maps, their slots: (B * places,)."""
+        (row, row_offset), (col, col_offset) = rows.window_of(down), cols.window_of(across)
+        first = rank.view(batch, rows.windows, cols.windows)[:, row][:, :, col] * area
+        return (first + row_offset[:, None] * window[1] + col_offset).flatten()
+
+    scatter = slots_of(rows.places(), cols.places())
 
     # Of every slot (nW, N) its token.
     image = torch.arange(batch, device=home)[:, None, None, None, None] * length
@@ -232,7 +235,8 @@ def build_plan(batch: int, size: Pair, window: Pair, shift: Pair, device: torch.
     gather = token.masked_fill(outside, 0).reshape(-1, area)[order].flatten()
     padding, outside = None, outside.reshape(-1, area)[order].flatten()
     if not is_tracing():
-        padding = torch.cat([slot[:, size[0]:].flatten(), slot[:, :size[0], size[1]:].flatten()]).to(device)
+        below = slots_of(rows.padding(), torch.cat([cols.places(), cols.padding()]))
+        padding = torch.cat([below, slots_of(rows.places(), cols.padding())]).to(device)
         padding, outside = (padding, outside) if padding.shape[0] else (None, None)
     return WindowPlan(window, gather.to(device), scatter.to(device), None if outside is None else outside.to(device),
                       padding, tuple(group.to(device) for group in groups))
@@ -246,20 +250,36 @@ class _Axis:
         place: (windows, side) int64, the place on the padded axis that each slot holds; from ``length`` on: padding.
         region: (windows, side) int64. After the shift the last window holds two parts that were apart: they are
             regions 1 and 2, and only tokens of one region may attend to each other (Swin, section 3.2, figure 4).
-        window_of, offset_of: (padded length,) int64, for each place its window and where in it.
         mixed: whether the shift mixes the last window.
     """
 
     def __init__(self, length: int, side: int, shift: int, device: torch.device) -> None:
-        self.length, self.mixed = length, shift > 0
+        self.length, self.side, self.shift, self.device = length, side, shift, device
+        self.mixed = shift > 0
         self.windows = (length + side - 1) // side
-        padded = self.windows * side
-        slot = torch.arange(padded, device=device)
-        self.place = ((slot + shift) % padded).view(-1, side)
-        region = (slot >= padded - side).long() + (slot >= padded - shift).long() if shift else torch.zeros_like(slot)
+        self.padded = self.windows * side
+        slot = torch.arange(self.padded, device=device)
+        place = slot + shift
+        self.place = torch.where(place < self.padded, place, place - self.padded).view(-1, side)
+        region = torch.zeros_like(slot)
+        if shift:
+            region = (slot >= self.padded - side).long() + (slot >= self.padded - shift).long()
         self.region = region.view(-1, side)
-        slot_of = (slot - shift) % padded
-        self.window_of, self.offset_of = slot_of // side, slot_of % side
+
+    def places(self) -> Tensor:
+        """(length,) int64, those of the map."""
+        return torch.arange(self.length, device=self.device)
+
+    def padding(self) -> Tensor:
+        """(padded - length,) int64, those behind it."""
+        return torch.arange(self.length, self.padded, device=self.device)
+
+    def window_of(self, places: Tensor) -> Tuple[Tensor, Tensor]:
+        """The window of each place, and where in it."""
+        slot = places - self.shift
+        slot = torch.where(slot < 0, slot + self.padded, slot)
+        window = torch.div(slot, self.side, rounding_mode='floor')
+        return window, slot - window * self.side
 
 
 Groups = Tuple[Tensor, List[WindowGroup]]
@@ -277,7 +297,7 @@ def _groups_by_place(batch: int, rows: _Axis, cols: _Axis) -> Groups:
         return number.flatten(), [WindowGroup(number.numel(), region.repeat(batch, 1) if len(parts) > 1 else None)]
     order, groups = [], []
     for row, col in parts:
-        members = number[:, row, col].flatten()
+        members = number[:, row, col].contiguous().view(-1)
         if is_tracing() or members.shape[0]:
             masked = last in (row, col)
             region = _pairs(rows.region[row][-1:], cols.region[col][-1:]) if masked else None
@@ -294,10 +314,11 @@ def _pairs(rows: Tensor, cols: Tensor) -> Tensor:
 def _groups_by_content(batch: int, rows: _Axis, cols: _Axis, valid: Optional[Sequence[Pair]]) -> Groups:
     """The same where padding is hidden: a group without a mask, and one where each window has its own."""
     region = _pairs(rows.region, cols.region).repeat(batch, 1)
-    sizes = [(rows.length, cols.length)] * batch if valid is None else valid
-    height, width = (torch.tensor(side, device=region.device).view(-1, 1, 1, 1, 1) for side in zip(*sizes))
+    height, width = rows.length, cols.length
+    if valid is not None:
+        height, width = (torch.tensor(side, device=region.device).view(-1, 1, 1, 1, 1) for side in zip(*valid))
     hidden = (rows.place[:, None, :, None] >= height) | (cols.place[None, :, None, :] >= width)
-    hidden = hidden.view(region.shape)
+    hidden = hidden.expand(batch, -1, -1, -1, -1).reshape(region.shape)
     if is_tracing():
         return torch.arange(region.shape[0], device=region.device), [WindowGroup(region.shape[0], region, hidden)]
     mixed = (region != region[:, :1]).any(1) | (hidden != hidden[:, :1]).any(1)

@@ -1,4 +1,4 @@
-"""The parts of the backbone: shifted-window attention, block, patch merging, stage.
+"""The parts of the backbone: shifted-window attention, block, stage.
 
 Module and parameter names are those of mmdet's ``SwinTransformer``, so that checkpoints go both ways.
 """
@@ -9,12 +9,11 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 import torch.utils.checkpoint as checkpoint
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks.transformer import FFN, build_dropout
-from mmdet.models.layers import PatchMerging as MMDetPatchMerging
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..layers import PositionScheme, WindowAttention, WindowPlan, WindowRule, by_rows, can_go_by_rows, window_plan
+from .patches import PatchMerging
 from .valid_area import zero_outside
 
 Pair = Tuple[int, int]
@@ -118,53 +117,6 @@ class SwinBlock(BaseModule):
             return self.ffn(self.norm2(rows), identity=rows)
 
         return by_rows(after, plan.scatter, tokens).view_as(x)
-
-
-class PatchMerging(MMDetPatchMerging):
-    """mmdet's patch merging without ``nn.Unfold`` for the 2x2 case, which is all that Swin has.
-
-    The four tokens' channels are interleaved as Unfold leaves them (channel-major: ``4 c + 2 row + column``), so that
-    mmdet's weights fit. Odd maps are padded with zeros at the bottom and right.
-
-    Args:
-        in_channels: C.
-        out_channels: C'.
-        norm_cfg: norm, or None for none.
-        norm_order: 'pre': before the reduction, on 4 C channels (Swin). 'res-post': after it, on C' channels (Swin V2).
-        **sampling: further arguments of mmdet's.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, norm_cfg: Optional[Cfg] = None, norm_order: str = 'pre',
-                 **sampling: Any) -> None:
-        post = norm_order == 'res-post'
-        super().__init__(in_channels, out_channels, norm_cfg=None if post else norm_cfg, **sampling)
-        self.norm_order = norm_order
-        if post and norm_cfg is not None:
-            self.norm = build_norm_layer(norm_cfg, out_channels)[1]
-
-    def forward(self, x: Tensor, input_size: Pair) -> Tuple[Tensor, Pair]:
-        """(B, H * W, C) tokens of maps of ``input_size`` = (H, W) -> (B, H' * W', C') tokens and (H', W')."""
-        x, merged = self._merge(x, input_size)
-        if self.norm is None:
-            return self.reduction(x), merged
-        if self.norm_order == 'res-post':
-            return self.norm(self.reduction(x)), merged
-        return self.reduction(self.norm(x)), merged
-
-    def _merge(self, x: Tensor, input_size: Pair) -> Tuple[Tensor, Pair]:
-        """(B, H * W, C) -> (B, H' * W', 4 C) and (H', W')."""
-        height, width = input_size
-        x = x.unflatten(1, (height, width))
-        (rows, cols), stride = self.sampler.kernel_size, self.sampler.stride
-        if stride != (2, 2) or (rows, cols) != (2, 2):
-            maps = self.adap_padding(x.permute(0, 3, 1, 2))
-            merged = (maps.shape[2] - rows) // stride[0] + 1, (maps.shape[3] - cols) // stride[1] + 1
-            return self.sampler(maps).transpose(1, 2), merged
-        if height % 2 or width % 2:
-            x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
-        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # B, H', 2, W', 2, C
-        merged = x.shape[1], x.shape[3]
-        return x.permute(0, 1, 3, 5, 2, 4).flatten(3).flatten(1, 2), merged
 
 
 class SwinStage(BaseModule):

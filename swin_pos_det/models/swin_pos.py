@@ -6,7 +6,6 @@ from typing import Any, Dict, List, Optional, Sequence, Union
 
 import torch
 from mmcv.cnn import build_norm_layer
-from mmdet.models.layers import PatchEmbed
 from mmdet.registry import MODELS
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, ModuleList
@@ -32,7 +31,8 @@ from .arguments import (
 )
 from .data_preprocessor import valid_sizes
 from .initial_weights import draw_weights, resolve_init_cfg
-from .swin_blocks import NORM_ORDERS, PatchMerging, SwinStage
+from .patches import PatchEmbed, PatchMerging
+from .swin_blocks import NORM_ORDERS, SwinStage
 from .valid_area import shrink, zero_outside
 
 Cfg = Dict[str, Any]

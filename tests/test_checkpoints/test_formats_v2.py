@@ -262,6 +262,7 @@ def test_the_tools(tmp_path, capsys, monkeypatch):
     assert "classifier, in the Swin authors' names" in out
     assert 'position learned for window │ 4 x 4, 4 x 4, 3 x 3' in out
     assert run('convert_swin', tmp_path / 'swin.pth', tmp_path / 'ours.pth') == 0
+    assert "tensors in this project's names, window (4, 4)" in capsys.readouterr().out
     assert inspect_checkpoint(load_checkpoint_file(tmp_path / 'ours.pth')).weights.windows == [[4, 4], [4, 4], [3, 3]]
     assert misfits(load_checkpoint_file(tmp_path / 'ours.pth'), micro('swinv2_microsoft')) is None
     assert 'measures them by (6, 6)' in misfits(load_checkpoint_file(tmp_path / 'ours.pth'), micro('swinv2_simmim'))

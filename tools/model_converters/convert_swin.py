@@ -9,6 +9,7 @@ if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without
 
 from swin_pos_det.checkpoints import (
     EXPORTS,
+    EXPORTS_V2,
     convert,
     inspect_checkpoint,
     load_checkpoint_file,
@@ -47,9 +48,10 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f'{args.input}: {error}') from error
     windows = windows_after(found.variant, args.window)
     save_weights(converted, args.output, args.to, windows)
+    layouts = EXPORTS_V2 if found.variant.version == 2 else EXPORTS
     before, after = found.variant.windows[0] or 'unknown', windows[0] if windows else 'unknown'
     print(f'{args.input}: {found.variant.name} in {found.weights.where}, window {before}')
-    print(f'{args.output}: {len(converted)} tensors in {EXPORTS[args.to].title} names, window {after}')
+    print(f'{args.output}: {len(converted)} tensors in {layouts[args.to].title} names, window {after}')
 
 
 if __name__ == '__main__':

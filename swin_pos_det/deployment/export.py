@@ -1,0 +1,117 @@
+"""Export of a backbone, once for every image size and batch."""
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+import warnings
+from pathlib import Path
+from typing import Callable, Dict, Iterable, List, Sequence, Tuple, Union
+
+import torch
+from torch import Tensor, nn
+
+EXPORT_FORMATS = ('onnx', 'pt2')
+
+Run = Callable[[Tensor], List[Tensor]]
+
+
+def export_backbone(backbone: nn.Module, path: Union[str, Path], opset: int = 18) -> Path:
+    """Export a backbone; batch, height and width of its images stay free.
+
+    The windows and tables are those of the moment: a resampled table is resampled in the file too. Sizes are symbols
+    while the graph is made, so the window policies 'fit' and 'scale', which decide by the size, cannot be in it.
+
+    Args:
+        backbone: a ``SwinPosTransformer`` on the CPU. It is put into evaluation mode.
+        path: ``.onnx`` for ONNX (input ``images``, outputs ``stage0`` and so on), or ``.pt2`` for ``torch.export``.
+        opset: of ONNX, at least 18.
+
+    Returns:
+        The path. An ONNX file of more than 2 GB has its weights beside it.
+
+    Raises:
+        ValueError: for another ending, an older opset, or a policy that depends on the size.
+        ImportError: if ONNX is wanted and not installed.
+    """
+    path = Path(path)
+    if path.suffix[1:] not in EXPORT_FORMATS:
+        raise ValueError(f'the file must end in .onnx or .pt2, got {path.name!r}')
+    if opset < 18:
+        raise ValueError(f'opset must be at least 18, got {opset}')
+    policies = {stage.window_rule.policy for stage in backbone.stages}
+    if policies != {'fixed'}:
+        raise ValueError(f"window_policy={policies.pop()!r} chooses windows by the size of the image, which an "
+                         "exported graph does not know; export with window_policy='fixed'")
+    backbone.eval()
+    free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    # Of odd sizes, larger than the padding of one window in every stage: nothing is taken for a constant by chance.
+    side = 32 * max(max(window) for window in backbone.window_size if not isinstance(window, str))
+    images = torch.zeros(2, backbone.in_channels, side + 5, 2 * side + 9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        if path.suffix == '.pt2':
+            torch.export.save(torch.export.export(backbone, (images, ), dynamic_shapes=(free, ), strict=False), path)
+        else:
+            _export_onnx(backbone, images, path, free, opset)
+    return path
+
+
+def _export_onnx(backbone: nn.Module, images: Tensor, path: Path, free: Dict[int, object], opset: int) -> None:
+    try:
+        import onnx  # noqa: F401 - asked for here, so that one line says what is missing
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"export to ONNX needs {error.name}: pip install 'swin-pos-det[export]'") from error
+    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
+    names = [f'stage{i}' for i in sorted(backbone.out_indices)]
+    program = torch.onnx.export(backbone, (images, ), dynamo=True, opset_version=opset, dynamic_shapes=(free, ),
+                                input_names=['images'], output_names=names, verbose=False)
+    program.save(str(path))
+
+
+def load_exported(path: Union[str, Path], threads: int = 0) -> Run:
+    """An exported file as a function of images (B, C, H, W) -> feature maps.
+
+    Args:
+        path: of :func:`export_backbone`.
+        threads: of onnxruntime; 0: its own choice. torch has its own setting.
+    """
+    if Path(path).suffix == '.pt2':
+        program = torch.export.load(path)
+        try:  # the checks say that a map has more than one window, which the operators in the graph do not need
+            return program.module(check_guards=False)
+        except TypeError:  # before torch 2.9
+            return program.module()
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    return lambda images: [torch.from_numpy(found) for found in session.run(None, {'images': images.numpy()})]
+
+
+def compare_exported(backbone: nn.Module, run: Run, sizes: Iterable[Tuple[int, int, int]]) -> Dict[str, float]:
+    """The largest difference from the backbone for random images of each size (B, H, W), by ``'BxHxW'``."""
+    differences = {}
+    generator = torch.Generator().manual_seed(0)
+    for batch, height, width in sizes:
+        images = torch.randn(batch, backbone.in_channels, height, width, generator=generator)
+        with torch.no_grad():
+            want, got = backbone(images), run(images)
+        differences[f'{batch}x{height}x{width}'] = max(float((a - b).abs().max()) for a, b in zip(want, got))
+    return differences
+
+
+def time_exported(backbone: nn.Module, run: Run, size: Sequence[int], turns: int = 5) -> Tuple[float, float]:
+    """Seconds of the backbone and of the exported file for images of ``size`` (B, H, W): medians of turns by turns."""
+    images = torch.randn(size[0], backbone.in_channels, *size[1:])
+    seconds: Tuple[List[float], List[float]] = ([], [])
+    with torch.no_grad():
+        for turn in range(turns + 1):
+            for each, found in zip((backbone, run), seconds):
+                start = time.perf_counter()
+                each(images)
+                if turn:  # the first is a warm-up
+                    found.append(time.perf_counter() - start)
+    return statistics.median(seconds[0]), statistics.median(seconds[1])

@@ -1,0 +1,84 @@
+"""Patch embedding and patch merging: mmdet's, whose padding can be traced with sizes that are symbols.
+
+Parameter names are those of mmdet's, so that checkpoints go both ways.
+"""
+from __future__ import annotations
+
+from typing import Any, Dict, Optional, Tuple
+
+from mmcv.cnn import build_norm_layer
+from mmdet.models.layers import PatchEmbed as MMDetPatchEmbed
+from mmdet.models.layers import PatchMerging as MMDetPatchMerging
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..layers import is_tracing
+
+Pair = Tuple[int, int]
+Cfg = Dict[str, Any]
+
+
+def pad_to_multiple(maps: Tensor, multiple: Pair) -> Tensor:
+    """Zeros at the bottom and right of maps (B, C, H, W), up to the next multiples of (down, across).
+
+    In a graph it is done whatever the size, since a branch would hold the graph to sizes that need it, or do not.
+    """
+    below, beside = ((side + step - 1) // step * step - side for side, step in zip(maps.shape[2:], multiple))
+    return F.pad(maps, (0, beside, 0, below)) if is_tracing() or below or beside else maps
+
+
+class PatchEmbed(MMDetPatchEmbed):
+    """mmdet's patch embedding for patches that do not overlap."""
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Pair]:
+        """Images (B, in_channels, H, W) -> (B, H' * W', C) tokens and (H', W')."""
+        x = self.projection(pad_to_multiple(x, self.projection.stride))
+        size = x.shape[2], x.shape[3]
+        x = x.flatten(2).transpose(1, 2)
+        return (x if self.norm is None else self.norm(x)), size
+
+
+class PatchMerging(MMDetPatchMerging):
+    """mmdet's patch merging without ``nn.Unfold`` for the 2x2 case, which is all that Swin has.
+
+    The four tokens' channels are interleaved as Unfold leaves them (channel-major: ``4 c + 2 row + column``), so that
+    mmdet's weights fit. Odd maps are padded with zeros at the bottom and right.
+
+    Args:
+        in_channels: C.
+        out_channels: C'.
+        norm_cfg: norm, or None for none.
+        norm_order: 'pre': before the reduction, on 4 C channels (Swin). 'res-post': after it, on C' channels (Swin V2).
+        **sampling: further arguments of mmdet's.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, norm_cfg: Optional[Cfg] = None, norm_order: str = 'pre',
+                 **sampling: Any) -> None:
+        post = norm_order == 'res-post'
+        super().__init__(in_channels, out_channels, norm_cfg=None if post else norm_cfg, **sampling)
+        self.norm_order = norm_order
+        if post and norm_cfg is not None:
+            self.norm = build_norm_layer(norm_cfg, out_channels)[1]
+
+    def forward(self, x: Tensor, input_size: Pair) -> Tuple[Tensor, Pair]:
+        """(B, H * W, C) tokens of maps of ``input_size`` = (H, W) -> (B, H' * W', C') tokens and (H', W')."""
+        x, merged = self._merge(x, input_size)
+        if self.norm is None:
+            return self.reduction(x), merged
+        if self.norm_order == 'res-post':
+            return self.norm(self.reduction(x)), merged
+        return self.reduction(self.norm(x)), merged
+
+    def _merge(self, x: Tensor, input_size: Pair) -> Tuple[Tensor, Pair]:
+        """(B, H * W, C) -> (B, H' * W', 4 C) and (H', W')."""
+        height, width = input_size
+        x = x.unflatten(1, (height, width))
+        (rows, cols), stride = self.sampler.kernel_size, self.sampler.stride
+        if stride != (2, 2) or (rows, cols) != (2, 2):
+            maps = self.adap_padding(x.permute(0, 3, 1, 2))
+            merged = (maps.shape[2] - rows) // stride[0] + 1, (maps.shape[3] - cols) // stride[1] + 1
+            return self.sampler(maps).transpose(1, 2), merged
+        x = pad_to_multiple(x.permute(0, 3, 1, 2), (2, 2)).permute(0, 2, 3, 1)
+        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # B, H', 2, W', 2, C
+        merged = x.shape[1], x.shape[3]
+        return x.permute(0, 1, 3, 5, 2, 4).flatten(3).flatten(1, 2), merged

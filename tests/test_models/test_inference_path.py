@@ -1,0 +1,70 @@
+"""Inference by windows and rows on a CPU gives what the layers one after the other give."""
+from __future__ import annotations
+
+import pytest
+import torch
+
+from swin_pos_det.layers import rows
+from swin_pos_det.models import SwinPosTransformer, SwinPosTransformerV2, swin_blocks
+from swin_pos_det.models.data_preprocessor import attach_valid_sizes
+
+from .test_parity import MICRO, pair, randomise
+
+SETTINGS = [
+    dict(),
+    dict(window_size=[(3, 5), 'global', 12], table_window_size=7),
+    dict(window_policy='fit', padding='mask'),
+    dict(position='none', qkv_bias=False),
+]
+
+
+@pytest.mark.filterwarnings('ignore:padding=')
+@pytest.mark.parametrize('settings', SETTINGS)
+@pytest.mark.parametrize('kind', [SwinPosTransformer, SwinPosTransformerV2])
+@pytest.mark.parametrize('size', [(224, 224), (37, 53), (150, 410)])
+def test_with_and_without_gradients(monkeypatch, kind, settings, size):
+    if kind is SwinPosTransformerV2 and 'position' in settings:
+        pytest.skip('Swin V2 has a position scheme and biases of its own')
+    monkeypatch.setattr(rows, 'ROWS', 100)  # so that a micro model has several blocks of them
+    settings = dict(dict(window_size=7), **settings)
+    if kind is SwinPosTransformerV2:
+        settings.pop('table_window_size', None)
+        settings['pretrained_window_sizes'] = [7, 7, 7]
+    model = kind(**dict(MICRO, drop_path_rate=0., **settings)).eval()
+    randomise(model)
+    images = torch.randn(2, 3, *size)
+    if settings.get('padding') == 'mask':
+        attach_valid_sizes(images, [size, (size[0] // 2, size[1] - 9)])
+    want = model(images)
+    assert want[0].requires_grad
+    with torch.no_grad():
+        got = model(images)
+    for a, b in zip(got, want):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+def test_equals_mmdets():
+    theirs, ours = pair(**MICRO)
+    theirs.train(False)
+    ours.eval()
+    images = torch.randn(2, 3, 224, 333)
+    with torch.no_grad():
+        for got, want in zip(ours(images), theirs(images)):
+            torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+
+
+def test_both_ways_into_windows_are_taken(monkeypatch):
+    taken = []
+    own = swin_blocks.WindowAttention.attend_by_windows
+    monkeypatch.setattr(swin_blocks.WindowAttention, 'attend_by_windows',
+                        lambda self, tokens, norm, plan: taken.append(plan.window) or own(self, tokens, norm, plan))
+    model = SwinPosTransformer(**dict(MICRO, window_size=[7, 7, 12], table_window_size=7)).eval()
+    with torch.no_grad():
+        model(torch.randn(1, 3, 112, 112))
+    assert taken == [(7, 7)] * 4, 'the last stage has 7 x 7 tokens in a window of 12 x 12, mostly padding'
+
+
+@pytest.mark.parametrize(('length', 'most', 'want'), [
+    (5, 2, [(0, 2), (2, 4), (4, 5)]), (4, 2, [(0, 2), (2, 4)]), (1, 9, [(0, 1)])])
+def test_blocks_cover_all_rows_once(length, most, want):
+    assert [(block.start, block.stop) for block in rows.blocks(length, most)] == want
