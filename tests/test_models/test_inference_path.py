@@ -18,7 +18,6 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.filterwarnings('ignore:padding=')
 @pytest.mark.parametrize('settings', SETTINGS)
 @pytest.mark.parametrize('kind', [SwinPosTransformer, SwinPosTransformerV2])
 @pytest.mark.parametrize('size', [(224, 224), (37, 53), (150, 410)])
