@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 
 import pytest
+from mmdet.visualization import DetLocalVisualizer
 
 from tests.test_tools.conftest import load_tool
 from tests.test_tools.test_end_to_end import CONFIG
@@ -18,6 +20,8 @@ def tool():
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
+    # MMEngine keeps a visualizer by its name for the life of the process, and so where it writes logs to.
+    monkeypatch.setattr(DetLocalVisualizer, '_instance_dict', OrderedDict())
     monkeypatch.delenv('COCO_ROOT', raising=False)
     monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.chdir(tmp_path)
