@@ -92,9 +92,10 @@ def _aligned(mask: Tensor) -> Tensor:
 class _Recomputed(torch.autograd.Function):
     """:func:`_sdpa` whose backward pass makes the scores anew, some windows at a time.
 
-    With ``P`` the attention weights and ``O = P V``: ``dV = P^T dO``, ``dS = P * (dO V^T - rowsum(dO * O))``,
-    ``dQ = scale * dS K``, ``dK = scale * dS^T Q``, and the gradient of the bias is the sum of ``dS`` over windows
-    (Dao et al., FlashAttention, https://arxiv.org/abs/2205.14135, appendix B.2). Exact, as nothing is approximated.
+    With ``P`` the attention weights and ``O = P V``: ``dV = P^T dO``, ``dP = dO V^T``,
+    ``dS = P * (dP - rowsum(P * dP))``, ``dQ = scale * dS K``, ``dK = scale * dS^T Q``, and the gradient of the bias is
+    the sum of ``dS`` over windows (Dao et al., FlashAttention, https://arxiv.org/abs/2205.14135, appendix B.2).
+    Exact, as nothing is approximated.
     """
 
     @staticmethod
@@ -102,31 +103,31 @@ class _Recomputed(torch.autograd.Function):
                 scale: float) -> Tensor:
         # Detached, as SDPA asks for requires_grad even where no gradient is recorded.
         out = _sdpa(q.detach(), k.detach(), v.detach(), bias.detach(), groups, scale, 0.)
-        ctx.save_for_backward(q, k, v, bias, out)
+        ctx.save_for_backward(q, k, v, bias)  # not the result, which what follows keeps in another order
         ctx.groups, ctx.scale = groups, scale
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
-        q, k, v, bias, out = ctx.saved_tensors
+        q, k, v, bias = ctx.saved_tensors
         grads = [torch.empty_like(of) for of in (q, k, v)]
         grad_bias = torch.zeros_like(bias, dtype=_exact(bias))
         step = max(1, MAX_SCORES // bias.numel())
 
         for some, added in added_logits(bias, ctx.groups, q, lambda count: blocks(count, step)):
-            _backward_of(some, (q, k, v, out, grad), added, ctx.scale, grads, grad_bias)
+            _backward_of(some, (q, k, v, grad), added, ctx.scale, grads, grad_bias)
         return (*grads, grad_bias.to(bias.dtype), None, None)
 
 
 def _backward_of(some: slice, tensors: Sequence[Tensor], added: Tensor, scale: float, grads: Sequence[Tensor],
                  grad_bias: Tensor) -> None:
     """The gradients of some windows: into ``grads`` (of q, k, v), and onto ``grad_bias``."""
-    q, k, v, out, grad = (of[some] for of in tensors)
+    q, k, v, grad = (of[some] for of in tensors)
     weights = torch.matmul(q, k.transpose(-2, -1)).to(_exact(q)).mul_(scale).add_(added).softmax(-1)
     grads[2][some] = torch.matmul(weights.to(grad.dtype).transpose(-2, -1), grad)
     scores = torch.matmul(grad, v.transpose(-2, -1)).to(_exact(q))
-    scores.sub_((grad.to(_exact(q)) * out.to(_exact(q))).sum(-1, keepdim=True)).mul_(weights)
+    scores.sub_((scores * weights).sum(-1, keepdim=True)).mul_(weights)
     grad_bias += scores.sum(0)
     scores = scores.mul_(scale).to(q.dtype)
     grads[0][some] = torch.matmul(scores, k)
