@@ -1,5 +1,6 @@
 """The heart, in plain PyTorch: windows -> bias -> attention. Nothing here knows of mmengine or mmdet."""
 from .attention import ATTENTIONS, WindowAttention
+from .gelu_linear import gelu_linear
 from .position import (
     POSITIONS,
     PositionScheme,
@@ -18,8 +19,8 @@ from .windows import WindowGroup, WindowPlan, merge, partition, window_plan
 
 __all__ = [
     'ATTENTIONS', 'GLOBAL', 'POSITIONS', 'PositionScheme', 'WINDOW_POLICIES', 'WindowAttention', 'WindowGroup',
-    'WindowPlan', 'WindowRule', 'attend', 'build_position', 'by_rows', 'can_go_by_rows', 'gather_bias', 'image_scale',
-    'is_exporting', 'is_tracing', 'merge', 'parameters_of_position', 'partition', 'register_position',
+    'WindowPlan', 'WindowRule', 'attend', 'build_position', 'by_rows', 'can_go_by_rows', 'gather_bias', 'gelu_linear',
+    'image_scale', 'is_exporting', 'is_tracing', 'merge', 'parameters_of_position', 'partition', 'register_position',
     'relative_position_index', 'resample_absolute', 'resample_table', 'table_size', 'window_plan',
     'without_weight_decay'
 ]

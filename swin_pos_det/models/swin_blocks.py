@@ -6,13 +6,24 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional, Sequence, Tuple
 
+import torch
 import torch.utils.checkpoint as checkpoint
-from mmcv.cnn import build_norm_layer
+from mmcv.cnn import Linear, build_norm_layer
 from mmcv.cnn.bricks.transformer import FFN, build_dropout
 from mmengine.model import BaseModule, ModuleList
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..layers import PositionScheme, WindowAttention, WindowPlan, WindowRule, by_rows, can_go_by_rows, window_plan
+from ..layers import (
+    PositionScheme,
+    WindowAttention,
+    WindowPlan,
+    WindowRule,
+    by_rows,
+    can_go_by_rows,
+    gelu_linear,
+    is_tracing,
+    window_plan,
+)
 from .patches import PatchMerging
 from .valid_area import zero_outside
 
@@ -47,6 +58,26 @@ class ShiftedWindowAttention(BaseModule):
         return self.drop(self.w_msa(x, plan))
 
 
+class FeedForward(FFN):
+    """mmcv's FFN with less memory in training, and, where asked for, a norm between its result and the residual."""
+
+    def forward(self, x: Tensor, identity: Tensor, norm: Optional[nn.Module] = None) -> Tensor:
+        """(..., C) tokens and what their result, after ``norm`` if given, is added to -> the sum."""
+        if self._can_keep_less():
+            (first, _, _), second, dropout = self.layers
+            x = dropout(gelu_linear(first(x), second.weight, second.bias))
+        else:
+            x = self.layers(x)
+        return identity + self.dropout_layer(x if norm is None else norm(x))
+
+    def _can_keep_less(self) -> bool:
+        """Whether GELU's result need not be kept: in training, without dropout on it, if the layers are plain ones."""
+        (_, activation, dropout), second, _ = self.layers
+        gelu = type(activation) is nn.GELU and activation.approximate == 'none' and not dropout.p
+        plain = type(second) in (nn.Linear, Linear) and not second._forward_hooks and not second._forward_pre_hooks
+        return torch.is_grad_enabled() and not is_tracing() and gelu and plain
+
+
 class SwinBlock(BaseModule):
     """A transformer block: attention and feed-forward, each with a norm and a residual.
 
@@ -75,7 +106,7 @@ class SwinBlock(BaseModule):
         self.attn = ShiftedWindowAttention(
             embed_dims, drop_path_rate=drop_path_rate, proj_drop_rate=drop_rate, **attention)
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
-        self.ffn = FFN(
+        self.ffn = FeedForward(
             embed_dims=embed_dims,
             feedforward_channels=feedforward_channels,
             num_fcs=2,
@@ -94,12 +125,9 @@ class SwinBlock(BaseModule):
             return self._forward_by_rows(x, plan)
         if self.norm_order == 'res-post':
             x = x + self.attn.drop(self.norm1(self.attn.w_msa(x, plan)))
-            return self._feed_forward_post(x)
+            return self.ffn(x, identity=x, norm=self.norm2)
         x = x + self.attn(self.norm1(x), plan)
         return self.ffn(self.norm2(x), identity=x)
-
-    def _feed_forward_post(self, x: Tensor) -> Tensor:
-        return x + self.ffn.dropout_layer(self.norm2(self.ffn.layers(x)))
 
     def _forward_by_rows(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """The same, but attention for some windows at a time, and all that follows for some tokens at a time."""
@@ -112,7 +140,8 @@ class SwinBlock(BaseModule):
         def after(slots: Tensor, rows: Tensor) -> Tensor:
             added = attention.proj(attended.index_select(0, slots))
             if post:
-                return self._feed_forward_post(rows + self.norm1(added))
+                rows = rows + self.norm1(added)
+                return self.ffn(rows, identity=rows, norm=self.norm2)
             rows = rows + added
             return self.ffn(self.norm2(rows), identity=rows)
 
