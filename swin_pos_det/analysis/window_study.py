@@ -24,16 +24,16 @@ BETWEEN = 4, 5, 6, 8, 9, 10, 11, 12, 13  # at scale 1 only, with the windows tha
 
 _ONE_RESOLUTION = 'window7', 'elastic'
 _MANY_RESOLUTIONS = 'window7-ms', 'elastic-ms'
-_ALL = _ONE_RESOLUTION + _MANY_RESOLUTIONS
+_ALL = _ONE_RESOLUTION + _MANY_RESOLUTIONS + ('mask', )
 _HIDDEN = 'model.backbone.padding=mask', 'model.data_preprocessor.type=SwinPosDataPreprocessor'
 SWEEPS = (
     # The same weights in mmdet's own class, at the only window it can have.
     Sweep('mmdet', ('window7', 'window7-ms'), options=('model.backbone.type=SwinTransformer', )),
     Sweep('scale', _ALL, windows=(7, ), policy='scale', options=('model.backbone.reference_size=256', )),
-    Sweep('fixed', _ONE_RESOLUTION, windows=WINDOWS),
+    Sweep('fixed', _ONE_RESOLUTION + ('mask', ), windows=WINDOWS),
     Sweep('fixed', _MANY_RESOLUTIONS, windows=(7, 14)),
-    Sweep('fit', ('window7', 'elastic', 'elastic-ms'), windows=(7, 14), policy='fit'),
-    Sweep('native', ('mask', ), windows=(7, )),
+    Sweep('fit', _ONE_RESOLUTION, windows=WINDOWS, policy='fit'),
+    Sweep('fit', ('elastic-ms', ), windows=(7, 14), policy='fit'),
     Sweep('hidden', ('window7', ), windows=(7, ), options=_HIDDEN),
     Sweep('fixed-between', ('elastic', ), windows=(6, 8, 9, 11, 12, 13), scales=(1., )),
     Sweep('fit-between', ('elastic', ), windows=BETWEEN, scales=(1., ), policy='fit'),
