@@ -1,6 +1,7 @@
 """The heart, in plain PyTorch: windows -> bias -> attention. Nothing here knows of mmengine or mmdet."""
 from .attention import ATTENTIONS, WindowAttention
 from .gelu_linear import gelu_linear
+from .plain import is_plain
 from .position import (
     POSITIONS,
     PositionScheme,
@@ -20,7 +21,7 @@ from .windows import WindowGroup, WindowPlan, merge, partition, window_plan
 __all__ = [
     'ATTENTIONS', 'GLOBAL', 'POSITIONS', 'PositionScheme', 'WINDOW_POLICIES', 'WindowAttention', 'WindowGroup',
     'WindowPlan', 'WindowRule', 'attend', 'build_position', 'by_rows', 'can_go_by_rows', 'gather_bias', 'gelu_linear',
-    'image_scale', 'is_exporting', 'is_tracing', 'merge', 'parameters_of_position', 'partition', 'register_position',
-    'relative_position_index', 'resample_absolute', 'resample_table', 'table_size', 'window_plan',
+    'image_scale', 'is_exporting', 'is_plain', 'is_tracing', 'merge', 'parameters_of_position', 'partition',
+    'register_position', 'relative_position_index', 'resample_absolute', 'resample_table', 'table_size', 'window_plan',
     'without_weight_decay'
 ]

@@ -156,7 +156,7 @@ class WindowAttention(nn.Module):
             slots = slice(some.start * area, some.stop * area)
             rows = tokens.index_select(0, plan.gather[slots])
             rows = rows if norm is None else norm(rows)
-            if plan.outside is not None:
+            if plan.outside is not None and plan.outside[slots].any():
                 rows = rows.masked_fill(plan.outside[slots, None], 0)
             rows = self.qkv(rows) if self.q_bias is None else F.linear(rows, self.qkv.weight, of_projection)
             q, k, v = self._heads(rows.view(-1, area, 3 * self.embed_dims), plan.window)

@@ -23,23 +23,15 @@ def can_go_by_rows(x: Tensor) -> bool:
     return x.device.type == 'cpu' and not torch.is_grad_enabled() and not is_tracing()
 
 
-def by_rows(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """``function(*inputs)`` for a function of each row alone.
+def by_rows(function: Callable[..., None], *tensors: Tensor) -> None:
+    """``function(*tensors)`` for a function that treats each row alone.
 
     A chain of layers on a large feature map writes each layer's result to memory and reads it back. Applied to a
     thousand rows at a time, all results but the last stay in the cache.
 
     Args:
-        function: of tensors (n, ...) for any n, one for each of ``inputs``, with a result (n, C).
-        inputs: (L, ...) each, L at least 1.
-
-    Returns:
-        (L, C).
+        function: of tensors (n, ...) for any n, one for each of ``tensors``; it writes its result into one of them.
+        tensors: (L, ...) each, those with what it reads and the one for what it makes.
     """
-    out = None
-    for some in blocks(inputs[0].shape[0]):
-        rows = function(*(each[some] for each in inputs))
-        if out is None:
-            out = rows.new_empty(inputs[0].shape[0], rows.shape[1])
-        out[some] = rows
-    return out
+    for some in blocks(tensors[0].shape[0]):
+        function(*(each[some] for each in tensors))

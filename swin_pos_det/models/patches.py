@@ -6,13 +6,15 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional, Tuple
 
+import torch
 from mmcv.cnn import build_norm_layer
 from mmdet.models.layers import PatchEmbed as MMDetPatchEmbed
 from mmdet.models.layers import PatchMerging as MMDetPatchMerging
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers import is_tracing
+from ..layers import can_go_by_rows, is_plain, is_tracing
+from ..layers.rows import ROWS, blocks
 
 Pair = Tuple[int, int]
 Cfg = Dict[str, Any]
@@ -62,6 +64,8 @@ class PatchMerging(MMDetPatchMerging):
 
     def forward(self, x: Tensor, input_size: Pair) -> Tuple[Tensor, Pair]:
         """(B, H * W, C) tokens of maps of ``input_size`` = (H, W) -> (B, H' * W', C') tokens and (H', W')."""
+        if self._can_go_by_rows(x):
+            return self._forward_by_rows(x, input_size)
         x, merged = self._merge(x, input_size)
         if self.norm is None:
             return self.reduction(x), merged
@@ -73,12 +77,49 @@ class PatchMerging(MMDetPatchMerging):
         """(B, H * W, C) -> (B, H' * W', 4 C) and (H', W')."""
         height, width = input_size
         x = x.unflatten(1, (height, width))
-        (rows, cols), stride = self.sampler.kernel_size, self.sampler.stride
-        if stride != (2, 2) or (rows, cols) != (2, 2):
+        if not self._is_two_by_two():
             maps = self.adap_padding(x.permute(0, 3, 1, 2))
-            merged = (maps.shape[2] - rows) // stride[0] + 1, (maps.shape[3] - cols) // stride[1] + 1
+            merged = tuple((side - kernel) // step + 1 for side, kernel, step in zip(
+                maps.shape[2:], self.sampler.kernel_size, self.sampler.stride))
             return self.sampler(maps).transpose(1, 2), merged
-        x = pad_to_multiple(x.permute(0, 3, 1, 2), (2, 2)).permute(0, 2, 3, 1)
-        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # B, H', 2, W', 2, C
-        merged = x.shape[1], x.shape[3]
-        return x.permute(0, 1, 3, 5, 2, 4).flatten(3).flatten(1, 2), merged
+        fours = _fours(x)
+        return fours.permute(0, 1, 3, 5, 2, 4).flatten(3).flatten(1, 2), (fours.shape[1], fours.shape[3])
+
+    def _is_two_by_two(self) -> bool:
+        return self.sampler.stride == (2, 2) and self.sampler.kernel_size == (2, 2)
+
+    def _can_go_by_rows(self, x: Tensor) -> bool:
+        plain = is_plain(self.reduction, nn.Linear) and (self.norm is None or is_plain(self.norm, nn.LayerNorm))
+        return can_go_by_rows(x) and self._is_two_by_two() and plain
+
+    def _forward_by_rows(self, x: Tensor, input_size: Pair) -> Tuple[Tensor, Pair]:
+        """The same, some rows of the map at a time, and with channels one token's after the other's.
+
+        To interleave the channels of four tokens takes as long as the reduction itself. So it is the weights that
+        change places.
+        """
+        fours = _fours(x.unflatten(1, input_size)).transpose(2, 3).flatten(0, 1)  # B * H', W', 2, 2, C
+        weight, norm, before = _by_tokens(self.reduction.weight), self.norm, self.norm_order == 'pre'
+        if norm is not None and before:
+            affine = [None if each is None else _by_tokens(each) for each in (norm.weight, norm.bias)]
+
+        def reduce(rows: Tensor) -> Tensor:
+            if norm is not None and before:
+                rows = F.layer_norm(rows, norm.normalized_shape, *affine, norm.eps)
+            rows = F.linear(rows, weight, self.reduction.bias)
+            return rows if norm is None or before else norm(rows)
+
+        most = max(1, ROWS // fours.shape[1])
+        reduced = torch.cat([reduce(fours[some].flatten(2).flatten(0, 1)) for some in blocks(fours.shape[0], most)])
+        return reduced.unflatten(0, (x.shape[0], -1)), (fours.shape[0] // x.shape[0], fours.shape[1])
+
+
+def _fours(maps: Tensor) -> Tensor:
+    """(B, H, W, C) -> (B, H', 2, W', 2, C) with H', W' halves, rounded up; what is missing is zeros."""
+    maps = pad_to_multiple(maps.permute(0, 3, 1, 2), (2, 2)).permute(0, 2, 3, 1)
+    return maps.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+
+
+def _by_tokens(of_channels: Tensor) -> Tensor:
+    """What belongs to interleaved channels (..., 4 C), in the order of four tokens' channels one after the other."""
+    return of_channels.unflatten(-1, (-1, 4)).transpose(-2, -1).flatten(-2)

@@ -21,6 +21,7 @@ from ..layers import (
     by_rows,
     can_go_by_rows,
     gelu_linear,
+    is_plain,
     is_tracing,
     window_plan,
 )
@@ -63,19 +64,22 @@ class FeedForward(FFN):
 
     def forward(self, x: Tensor, identity: Tensor, norm: Optional[nn.Module] = None) -> Tensor:
         """(..., C) tokens and what their result, after ``norm`` if given, is added to -> the sum."""
+        return identity + self.added(x, norm)
+
+    def added(self, x: Tensor, norm: Optional[nn.Module] = None) -> Tensor:
+        """(..., C) tokens -> what is added to the residual, after ``norm`` if given."""
         if self._can_keep_less():
             (first, _, _), second, dropout = self.layers
             x = dropout(gelu_linear(first(x), second.weight, second.bias))
         else:
             x = self.layers(x)
-        return identity + self.dropout_layer(x if norm is None else norm(x))
+        return self.dropout_layer(x if norm is None else norm(x))
 
     def _can_keep_less(self) -> bool:
         """Whether GELU's result need not be kept: in training, without dropout on it, if the layers are plain ones."""
         (_, activation, dropout), second, _ = self.layers
-        gelu = type(activation) is nn.GELU and activation.approximate == 'none' and not dropout.p
-        plain = type(second) in (nn.Linear, Linear) and not second._forward_hooks and not second._forward_pre_hooks
-        return torch.is_grad_enabled() and not is_tracing() and gelu and plain
+        gelu = is_plain(activation, nn.GELU) and activation.approximate == 'none' and not dropout.p
+        return torch.is_grad_enabled() and not is_tracing() and gelu and is_plain(second, nn.Linear, Linear)
 
 
 class SwinBlock(BaseModule):
@@ -137,15 +141,14 @@ class SwinBlock(BaseModule):
         else:
             attended = attention.attend(x if post else self.norm1(x), plan).flatten(0, 1)
 
-        def after(slots: Tensor, rows: Tensor) -> Tensor:
+        def after(slots: Tensor, rows: Tensor, out: Tensor) -> None:
             added = attention.proj(attended.index_select(0, slots))
-            if post:
-                rows = rows + self.norm1(added)
-                return self.ffn(rows, identity=rows, norm=self.norm2)
-            rows = rows + added
-            return self.ffn(self.norm2(rows), identity=rows)
+            torch.add(rows, self.norm1(added) if post else added, out=out)
+            out += self.ffn.added(out, self.norm2) if post else self.ffn.added(self.norm2(out))
 
-        return by_rows(after, plan.scatter, tokens).view_as(x)
+        out = torch.empty_like(tokens)
+        by_rows(after, plan.scatter, tokens, out)
+        return out.view_as(x)
 
 
 class SwinStage(BaseModule):
