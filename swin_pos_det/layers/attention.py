@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .position import PositionSetting, build_position
 from .rows import ROWS, blocks
-from .softmax_attention import added_logits, attend
+from .softmax_attention import added_logits, attend, attend_with
 from .windows import WindowPlan, merge, partition
 
 Pair = Tuple[int, int]
@@ -161,8 +161,7 @@ class WindowAttention(nn.Module):
             rows = self.qkv(rows) if self.q_bias is None else F.linear(rows, self.qkv.weight, of_projection)
             q, k, v = self._heads(rows.view(-1, area, 3 * self.embed_dims), plan.window)
             added = None if added is None else added.to(q.dtype)
-            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=added, scale=self.scale)
-            attended = attended.transpose(1, 2).flatten(2)
+            attended = attend_with(q, k, v, added, self.scale).transpose(1, 2).flatten(2)
             if out is None:
                 out = attended.new_empty(plan.num_windows, area, self.embed_dims)
             out[some] = attended

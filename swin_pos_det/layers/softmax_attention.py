@@ -14,6 +14,9 @@ from .windows import WindowGroup
 
 # Scores, of all heads, that the backward pass holds at once: 4 MB in float32, which stay in a core's cache.
 MAX_SCORES = 2**20
+# On the CPU, SDPA takes 32 queries at a time in windows of fewer tokens than this, and is then slower than plain matrix
+# products that make a quarter of those scores at a time.
+FEW_TOKENS = 192
 
 
 def attend(q: Tensor,
@@ -44,9 +47,37 @@ def attend(q: Tensor,
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], groups: Sequence[WindowGroup], scale: float,
           dropout: float) -> Tensor:
-    parts = [F.scaled_dot_product_attention(q[at], k[at], v[at], attn_mask=added, dropout_p=dropout, scale=scale)
-             for at, added in added_logits(bias, groups, q)]
+    parts = [attend_with(q[at], k[at], v[at], added, scale, dropout) for at, added in added_logits(bias, groups, q)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def attend_with(q: Tensor, k: Tensor, v: Tensor, added: Optional[Tensor], scale: float, dropout: float = 0.) -> Tensor:
+    """``softmax(q k^T * scale + added) v``, by what is fastest.
+
+    Args:
+        q, k, v: (nW, heads, N, channels of a head).
+        added: (1 or nW, 1 or heads, N, N) or None.
+        scale: factor on ``q k^T``.
+        dropout: on attention weights, 0 to 1.
+
+    Returns:
+        (nW, heads, N, channels of a head).
+    """
+    few = q.shape[2] < FEW_TOKENS and q.device.type == 'cpu' and q.dtype == torch.float32
+    if few and not dropout and not is_tracing() and not torch.is_grad_enabled():
+        return _by_products(q, k, v, added, scale)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=added, dropout_p=dropout, scale=scale)
+
+
+def _by_products(q: Tensor, k: Tensor, v: Tensor, added: Optional[Tensor], scale: float) -> Tensor:
+    windows, heads, area, channels = q.shape
+    out = q.new_empty(windows, area, heads, channels).transpose(1, 2)
+    for some in blocks(windows, max(1, MAX_SCORES // 4 // (heads * area**2))):
+        scores = torch.matmul(q[some], k[some].transpose(-2, -1)).mul_(scale)
+        if added is not None:
+            scores += added if added.shape[0] == 1 else added[some]
+        out[some] = torch.matmul(scores.softmax(-1), v[some])
+    return out
 
 
 Split = Callable[[int], Iterable[slice]]

@@ -55,3 +55,19 @@ def test_bfloat16_is_summed_in_float32():
     for got, want in zip(grads[1], grads[0]):
         assert got.dtype == torch.bfloat16
         assert (got - want).abs().max() < 0.05 * want.abs().max()
+
+
+@pytest.mark.parametrize('scores', [1, 2400, 2**20])
+@pytest.mark.parametrize('heads_share', [False, True])
+@pytest.mark.parametrize('windows_share', [False, True])
+def test_products_equal_the_formula(monkeypatch, scores, heads_share, windows_share):
+    """What inference on a CPU does in small windows, whatever is computed at once."""
+    monkeypatch.setattr(softmax_attention, 'MAX_SCORES', scores)
+    q, k, v = (torch.randn(7, 2, 12, 5) for _ in range(3))
+    added = torch.randn(1 if windows_share else 7, 1 if heads_share else 2, 12, 12)
+    with torch.no_grad():
+        got = softmax_attention.attend_with(q, k, v, added, 0.3)
+        bare = softmax_attention.attend_with(q, k, v, None, 0.3)
+    torch.testing.assert_close(got, (q @ k.mT * 0.3 + added).softmax(-1) @ v, rtol=0, atol=1e-6)
+    torch.testing.assert_close(bare, (q @ k.mT * 0.3).softmax(-1) @ v, rtol=0, atol=1e-6)
+    assert got.transpose(1, 2).is_contiguous()
