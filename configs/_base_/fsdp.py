@@ -3,6 +3,6 @@
 # Checkpoints hold the whole model, as without it. Needs tools/dist_train.sh.
 runner_type = 'FlexibleRunner'
 strategy = dict(
-    type='FSDPStrategy',
+    type='ResumableFSDPStrategy',
     model_wrapper=dict(type='MMFullyShardedDataParallel'),
     state_dict_cfg='full')
