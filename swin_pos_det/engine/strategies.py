@@ -1,6 +1,7 @@
 """Sharded training through MMEngine's strategies: what FSDP wraps, and the settings that would be wrong under it."""
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any, Dict, List, Optional
 
 from mmengine._strategy import FSDPStrategy
@@ -16,6 +17,7 @@ from .sync_bn import use_plain_batch_norm
 
 _FSDP = ('ResumableFSDPStrategy', 'FSDPStrategy')
 _SHARDING = (*_FSDP, 'DeepSpeedStrategy')
+_DEEPSPEED_TAKES = frozenset({'type', '_scope_', 'optimizer', 'constructor', 'paramwise_cfg'})
 
 
 @STRATEGIES.register_module()
@@ -30,7 +32,7 @@ class ResumableFSDPStrategy(FSDPStrategy):
     """
 
     def optim_state_dict(self) -> Dict[str, Any]:
-        """The optimizer's state by parameters' names, and the wrapper's; of a whole model, on the first process only."""
+        """The optimizer's state by parameters' names, and the wrapper's; of whole models on the first process only."""
         state_dict = super().optim_state_dict()
         if state_dict:
             wrapper = self.optim_wrapper.state_dict()
@@ -96,6 +98,10 @@ def check_strategy(cfg: Config) -> None:
     problems = [
         (cfg.get('launcher', 'none') == 'none', 'it needs a launcher: start it with tools/dist_train.sh'),
         (name == 'FSDPStrategy' and cfg.get('resume'), "MMEngine's cannot resume: use ResumableFSDPStrategy"),
+        (name in _FSDP and (cfg.strategy.get('model_wrapper') or {}).get('auto_wrap_policy')
+         and (cfg.get('resume') or cfg.get('load_from')),
+         'parts of a backbone in units of their own (auto_wrap_policy) cannot load a checkpoint: leave that out. '
+         'Weights to start from can be given as model.backbone.init_cfg'),
         (name in _FSDP and wrapper.get('clip_grad'),
          'optim_wrapper.clip_grad would clip each shard by its own norm: set it to None'),
         (name in _FSDP and wrapper.get('constructor') == 'SwinLayerDecayOptimWrapperConstructor',
@@ -104,6 +110,12 @@ def check_strategy(cfg: Config) -> None:
          'gradients that wait for the next iteration are not sharded: use a larger batch or with_cp instead of '
          'optim_wrapper.accumulative_counts'),
         ('EMAHook' in _hooks(cfg), 'EMAHook averages whole models, of which there is none on any process'),
+        (name == 'DeepSpeedStrategy' and find_spec('deepspeed') is None, 'it needs DeepSpeed: pip install deepspeed'),
+        (name == 'DeepSpeedStrategy' and wrapper.get('type') != 'DeepSpeedOptimWrapper',
+         "it needs optim_wrapper.type='DeepSpeedOptimWrapper'. Mixed precision is not --amp but strategy.bf16 or fp16"),
+        (name == 'DeepSpeedStrategy' and not _DEEPSPEED_TAKES.issuperset(wrapper),
+         f'optim_wrapper has {", ".join(sorted(wrapper.keys() - _DEEPSPEED_TAKES))}, which DeepSpeedOptimWrapper does '
+         'not take: set strategy.gradient_clipping, strategy.gradient_accumulation_steps'),
         (name == 'DeepSpeedStrategy' and (cfg.get('auto_scale_lr') or {}).get('enable'),
          "MMEngine's DeepSpeedStrategy ignores auto_scale_lr: set optim_wrapper.optimizer.lr"),
     ]
@@ -130,8 +142,8 @@ def run_on_cpu(cfg: Config) -> None:
         given = cfg.strategy.get('model_wrapper') or {}
         cfg.strategy.model_wrapper = {'type': 'MMFullyShardedDataParallel', **given, 'device_id': 'cpu'}
         if cfg.strategy.get('state_dict_cfg') == 'full':
-            # 'full' asks torch to offload to the CPU, which is no copy there: it then reads weights that it has freed, and
-            # gathers all of the optimizer's averages in the same memory.
+            # 'full' asks torch to offload to the CPU, which is no copy there: it then reads weights that it has freed,
+            # and gathers all of the optimizer's averages in the same memory.
             cfg.strategy.state_dict_cfg = dict(
                 state_dict_type='FULL_STATE_DICT',
                 state_dict_config=dict(type='FullStateDictConfig', rank0_only=True),
