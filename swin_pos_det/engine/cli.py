@@ -155,7 +155,8 @@ def check_evaluable(path: str) -> None:
     if osp.isdir(path) and any(name.endswith(_DEEPSPEED_WEIGHTS) for name in os.listdir(path)):
         work_dir, tag = osp.split(osp.abspath(path))
         raise CheckpointError(f"checkpoint {path} is a folder of DeepSpeed's. Make one file of weights and evaluate "
-                              f'that: python {osp.join(work_dir, "zero_to_fp32.py")} {work_dir} OUT --tag {tag}')
+                              f'that: python {osp.join(work_dir, "zero_to_fp32.py")} {work_dir} OUT --tag {tag} '
+                              '(needs huggingface_hub)')
 
 
 def check_auto_resume(work_dir: str) -> None:
