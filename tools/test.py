@@ -22,6 +22,7 @@ from swin_pos_det.engine.cli import (
     build_runner,
     check_checkpoint,
     check_data,
+    check_evaluable,
     is_sharded,
     load_config,
     run_cli,
@@ -89,6 +90,7 @@ def test(args: argparse.Namespace) -> None:
     cfg = load_config(args)
     check_data(cfg, ['test'])
     check_checkpoint(args.checkpoint)
+    check_evaluable(args.checkpoint)
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if not is_sharded(args.checkpoint):

@@ -5,8 +5,8 @@ from .elastic_window import ElasticWindowHook
 from .layer_decay import SwinLayerDecayOptimWrapperConstructor
 from .restart import MissedEvaluationHook, resume_after_restart
 from .resume import ResumeResampledHook
-from .strategies import check_strategy, choose_runner, wrap_swin_blocks
+from .strategies import ResumableFSDPStrategy, check_strategy, choose_runner, wrap_swin_blocks
 
-__all__ = ['CPUAmpOptimWrapper', 'CheckpointHook', 'ElasticWindowHook', 'MissedEvaluationHook', 'ResumeResampledHook',
-           'SwinLayerDecayOptimWrapperConstructor', 'check_strategy', 'choose_runner', 'resume_after_restart',
-           'use_mixed_precision', 'wrap_swin_blocks']
+__all__ = ['CPUAmpOptimWrapper', 'CheckpointHook', 'ElasticWindowHook', 'MissedEvaluationHook', 'ResumableFSDPStrategy',
+           'ResumeResampledHook', 'SwinLayerDecayOptimWrapperConstructor', 'check_strategy', 'choose_runner',
+           'resume_after_restart', 'use_mixed_precision', 'wrap_swin_blocks']

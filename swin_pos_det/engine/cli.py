@@ -27,6 +27,8 @@ from .strategies import check_strategy, choose_runner, run_on_cpu
 # What the system says when files cannot be written.
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR)
 
+_DEEPSPEED_WEIGHTS = '_model_states.pt'
+
 
 class UserError(Exception):
     """Something on the command line or in a config is wrong; the message says what, and what would be right."""
@@ -141,7 +143,20 @@ def check_checkpoint(path: str, to_resume: bool = False) -> None:
 def is_sharded(path: str) -> bool:
     """Whether ``path`` is a folder with the parts of a checkpoint, as MMEngine's strategies write them."""
     names = os.listdir(path) if osp.isdir(path) else []
-    return any(name == 'rank0.pth' or name.endswith('_model_states.pt') for name in names)
+    return any(name == 'rank0.pth' or name.endswith(_DEEPSPEED_WEIGHTS) for name in names)
+
+
+def check_evaluable(path: str) -> None:
+    """Looks at a checkpoint that is to be evaluated: DeepSpeed's strategy can load its folders in a training only.
+
+    Raises:
+        CheckpointError: if it is such a folder, with the command that makes one file of it.
+    """
+    if osp.isdir(path) and any(name.endswith(_DEEPSPEED_WEIGHTS) for name in os.listdir(path)):
+        work_dir, tag = osp.split(osp.abspath(path))
+        raise CheckpointError(f"checkpoint {path} is a folder of DeepSpeed's. Make one file of weights and evaluate "
+                              f'that: python {osp.join(work_dir, "zero_to_fp32.py")} {work_dir} OUT --tag {tag} '
+                              '(needs huggingface_hub)')
 
 
 def check_auto_resume(work_dir: str) -> None:

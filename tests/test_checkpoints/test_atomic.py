@@ -55,6 +55,19 @@ def test_a_full_disk_keeps_the_last_good_file(saved, monkeypatch, number):
     assert not (saved.parent / 'new.pth').exists()
 
 
+def test_a_write_that_the_system_stops_in_the_middle(saved):
+    """Really: no file of this process may be larger than 1 MB, and the checkpoint has 8."""
+    resource = pytest.importorskip('resource')
+    before, limits = saved.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r'last.pth cannot be written \(File too large\); .* as it was'):
+            save_checkpoint(dict(state_dict={'weight': torch.zeros(2**21)}, meta={}), str(saved))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert saved.read_bytes() == before and [path.name for path in saved.parent.iterdir()] == ['last.pth']
+
+
 def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / 'work').touch()
     with pytest.raises(CheckpointError, match='work/epoch_1.pth cannot be written'):

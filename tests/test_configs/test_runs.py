@@ -32,14 +32,16 @@ def _one_thread_and_short_logs(monkeypatch):
     torch.set_num_threads(threads)
 
 
-# Sharded training has tests of its own, and Swin V2 differs from one size to the next in numbers only.
-RUN = [name for name in CONFIGS if not re.search('fsdp|deepspeed|swinv2-pos-[sbl]', name)]
+# Sharded training has tests of its own. Of Swin V2 every size runs at window 8, and Swin V2-T at every window.
+RUN = [name for name in CONFIGS if not re.search('fsdp|deepspeed|swinv2-pos-[sbl]-p4-w(16|32)', name)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', RUN)
 def test_trains_two_iterations_and_evaluates(name, coco_root, digits, tmp_path):
     cfg = tiny(Config.fromfile(FOLDER / name), coco_root, digits, tmp_path / name[:-3])
+    if 'swinv2' in name:  # 2 batches of 2 images: some of 18 blocks would be dropped for all four, and get no gradient
+        cfg.model.backbone.drop_path_rate = 0.
     runner = build_runner(cfg)
     runner.model.init_weights()
     before = {key: value.clone() for key, value in runner.model.backbone.state_dict().items()}

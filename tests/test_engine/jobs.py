@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, Tuple
 import torch
 from mmdet.registry import HOOKS, MODELS
 from mmengine.config import ConfigDict
-from mmengine.dist import get_rank
+from mmengine.dist import barrier, get_rank
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.registry import init_default_scope
@@ -203,6 +203,7 @@ class KillHook(Hook):
 
     def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
         if runner.epoch == self.evaluation:
+            barrier()  # the first process comes here when it has saved the checkpoint
             self.kill(runner, 'evaluation')
 
     def before_test_iter(self, runner, batch_idx, data_batch=None) -> None:

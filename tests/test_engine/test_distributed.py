@@ -1,6 +1,7 @@
 """Trainings and evaluations of several processes on the demo's data: uneven, sharded, killed, on two machines."""
 from __future__ import annotations
 
+import importlib.util
 import json
 import pickle
 
@@ -39,14 +40,27 @@ KILLED = """
 _base_ = 'tiny.py'
 custom_hooks = [dict(type='SeedEpochsHook'), dict(type='KillHook', folder='.', iteration=3, evaluation=2)]
 """
+FSDP_KILLED = """
+_base_ = 'fsdp.py'
+custom_hooks = [dict(type='SeedEpochsHook'), dict(type='KillHook', folder='fsdp_notes', iteration=3)]
+"""
+# DeepSpeed's wrapper takes neither clip_grad nor what else the demo's has, but for these two.
+DEEPSPEED = f"""
+_base_ = ['tiny.py', '{jobs.ROOT}/configs/_base_/deepspeed.py']
+optim_wrapper = dict(_delete_=True, type='DeepSpeedOptimWrapper', optimizer={{{{_base_.optim_wrapper.optimizer}}}},
+                     paramwise_cfg={{{{_base_.optim_wrapper.paramwise_cfg}}}})
+"""
+TABLE = 'backbone.stages.0.blocks.1.attn.w_msa.relative_position_bias_table'
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     """With configs, the data set, and a training of two processes, or two machines with one each."""
     folder = tmp_path_factory.mktemp('distributed')
-    for name, text in dict(tiny=CONFIG, fsdp=FSDP, killed=KILLED).items():
+    texts = dict(tiny=CONFIG, fsdp=FSDP, killed=KILLED, fsdp_killed=FSDP_KILLED, deepspeed=DEEPSPEED)
+    for name, text in texts.items():
         (folder / f'{name}.py').write_text(text)
+    (folder / 'fsdp_notes').mkdir()
     train(folder, 'tiny.py', 'plain')
     return folder
 
@@ -100,33 +114,99 @@ def test_comes_back_from_sigkill_in_training_and_in_evaluation_on_two_machines(f
     assert 'coco/segm_mAP' in metrics[0]
 
 
-def test_fully_sharded_equals_data_parallel(folder):
-    """FSDP: the same weights, in a checkpoint that anyone can load."""
-    train(folder, 'fsdp.py', 'fsdp', '--cfg-options', 'train_cfg.max_epochs=1')
-    plain = weights(folder / 'plain/epoch_1.pth')
-    assert distance(weights(folder / 'fsdp/epoch_1.pth'), plain) < 1e-5
-    assert distance(plain, weights(folder / 'plain/epoch_2.pth')) > 1e-4
+@pytest.fixture(scope='module')
+def sharded(folder):
+    """What FSDP printed: a training that is killed in the second epoch and comes back."""
+    return train(folder, 'fsdp_killed.py', 'fsdp', restarts=1)
 
 
-def test_two_processes_evaluate_as_one(folder):
-    """3 images on 2 processes, each prediction and each figure the same; a killed process ends it, with an error."""
-    arguments = ['tiny.py', 'plain/epoch_2.pth', '--work-dir']
-    log = folder / 'test.log'
-    assert jobs.launch(log, jobs.run_tool, 'test', folder, *arguments, 'two', '--out', 'two.pkl', ranks=2) == [0]
-    killed = jobs.launch(log, jobs.run_tool, 'test', folder, 'killed.py', 'plain/epoch_2.pth', '--work-dir', 'three',
-                         ranks=2)
-    assert killed != [0] and (folder / 'killed_in_test').exists()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert load_tool('test.py').main([*arguments, 'one', '--out', 'one.pkl']) == 0
-    one, two = (json.loads(next((folder / name).glob('*/*.json')).read_text()) for name in ('one', 'two'))
-    figures = [key for key in one if key.startswith('coco/')]
-    assert figures
-    assert {key: one[key] for key in figures} == {key: two[key] for key in figures}
-    predictions = [pickle.loads((folder / f'{name}.pkl').read_bytes()) for name in ('one', 'two')]
-    assert [len(found) for found in predictions] == [3, 3]
-    for first, second in zip(*predictions):
+def test_fully_sharded_equals_data_parallel_though_it_is_killed(folder, sharded):
+    """FSDP: the same weights as DDP's after a restart by itself, in a checkpoint that anyone can load."""
+    assert (folder / 'fsdp_notes/killed_in_training').exists()
+    assert 'restarted by torchrun: resuming from' in sharded
+    for file in ('epoch_1.pth', 'epoch_2.pth'):
+        assert distance(weights(folder / 'fsdp' / file), weights(folder / 'plain' / file)) < 1e-5
+    assert distance(weights(folder / 'plain/epoch_1.pth'), weights(folder / 'plain/epoch_2.pth')) > 1e-4
+
+
+@pytest.mark.parametrize(('config', 'source'), [('fsdp.py', 'plain'), ('tiny.py', 'fsdp')])
+def test_either_resumes_from_the_others_checkpoints(folder, sharded, config, source):
+    """FSDP from the first epoch of DDP, and DDP from that of FSDP; the averages of the optimizer go along."""
+    run = f'from_{source}'
+    train(folder, config, run, '--resume', f'{source}/epoch_1.pth')
+    assert distance(weights(folder / run / 'epoch_2.pth'), weights(folder / 'plain/epoch_2.pth')) < 1e-5
+    saved = load_checkpoint_file(folder / run / 'epoch_2.pth')['optimizer']
+    assert saved['base_param_settings']['lr'] == pytest.approx(saved['param_groups'][0]['lr']), 'it is scheduled too'
+    assert len(saved['state']) == len(weights(folder / 'plain/epoch_1.pth'))
+    assert all((found['exp_avg_sq'] >= 0).all() for found in saved['state'].values())
+
+
+def test_fully_sharded_resumes_at_another_window(folder):
+    """The averages of resampled tables start anew."""
+    train(folder, 'fsdp.py', 'window', '--resume', 'plain/epoch_1.pth', '--cfg-options', 'model.backbone.window_size=5')
+    state = load_checkpoint_file(folder / 'window/epoch_2.pth')['optimizer']['state']
+    assert state[TABLE]['exp_avg'].shape == (9 * 9, 1)
+    assert {name for name, found in state.items() if found['step'] == 2} == {name for name in state if 'table' in name}
+    assert {int(found['step']) for found in state.values()} == {2, 4}
+
+
+@pytest.mark.skipif(importlib.util.find_spec('deepspeed') is None, reason='needs DeepSpeed; it runs on a CPU too')
+def test_deepspeed_equals_data_parallel(folder):
+    """ZeRO, stage 2: the same weights, also when it resumes."""
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+    train(folder, 'deepspeed.py', 'deepspeed')
+    train(folder, 'deepspeed.py', 'deepspeed_on', '--resume', 'deepspeed/epoch_1.pth')
+    for run in ('deepspeed', 'deepspeed_on'):
+        found = get_fp32_state_dict_from_zero_checkpoint(str(folder / run), tag='epoch_2.pth')
+        assert distance(dict(found), weights(folder / 'plain/epoch_2.pth')) < 1e-5
+
+
+def evaluate(folder, checkpoint, run, ranks):
+    """The figures, and the predictions of each image, of tools/test.py in so many processes."""
+    arguments = ['tiny.py', checkpoint, '--work-dir', run, '--out', f'{run}.pkl']
+    if ranks > 1:
+        log = folder / f'{run}.log'
+        assert jobs.launch(log, jobs.run_tool, 'test', folder, *arguments, ranks=ranks) == [0], log.read_text()[-4000:]
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            assert load_tool('test.py').main(arguments) == 0
+    figures = json.loads(next((folder / run).glob('*/*.json')).read_text())
+    return coco_figures(figures), pickle.loads((folder / f'{run}.pkl').read_bytes())
+
+
+def coco_figures(figures):
+    found = {key: value for key, value in figures.items() if key.startswith('coco/')}
+    assert 'coco/segm_mAP' in found
+    return found
+
+
+def assert_same_evaluation(one, other):
+    """Each figure, and each prediction of each image, to the last bit."""
+    assert one[0] == other[0]
+    assert [len(found) for _, found in (one, other)] == [3, 3]
+    for first, second in zip(one[1], other[1]):
         assert first['img_id'] == second['img_id'] and len(first['pred_instances']['scores']) > 0
         for key in ('bboxes', 'scores', 'labels'):
             assert torch.equal(first['pred_instances'][key], second['pred_instances'][key])
         assert first['pred_instances']['masks'] == second['pred_instances']['masks']
+
+
+def test_two_processes_evaluate_as_one(folder):
+    """3 images on 2 processes, each prediction and each figure the same; a killed process ends it, with an error."""
+    one, two = (evaluate(folder, 'plain/epoch_2.pth', f'evaluated_by_{ranks}', ranks) for ranks in (1, 2))
+    assert_same_evaluation(one, two)
+    killed = jobs.launch(folder / 'three.log', jobs.run_tool, 'test', folder, 'killed.py', 'plain/epoch_2.pth',
+                         '--work-dir', 'three', ranks=2)
+    assert killed != [0] and (folder / 'killed_in_test').exists()
+
+
+def test_four_processes_train_and_evaluate(folder):
+    """5 images one at a time: 2 steps an epoch, three images twice; 3 images to evaluate, one of them twice."""
+    train(folder, 'tiny.py', 'four', '--cfg-options', 'train_dataloader.batch_size=1', ranks=4)
+    logged = entries(folder / 'four')
+    steps = [entry for entry in logged if 'loss' in entry]
+    assert [entry['iter'] for entry in steps] == [1, 2, 3, 4] and steps[-1]['loss'] < steps[0]['loss']
+    one, four = (evaluate(folder, 'four/epoch_2.pth', f'four_evaluated_by_{ranks}', ranks) for ranks in (1, 4))
+    assert_same_evaluation(one, four)
+    assert coco_figures(logged[-1]) == one[0], 'the evaluation in training'

@@ -6,14 +6,17 @@ import os
 
 import pytest
 import torch
-from mmdet.registry import DATASETS, HOOKS
+from mmdet.registry import DATASETS, HOOKS, MODELS
+from mmengine.config import Config
 from mmengine.hooks import Hook
+from torch.utils.checkpoint import checkpoint
 
 from swin_pos_det.checkpoints import load_checkpoint_file
-from swin_pos_det.engine import check_strategy, choose_runner
+from swin_pos_det.engine import check_strategy, choose_runner, strategies
 from swin_pos_det.engine.cli import load_config
 from tests.test_engine.test_checkpoint_hook import Rising  # noqa: F401  registers it
 from tests.test_engine.test_resume import Images, TinyDetector  # noqa: F401
+from tests.test_tools.conftest import ROOT
 
 DATASETS.register_module(name='FourImages', module=Images, force=True)
 CONFIG = """
@@ -105,7 +108,17 @@ def test_bfloat16(train, tmp_path):
 
 def test_gradient_checkpointing_reaches_every_block(train_tool, nano_config, monkeypatch):
     args = train_tool.get_parser().parse_args([nano_config, '--cfg-options', 'model.backbone.with_cp=True'])
-    assert load_config(args).model.backbone.with_cp is True  # what that does: test_parity, test_scaling
+    backbone = MODELS.build(load_config(args).model.backbone).train()
+    calls = []
+
+    def count(function, *inputs, **settings):
+        calls.append(function)
+        return checkpoint(function, *inputs, **settings)
+
+    monkeypatch.setattr(torch.utils.checkpoint, 'checkpoint', count)
+    sum(maps.sum() for maps in backbone(torch.randn(1, 3, 64, 64))).backward()
+    assert len(calls) == 8, 'what that does to gradients and memory: test_parity, test_scaling'
+    assert all(parameter.grad is not None for parameter in backbone.parameters())
 
 
 @pytest.mark.gpu
@@ -170,7 +183,7 @@ def test_a_strategy_gets_its_runner_and_is_checked(train_tool, nano_config):
     cfg = load_config(train_tool.get_parser().parse_args([nano_config]))
     choose_runner(cfg)
     assert 'runner_type' not in cfg
-    cfg.strategy = dict(type='FSDPStrategy')
+    cfg.strategy = dict(type='ResumableFSDPStrategy')
     choose_runner(cfg)
     assert cfg.runner_type == 'FlexibleRunner'
     with pytest.raises(ValueError, match='needs a launcher'):
@@ -180,10 +193,49 @@ def test_a_strategy_gets_its_runner_and_is_checked(train_tool, nano_config):
         check_strategy(cfg)
     cfg.optim_wrapper.clip_grad = None
     check_strategy(cfg)
+    cfg.resume = True
+    check_strategy(cfg)
+    in_parts = dict(type='ResumableFSDPStrategy', model_wrapper=dict(auto_wrap_policy='wrap_swin_blocks'))
     for change, message in [
+            (dict(strategy=dict(type='FSDPStrategy')), 'use ResumableFSDPStrategy'),
+            (dict(strategy=in_parts), 'cannot load a checkpoint'),
+            (dict(strategy=in_parts, resume=False, load_from='start.pth'), 'cannot load a checkpoint'),
             (dict(custom_hooks=[dict(type='EMAHook')]), 'EMAHook averages whole models'),
             (dict(optim_wrapper=dict(accumulative_counts=2)), 'not sharded'),
-            (dict(optim_wrapper=dict(constructor='SwinLayerDecayOptimWrapperConstructor')), 'FSDP flattens'),
-            (dict(strategy=dict(type='DeepSpeedStrategy'), auto_scale_lr=dict(enable=True)), 'ignores auto_scale_lr')]:
+            (dict(optim_wrapper=dict(constructor='SwinLayerDecayOptimWrapperConstructor')), 'FSDP flattens')]:
         with pytest.raises(ValueError, match=message):
             check_strategy(type(cfg)({**cfg.to_dict(), **change}))
+    check_strategy(type(cfg)({**cfg.to_dict(), 'strategy': in_parts, 'resume': False}))
+
+
+def test_deepspeeds_settings_are_checked(monkeypatch):
+    """The config of this project passes: its settings are those that ZeRO and DeepSpeed's optimizer wrapper take."""
+    cfg = Config.fromfile(ROOT / 'configs/swin_pos/mask-rcnn_swin-pos-t-p4-w7_fpn_deepspeed-1x_coco.py')
+    cfg.launcher = 'pytorch'
+    choose_runner(cfg)
+    assert cfg.runner_type == 'FlexibleRunner'
+    monkeypatch.setattr(strategies, 'find_spec', lambda name: None)
+    with pytest.raises(ValueError, match='pip install deepspeed'):
+        check_strategy(cfg)
+    monkeypatch.setattr(strategies, 'find_spec', lambda name: name)
+    check_strategy(cfg)
+    plain = Config.fromfile(ROOT / 'configs/swin_pos/mask-rcnn_swin-pos-t-p4-w7_fpn_1x_coco.py')
+    assert {key: cfg.optim_wrapper[key] for key in ('optimizer', 'paramwise_cfg')} == {
+        key: plain.optim_wrapper[key] for key in ('optimizer', 'paramwise_cfg')}
+    assert cfg.strategy == dict(type='DeepSpeedStrategy', zero_optimization=dict(stage=2)), (
+        'no optimizer, schedule or gradient clipping of its own beside those of the config')
+    wrapper = cfg.optim_wrapper.to_dict()
+    for change, message in [
+            (dict(optim_wrapper=dict(wrapper, type='AmpOptimWrapper', loss_scale='dynamic')), 'strategy.bf16 or fp16'),
+            (dict(optim_wrapper=dict(wrapper, clip_grad=dict(max_norm=1.))), 'has clip_grad, .*gradient_clipping'),
+            (dict(auto_scale_lr=dict(enable=True, base_batch_size=16)), 'ignores auto_scale_lr')]:
+        with pytest.raises(ValueError, match=message):
+            check_strategy(type(cfg)({**cfg.to_dict(), **change}))
+
+
+def test_deepspeeds_parts_are_joined_before_an_evaluation(test_tool, nano_config, tmp_path, capsys):
+    folder = tmp_path / 'epoch_1.pth'
+    folder.mkdir()
+    (folder / 'mp_rank_00_model_states.pt').touch()
+    assert test_tool.main([nano_config, str(folder)]) == 1
+    assert f'zero_to_fp32.py {tmp_path} OUT --tag epoch_1.pth' in capsys.readouterr().err
