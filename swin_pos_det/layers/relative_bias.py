@@ -7,14 +7,14 @@ equation 4). Seen as a picture, the table can be resampled to serve another wind
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Tuple
+from typing import Any, Tuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .tracing import is_tracing
+from .tracing import fake_mode, is_tracing
 
 Pair = Tuple[int, int]
 
@@ -43,8 +43,13 @@ def relative_position_index(window: Pair, device: torch.device = torch.device('c
     """
     # What is made while a graph is traced may be a stand-in for a tensor, of no use to anyone else.
     cached = window[0] * window[1] <= MAX_CACHED_AREA and not is_tracing()
-    make = _cached_index if cached else _make_index
-    return make(tuple(window), torch.device(device))
+    request = tuple(window), torch.device(device)
+    return _cached_index(fake_mode(), *request) if cached else _make_index(*request)
+
+
+@lru_cache(maxsize=MAX_CACHED_INDICES)
+def _cached_index(_: Any, window: Pair, device: torch.device) -> Tensor:
+    return _make_index(window, device)
 
 
 def _make_index(window: Pair, device: torch.device) -> Tensor:
@@ -56,9 +61,6 @@ def _make_index(window: Pair, device: torch.device) -> Tensor:
         index = down[:, None, :, None] * table_size(window)[1] + across[None, :, None, :]
         area = window[0] * window[1]
         return index.reshape(area, area)
-
-
-_cached_index = lru_cache(maxsize=MAX_CACHED_INDICES)(_make_index)
 
 
 def resample_table(table: Tensor, source: Pair, target: Pair, mode: str = 'bicubic') -> Tensor:
@@ -93,7 +95,7 @@ def resample_table(table: Tensor, source: Pair, target: Pair, mode: str = 'bicub
     # Not every device can interpolate half precision.
     full = table.float() if table.dtype in (torch.float16, torch.bfloat16) else table
     if mode == 'geometric':
-        down, across = (_placed_matrix(s, t, full.dtype, full.device) for s, t in zip(source, target))
+        down, across = (_placed_matrix(fake_mode(), s, t, full.dtype, full.device) for s, t in zip(source, target))
         return torch.einsum('ty,yxh,ux->tuh', down, full.unflatten(0, (rows, cols)), across).flatten(0, 1).to(
             table.dtype)
     picture = full.t().reshape(1, -1, rows, cols)
@@ -137,7 +139,7 @@ def _geometric_matrix(source: int, target: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=MAX_CACHED_MATRICES)
-def _placed_matrix(source: int, target: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _placed_matrix(_: Any, source: int, target: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """:func:`geometric_matrix` where it is needed: copying it there in each forward would make a GPU wait."""
     with torch.inference_mode(False):
         return geometric_matrix(source, target).to(device, dtype)

@@ -1,6 +1,8 @@
 """Whether the code is run, or traced into a graph: for ``torch.compile``, ``torch.export``, ONNX or ``torch.jit``."""
 from __future__ import annotations
 
+from typing import Any, Optional
+
 import torch
 
 
@@ -15,6 +17,14 @@ def is_exporting() -> bool:
         return True
     asked = getattr(torch.compiler, 'is_exporting', None)  # torch 2.7
     return torch.compiler.is_compiling() and asked is not None and asked()
+
+
+def fake_mode() -> Optional[Any]:
+    """The mode under which tensors made now are stand-ins without data (``FakeTensorMode``); None outside of one.
+
+    A part of the key of every cache of tensors: a model that is run for real must not find stand-ins.
+    """
+    return None if is_tracing() else torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
 
 
 def _by_jit() -> bool:

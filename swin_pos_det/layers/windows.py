@@ -16,7 +16,7 @@ from typing import Any, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .tracing import is_exporting, is_tracing
+from .tracing import fake_mode, is_exporting, is_tracing
 
 Pair = Tuple[int, int]
 
@@ -195,11 +195,11 @@ def window_plan(batch: int,
         own = tuple(tuple(pair) for pair in valid)
         own = None if own == (size, ) * batch else own
     request = batch, size, tuple(window), tuple(shift), torch.device(device), hide_padding, own
-    return build_plan(*request) if is_tracing() else _cached_plan(*request)
+    return build_plan(*request) if is_tracing() else _cached_plan(fake_mode(), *request)
 
 
 @lru_cache(maxsize=MAX_CACHED_PLANS)
-def _cached_plan(*request: Any) -> WindowPlan:
+def _cached_plan(_: Any, *request: Any) -> WindowPlan:
     # A plan first needed under inference_mode must serve a later training step too.
     with torch.inference_mode(False), torch.no_grad():
         return build_plan(*request)

@@ -12,7 +12,7 @@ from typing import Any, Iterator, List, Set
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -28,12 +28,13 @@ fake_cuda = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason='needs
 SETTINGS = [
     dict(), dict(window_size=12, table_window_size=7), dict(window_size=[(7, 14), 'global', 7], table_window_size=7),
     dict(window_policy='fit'), dict(with_cp=True), dict(use_abs_pos_embed=True, pretrain_img_size=64),
-    dict(window_size=12, table_window_size=7, resampling='geometric')]
+    dict(window_size=12, table_window_size=7, resampling='geometric'), dict(position='log_cpb', attention='cosine'),
+    dict(position='rope_mixed+relative')]
 
 
 @pytest.fixture(autouse=True)
 def _own_plans() -> Iterator[None]:
-    # What was cached of fake tensors must not be found by another test.
+    # Each test finds out for itself what is made, and where.
     caches = [value for module in (windows, relative_bias) for value in vars(module).values()
               if hasattr(value, 'cache_clear')]
     assert len(caches) >= 3
@@ -154,6 +155,15 @@ def test_the_bias_is_aligned_for_the_memory_efficient_kernels(window, dtype):
         assert mask.stride(-1) == 1
         assert all(stride * mask.element_size() % 16 == 0 for stride in mask.stride()[:-1])
         assert mask.shape[-2:] == (window**2, window**2)
+
+
+@pytest.mark.parametrize('settings', SETTINGS, ids=str)
+def test_a_real_forward_finds_nothing_of_a_fake_one(settings):
+    model = SwinPosTransformer(**dict(MICRO, **settings)).eval()
+    image = torch.randn(1, 3, 61, 90)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert all(isinstance(out, FakeTensor) for out in model(mode.from_tensor(image)))
+    assert not any(isinstance(out, FakeTensor) for out in model(image))
 
 
 def test_caches_follow_the_model():

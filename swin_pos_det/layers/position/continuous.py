@@ -8,6 +8,7 @@ from typing import ClassVar, Optional, Union
 import torch
 from torch import Tensor, nn
 
+from ..precision import without_autocast
 from ..relative_bias import gather_bias
 from .base import Pair, PositionScheme, register_position
 
@@ -79,7 +80,7 @@ class _ContinuousBias(PositionScheme):
         axes = [self.coordinates(side, learned, weight) for side, learned in zip(window, host.table_window_size)]
         offsets = torch.stack(torch.meshgrid(*axes, indexing='ij'), dim=-1).flatten(0, 1)
         # In full precision: a step of half precision at 16 is a large difference between logits.
-        with torch.autocast(weight.device.type, enabled=False):
+        with without_autocast(weight.device.type):
             table = LARGEST_BIAS * host.cpb_mlp(offsets).sigmoid()
         return gather_bias(table, window)
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from ..precision import without_autocast
 from .base import Draw, Pair, PositionScheme, register_position
 
 
@@ -52,7 +53,7 @@ class _Rotary(PositionScheme):
 
     def rotate(self, host: nn.Module, q: Tensor, k: Tensor, window: Pair) -> Tuple[Tensor, Tensor]:
         """Turn queries and keys by the angles of their places."""
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q.device.type):
             along_x, along_y = self.frequencies(host, q)
             rows, cols = (torch.arange(side, device=q.device, dtype=along_x.dtype) for side in window)
             down, across = rows[:, None] * along_y[:, None, :], cols[:, None] * along_x[:, None, :]
