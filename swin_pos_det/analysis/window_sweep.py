@@ -88,21 +88,25 @@ def sweep(cfg: Config, checkpoint: str, windows: Sequence[Window], scales: Seque
     runner = Runner.from_cfg(cfg)
     runner.call_hook('before_run')
     runner.load_or_resume()
+    native = getattr(_backbone(runner), 'window_size', None)  # before a cell sets another
     for window, scale in tqdm(cells, desc='sweep', unit='cell'):
-        rows.append(dict(window=_name(window), scale=scale, **_evaluate(runner, cfg, window, scale, policy)))
+        if native is not None or window is not None or policy is not None:  # mmdet's backbone has the config's alone
+            _backbone(runner).set_window_size(native if window is None else window, policy)
+        rows.append(dict(window=_name(window), scale=scale, **_evaluate(runner, cfg, scale)))
         _write(out, dict(about, rows=rows))
     runner.call_hook('after_run')
     return rows
 
 
-def _evaluate(runner: Runner, cfg: Config, window: Window, scale: float, policy: Optional[str]) -> Dict[str, float]:
+def _backbone(runner: Runner) -> Any:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return model.backbone
+
+
+def _evaluate(runner: Runner, cfg: Config, scale: float) -> Dict[str, float]:
     dataloader = copy.deepcopy(cfg.test_dataloader)  # a Config's copy() would share the pipeline
     if not scale_resize(dataloader.dataset.pipeline, scale):
         raise ValueError('the test pipeline has no Resize with a scale: there is nothing to sweep')
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    if window is not None or policy is not None:
-        backbone = model.backbone
-        backbone.set_window_size(backbone.window_size if window is None else window, policy)
     stopwatch = _Stopwatch()
     runner._hooks = [hook for hook in runner._hooks if not isinstance(hook, _Stopwatch)]
     runner.register_hook(stopwatch, priority='VERY_LOW')

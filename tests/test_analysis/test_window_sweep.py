@@ -48,9 +48,15 @@ def test_sweeps_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
     save_checkpoint(dict(state_dict=MODELS.build(cfg.model).state_dict(), meta={}), checkpoint)
     out = tmp_path / 'sweep.json'
 
-    sizes = []
+    sizes, windows = [], []
     forward = SwinPosTransformer.forward
-    monkeypatch.setattr(SwinPosTransformer, 'forward', lambda self, x: sizes.append(x.shape[-2:]) or forward(self, x))
+
+    def spy(self, x):
+        sizes.append(x.shape[-2:])
+        windows.append(self.window_size[0])
+        return forward(self, x)
+
+    monkeypatch.setattr(SwinPosTransformer, 'forward', spy)
 
     first = sweep(cfg, checkpoint, [7, (4, 9)], [0.5], out)
     assert [(row['window'], row['scale']) for row in first] == [('7', 0.5), ('(4, 9)', 0.5)]
@@ -60,6 +66,10 @@ def test_sweeps_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert rows[:2] == first, 'what was measured is kept, to the digit of its time'
     assert [max(size) for size in sizes] == [128] * 6 + [256] * 6, 'each cell at its own scale: 3 images, 4 cells'
     assert len(rows) == 4 and json.loads(out.read_text())['rows'] == rows
+
+    windows.clear()
+    sweep(cfg, checkpoint, [5, None, 'global'], [0.5, 1.], tmp_path / 'native.json')
+    assert windows[::3] == [(5, 5), (7, 7), 'global'] * 2, "'native' is the config's, whatever came before it"
 
     with pytest.raises(ValueError, match="is of another sweep: its policy is None, now 'fit'"):
         sweep(cfg, checkpoint, [7], [1.], out, policy='fit')
