@@ -68,6 +68,17 @@ def test_inspect_says_whether_it_fits_a_config(timm_file, capsys, tmp_path):
     assert 'new        norm0.weight' in capsys.readouterr().out
 
 
+def test_inspect_fits_a_swin_v2_too(capsys, tmp_path):
+    config = tmp_path / 'micro.py'
+    config.write_text("model = dict(backbone=dict(type='SwinPosTransformerV2', embed_dims=8, depths=(2, 2, 2), "
+                      'mlp_ratio=2, num_heads=(1, 2, 4), strides=(4, 2, 2), out_indices=(0, 1, 2)))')
+    assert run('inspect_checkpoint', GOLDEN / 'swinv2_timm.pth', '--config', config) == 0
+    assert 'SwinPosTransformerV2: ' in capsys.readouterr().out
+    config.write_text("model = dict(backbone=dict(type='ResNet', depth=50))")
+    assert run('inspect_checkpoint', GOLDEN / 'swinv2_timm.pth', '--config', config) == 1
+    assert 'is a ResNet, not a SwinPosTransformer' in capsys.readouterr().err
+
+
 def test_inspect_names_what_is_no_swin(tmp_path, capsys):
     torch.save({'conv1.weight': torch.zeros(1)}, tmp_path / 'resnet.pth')
     assert run('inspect_checkpoint', tmp_path / 'resnet.pth') == 1

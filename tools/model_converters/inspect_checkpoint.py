@@ -49,9 +49,10 @@ def _print_fit(checkpoint, args: argparse.Namespace) -> None:
     if not osp.isfile(args.config):
         raise UserError(f'config {args.config} does not exist')
     settings = dict(Config.fromfile(args.config).model.backbone, init_cfg=None, pretrained=None)
-    if settings['type'] != 'SwinPosTransformer':
-        raise UserError(f'the backbone of {args.config} is a {settings["type"]}, not a SwinPosTransformer')
-    backbone = MODELS.build(dict(settings, type='mmdet.SwinPosTransformer'))
+    kind = settings['type'].rpartition('.')[2]
+    if kind not in ('SwinPosTransformer', 'SwinPosTransformerV2'):
+        raise UserError(f'the backbone of {args.config} is a {kind}, not a SwinPosTransformer or SwinPosTransformerV2')
+    backbone = MODELS.build(dict(settings, type=f'mmdet.{kind}'))
     problem = misfits(checkpoint, backbone)
     if problem:
         raise UserError(f'{args.checkpoint} does not fit {args.config}: {problem}')
