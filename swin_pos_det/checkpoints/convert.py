@@ -12,11 +12,11 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from ..layers import resample_table
+from ..layers import parameters_of_position, resample_table
 from .atomic import replacing
 from .formats import EXPORTS, EXPORTS_V2, TABLE
 from .variants import Variant, describe_weights
-from .weights import TABLE_WINDOWS, SwinWeights, read_weights, unwrap
+from .weights import ABSOLUTE_GRID, POSITION, TABLE_WINDOWS, SwinWeights, read_weights, unwrap
 
 Pair = Tuple[int, int]
 
@@ -128,13 +128,13 @@ def convert(weights: SwinWeights, to: str = 'mmdet', window: Optional[Union[int,
     state_dict = {key: value for key, value in weights.state_dict.items() if _BACKBONE.match(key)}
     if to == 'mmdet' and TABLE not in variant.position_parameters:
         exported = state_dict  # of our own names, and nobody else's
-    elif variant.version == 2 and variant.position_parameters == ('cpb_mlp', ):
-        exported = _to_v2(state_dict, variant, to, target)
-    elif variant.version == 1 and variant.position_parameters == (TABLE, ):
-        exported = _to_v1(state_dict, variant, to, target, mode)
-    else:
+    elif to != 'mmdet' and not _others_have(variant, state_dict):
         raise ValueError(f'{EXPORTS[to].title} Swin has no such model: position={variant.position!r}, '
                          f'attention={variant.attention!r}, norm_order={variant.norm_order!r}')
+    elif TABLE not in variant.position_parameters:
+        exported = _to_v2(state_dict, variant, to, target)
+    else:
+        exported = _to_v1(state_dict, variant, to, target, mode)
     return {key: value.contiguous() for key, value in exported.items()}
 
 
@@ -148,6 +148,17 @@ def windows_after(variant: Variant, window: Optional[Union[int, Pair]] = None) -
     if TABLE in variant.position_parameters and window is not None:
         return [(window, window) if isinstance(window, int) else tuple(window)] * len(variant.windows)
     return None if None in variant.windows else list(variant.windows)
+
+
+def _others_have(variant: Variant, state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether other libraries have the model: Swin with its table or Swin V2 with its network, and no other position.
+
+    Parameters alone do not tell it: 'relative_only' and 'rope_axial+relative' have those of 'relative'.
+    """
+    scheme, name = {1: ('relative', TABLE), 2: ('log_cpb', 'cpb_mlp')}.get(variant.version, (None, None))
+    found = {part for key in state_dict for part in key.split('.')}.intersection(parameters_of_position())
+    schemes = {scheme} if variant.position is None else set(variant.position.split('+'))
+    return found - {'absolute_pos_embed'} == {name} and schemes - {'absolute'} == {scheme}
 
 
 def _to_v1(state_dict: Dict[str, Tensor], variant: Variant, to: str, target: Optional[Pair],
@@ -178,27 +189,33 @@ def _to_v2(state_dict: Dict[str, Tensor], variant: Variant, to: str, target: Opt
 
 
 def save_weights(state_dict: Mapping[str, Tensor], path: Union[str, os.PathLike], to: str = 'mmdet',
-                 windows: Optional[Sequence[Pair]] = None) -> None:
+                 windows: Optional[Sequence[Pair]] = None, grid: Optional[Sequence[int]] = None,
+                 position: Optional[str] = None) -> None:
     """Write weights as a library's own files are, whole or not at all.
 
     Args:
         state_dict: of :func:`convert`.
         path: of the file; ``.safetensors`` writes that format.
         to: whose container it gets.
-        windows: that the stages' position parameters are for, noted beside the weights for 'mmdet'.
+        windows: that the stages' position parameters are for. This and what follows is what shapes do not tell; it is
+            noted beside the weights for 'mmdet'.
+        grid: (h, w) in patches, of the absolute position embedding.
+        position: the name of the position scheme.
 
     Raises:
         CheckpointError: if it cannot be written.
     """
     path = Path(path)
+    notes = {TABLE_WINDOWS: windows and [list(window) for window in windows], ABSOLUTE_GRID: grid and list(grid),
+             POSITION: position}
+    notes = {name: value for name, value in notes.items() if value and to == 'mmdet'}
     with replacing(path) as draft:
         if path.suffix == '.safetensors':
             from safetensors.torch import save_file
-            noted = {TABLE_WINDOWS: json.dumps(windows)} if windows and to == 'mmdet' else {}
             save_file({key: value.clone() for key, value in state_dict.items()}, draft,
-                      metadata={'format': 'pt', **noted})
+                      metadata={'format': 'pt', **{name: json.dumps(value) for name, value in notes.items()}})
             return
         inner = OrderedDict(state_dict)
-        if windows and to == 'mmdet':
-            inner._metadata = OrderedDict({'': {TABLE_WINDOWS: [list(window) for window in windows]}})
+        if notes:
+            inner._metadata = OrderedDict({'': notes})
         torch.save({_CONTAINERS[to]: inner} if to in _CONTAINERS else inner, draft)

@@ -40,7 +40,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.utils import digit_version
 from torch._weights_only_unpickler import _get_allowed_globals
 
-from .weights import TABLE_WINDOWS, with_state_dict
+from .weights import ABSOLUTE_GRID, POSITION, TABLE_WINDOWS, with_state_dict
 
 MapLocation = Union[str, torch.device, Callable, dict, None]
 
@@ -235,22 +235,22 @@ def _is_safetensors(source: str | io.BytesIO) -> bool:
 
 def _load_safetensors(source: str | io.BytesIO, name: str) -> dict:
     try:
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
         from safetensors.torch import load, load_file
     except ImportError as error:
         raise CheckpointError(f'checkpoint {name} is a safetensors file: pip install safetensors') from error
     try:
-        if not isinstance(source, str):
-            return load(source.getvalue())
-        tensors = OrderedDict(load_file(source))
-        with safe_open(source, framework='pt') as opened:
-            noted = (opened.metadata() or {}).get(TABLE_WINDOWS)
-        if noted:
-            tensors._metadata = OrderedDict({'': {TABLE_WINDOWS: json.loads(noted)}})
-        return tensors
+        tensors = OrderedDict(load_file(source) if isinstance(source, str) else load(source.getvalue()))
     except SafetensorError as error:
         raise CheckpointError(f'checkpoint {name} is a safetensors file, but truncated or damaged ({error}): copy or '
                               'download it again') from error
+    with open(source, 'rb') if isinstance(source, str) else io.BytesIO(source.getvalue()) as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), 'little')))
+    written = header.get('__metadata__', {})
+    noted = {name: json.loads(written[name]) for name in (TABLE_WINDOWS, ABSOLUTE_GRID, POSITION) if name in written}
+    if noted:
+        tensors._metadata = OrderedDict({'': noted})
+    return tensors
 
 
 def _load(source: str | io.BytesIO, name: str, map_location: MapLocation, mmap: bool = False) -> dict:

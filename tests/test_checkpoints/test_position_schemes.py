@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.runner.checkpoint import load_state_dict
 
+from swin_pos_det.checkpoints import EXPORTS, convert, load_checkpoint_file, read_weights, save_weights
 from swin_pos_det.checkpoints.weights import POSITION, TABLE_WINDOWS
 from swin_pos_det.models import SwinPosTransformer, SwinPosTransformerV2
 from tests.test_models.test_parity import MICRO, randomise
@@ -132,3 +133,36 @@ def test_tables_of_other_schemes_are_resampled(position):
     image = torch.randn(1, 3, 50, 61)
     for got, want in zip(target(image), source(image)):
         torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(('cls', 'position'), [
+    *((SwinPosTransformer, position) for position in (
+        'none', 'relative_only', 'rope_axial+relative', 'peg+relative', 'relative+rope_mixed', 'log_cpb')),
+    (SwinPosTransformerV2, 'linear_cpb'), (SwinPosTransformerV2, 'log_cpb+rope_axial'),
+    (SwinPosTransformerV2, 'relative')])
+def test_what_other_libraries_do_not_have_is_not_exported(cls, position):
+    weights = read_weights(small(cls, position=position).state_dict())
+    for to in set(EXPORTS) - {'mmdet'}:
+        with pytest.raises(ValueError, match='Swin has no such model: position=') as raised:
+            convert(weights, to)
+        assert repr(position) in str(raised.value)
+
+
+@pytest.mark.parametrize('noted', [True, False])
+@pytest.mark.parametrize(('cls', 'position'), [(SwinPosTransformer, 'relative'), (SwinPosTransformerV2, 'log_cpb')])
+def test_what_they_have_is(cls, position, noted):
+    state = small(cls, position=position).state_dict()
+    weights = read_weights(state if noted else dict(state))
+    assert all(convert(weights, to) for to in ('timm', 'hf'))
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+@pytest.mark.parametrize('position', ['linear_cpb', 'relative_only', 'relative+rope_mixed', 'absolute+relative'])
+def test_a_converted_file_says_what_shapes_do_not_tell(tmp_path, position, suffix):
+    source = small(position=position, **dict(pretrain_img_size=(64, 256)) if 'absolute' in position else {})
+    weights = read_weights(source.state_dict())
+    save_weights(convert(weights), tmp_path / f'swin{suffix}', 'mmdet', weights.windows, weights.grid, weights.position)
+    found = read_weights(load_checkpoint_file(tmp_path / f'swin{suffix}'))
+    assert found.position == position
+    assert (found.grid and tuple(found.grid)) == ((16, 64) if 'absolute' in position else None)
+    assert [tuple(window) for window in found.windows] == [(7, 7)] * 3

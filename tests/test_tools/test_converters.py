@@ -105,6 +105,18 @@ def test_convert_and_export(timm_file, tmp_path, capsys, tool, arguments, format
         assert torch.equal(after[name], want), name
 
 
+def test_convert_keeps_the_position_scheme_and_the_grid(tmp_path):
+    settings = dict(embed_dims=8, depths=(2, 2), num_heads=(1, 2), strides=(4, 2), out_indices=(0, 1),
+                    position='absolute+linear_cpb', pretrain_img_size=(64, 256))
+    torch.save(dict(state_dict=SwinPosTransformer(**settings).state_dict()), tmp_path / 'in.pth')
+    assert run('convert_swin', tmp_path / 'in.pth', tmp_path / 'out.safetensors') == 0
+    model = SwinPosTransformer(**dict(settings, position='absolute+log_cpb', pretrain_img_size=128))
+    model.load_state_dict(load_checkpoint_file(tmp_path / 'out.safetensors'))
+    lines = model.load_report.lines()
+    assert 'resampled 1: absolute position embedding from (16, 64) to (32, 32)' in lines
+    assert any("trained with 'absolute+linear_cpb', the model has 'absolute+log_cpb'" in line for line in lines)
+
+
 def test_export_needs_a_format(timm_file, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run('export_swin', timm_file, tmp_path / 'out.pth')

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     except ValueError as error:
         raise UserError(f'{args.input}: {error}') from error
     windows = windows_after(found.variant, args.window)
-    save_weights(converted, args.output, args.to, windows)
+    save_weights(converted, args.output, args.to, windows, found.weights.grid, found.weights.position)
     layouts = EXPORTS_V2 if found.variant.version == 2 else EXPORTS
     before, after = found.variant.windows[0] or 'unknown', windows[0] if windows else 'unknown'
     print(f'{args.input}: {found.variant.name} in {found.weights.where}, window {before}')
