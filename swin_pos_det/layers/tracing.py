@@ -4,11 +4,17 @@ from __future__ import annotations
 from typing import Any, Optional
 
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+if hasattr(torch.compiler, 'is_compiling'):  # torch 2.3
+    is_compiling = torch.compiler.is_compiling
+else:
+    from torch._dynamo import is_compiling
 
 
 def is_tracing() -> bool:
     """True while a graph is made: sizes may be symbols then, and whatever is branched on is fixed in the graph."""
-    return torch.compiler.is_compiling() or _by_jit()
+    return is_compiling() or _by_jit()
 
 
 def is_exporting() -> bool:
@@ -16,7 +22,7 @@ def is_exporting() -> bool:
     if _by_jit():
         return True
     asked = getattr(torch.compiler, 'is_exporting', None)  # torch 2.7
-    return torch.compiler.is_compiling() and asked is not None and asked()
+    return is_compiling() and asked is not None and asked()
 
 
 def fake_mode() -> Optional[Any]:
@@ -24,7 +30,8 @@ def fake_mode() -> Optional[Any]:
 
     A part of the key of every cache of tensors: a model that is run for real must not find stand-ins.
     """
-    return None if is_tracing() else torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
+    modes = [] if is_tracing() else _get_current_dispatch_mode_stack()
+    return next((mode for mode in modes if type(mode).__name__ == 'FakeTensorMode'), None)  # slow to import
 
 
 def _by_jit() -> bool:
