@@ -32,13 +32,15 @@ def export_backbone(backbone: nn.Module, path: Union[str, Path], opset: int = 18
 
     Raises:
         ValueError: for another ending, an older opset, or a policy that depends on the size.
-        ImportError: if ONNX is wanted and not installed.
+        ImportError: if ONNX is wanted and not installed, or torch is older than 2.6.
     """
     path = Path(path)
     if path.suffix[1:] not in EXPORT_FORMATS:
         raise ValueError(f'the file must end in .onnx or .pt2, got {path.name!r}')
     if opset < 18:
         raise ValueError(f'opset must be at least 18, got {opset}')
+    if not hasattr(getattr(torch.export, 'Dim', None), 'DYNAMIC'):
+        raise ImportError(f'export with any image size needs torch 2.6 or newer, this is {torch.__version__}')
     policies = {stage.window_rule.policy for stage in backbone.stages}
     if policies != {'fixed'}:
         raise ValueError(f"window_policy={policies.pop()!r} chooses windows by the size of the image, which an "

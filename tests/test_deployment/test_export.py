@@ -57,6 +57,12 @@ def test_what_cannot_be_exported_is_said(tmp_path, path, settings, opset, messag
     assert not list(tmp_path.iterdir())
 
 
+def test_an_older_torch_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.export, 'Dim', lambda name: name)  # as in torch 2.1
+    with pytest.raises(ImportError, match='needs torch 2.6 or newer, this is'):
+        export_backbone(micro(), tmp_path / 'backbone.pt2')
+
+
 @pytest.mark.slow
 def test_compiles_in_one_graph_for_many_sizes():
     """No graph breaks, and a handful of compilations for thirty sizes."""

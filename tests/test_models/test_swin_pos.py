@@ -245,3 +245,14 @@ def test_tiny_and_narrow_images(size):
     outs = micro()(torch.randn(1, 3, *size))
     assert all(out.isfinite().all() for out in outs)
     assert outs[0].shape[2:] == (-(-size[0] // 4), -(-size[1] // 4))
+
+
+@pytest.mark.parametrize('layer', ['ffn.layers.0.1', 'ffn.layers.1'])
+@pytest.mark.parametrize('register', ['register_forward_hook', 'register_forward_pre_hook',
+                                      'register_full_backward_hook', 'register_full_backward_pre_hook'])
+def test_hooks_in_the_feed_forward_network_are_called_in_training(layer, register):
+    model, called = SwinPosTransformer(**MICRO).train(), []
+    module = model.stages[0].blocks[0].get_submodule(layer)
+    getattr(module, register)(lambda *_: called.append(layer))
+    model(torch.randn(1, 3, 32, 32))[-1].sum().backward()
+    assert called == [layer]
