@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from swin_pos_det.analysis.window_tokens import resized_images, token_table
+from swin_pos_det.engine.cli import UserError, run_cli
 
 
-def main(argv=None) -> int:
-    """Runs the tool; returns its exit status."""
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of this tool."""
     parser = argparse.ArgumentParser(
         description="Count the tokens that a Swin-T's windows process on the images of a COCO annotation file, resized "
                     'as for testing, one image a batch.',
@@ -25,19 +26,35 @@ def main(argv=None) -> int:
                         help='nominal windows (default: 7 8 10 12 14 16)')
     parser.add_argument('--scale', nargs=2, type=int, default=[1333, 800], metavar=('LONG', 'SHORT'),
                         help='of the keep-ratio resize (default: 1333 800)')
-    args = parser.parse_args(argv)
-    missing = [path for path in args.annotations if not osp.isfile(path)]
-    if missing:
-        print(f'error: {missing[0]} does not exist', file=sys.stderr)
-        return 1
-    images = [size for path in args.annotations for size in resized_images(path, tuple(args.scale))]
+    parser.add_argument('--traceback', action='store_true', help='show where an error came from')
+    return parser
+
+
+def count(args: argparse.Namespace) -> None:
+    """Counts as the command line says."""
+    if min(*args.windows, *args.scale) < 1:
+        raise UserError(f'--windows and --scale must be at least 1, got {args.windows} and {args.scale}')
+    images = []
+    for path in args.annotations:
+        try:
+            images += resized_images(path, tuple(args.scale))
+        except OSError as error:
+            raise UserError(f'{path}: {error.strerror}') from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f'{path} is no COCO annotation file ({type(error).__name__}: {error})') from error
+    if not images:
+        raise UserError(f'no images are in {", ".join(args.annotations)}')
     table = Table('window', "padding of 'fixed'", "padding of 'fit'", "tokens saved by 'fit'", 'never more',
                   title=f'{len(images)} images at {args.scale[0]}x{args.scale[1]}')
     for row in token_table(images, args.windows):
         table.add_row(str(row['window']), f'{row["fixed"]:.1%}', f'{row["fit"]:.1%}', f'{row["saved"]:.1%}',
                       'yes' if row['never_more'] else 'NO')
     Console().print(table)
-    return 0
+
+
+def main(argv=None) -> int:
+    """Runs the tool; returns its exit status."""
+    return run_cli(count, get_parser(), argv)
 
 
 if __name__ == '__main__':

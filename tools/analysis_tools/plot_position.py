@@ -10,7 +10,15 @@ if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
 from swin_pos_det.analysis.position_report import draw_position
-from swin_pos_det.engine.cli import UserError, add_common_arguments, check_checkpoint, check_data, load_config, run_cli
+from swin_pos_det.engine.cli import (
+    UserError,
+    add_common_arguments,
+    check_checkpoint,
+    check_data,
+    load_config,
+    run_cli,
+    window_size,
+)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -27,8 +35,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('config', help='path of the config file')
     parser.add_argument('checkpoint', nargs='?',
                         help="the .pth file (default: what the config's init_cfg names, else random weights)")
-    parser.add_argument('--window', nargs='+', type=int, default=[12], metavar='W',
-                        help='the window to resample to: one side, or height and width (default: 12)')
+    parser.add_argument('--window', type=window_size, default=12, metavar='W',
+                        help='the window to resample to: 12, or 7,14 for (h, w) (default: 12)')
     parser.add_argument('--image', metavar='FILE',
                         help="the image to attend to (default: the first of the config's test set)")
     parser.add_argument('--point', nargs=2, type=float, metavar=('X', 'Y'),
@@ -43,8 +51,6 @@ def get_parser() -> argparse.ArgumentParser:
 
 def plot(args: argparse.Namespace) -> None:
     """Draws the pictures and prints their names."""
-    if len(args.window) > 2 or min(args.window) < 1:
-        raise UserError(f'--window takes one or two sides of at least 1 token, got {args.window}')
     if args.num_images < 1:
         raise UserError(f'--num-images must be at least 1, got {args.num_images}')
     cfg = load_config(args)
@@ -52,7 +58,7 @@ def plot(args: argparse.Namespace) -> None:
         check_data(cfg, ['test'])
     if args.checkpoint is not None:
         check_checkpoint(args.checkpoint)
-    window = (args.window[0], args.window[-1])
+    window = (args.window, args.window) if isinstance(args.window, int) else args.window
     try:
         pictures = draw_position(cfg, args.checkpoint, Path(cfg.work_dir), window, args.image, args.point,
                                  args.num_images)
