@@ -6,7 +6,7 @@ from typing import Callable, List
 import torch
 from torch import Tensor
 
-from .tracing import is_tracing
+from .tracing import fake_mode, is_tracing
 
 # Tokens at a time. What a feed-forward network makes of so many stays in a core's cache, even where it has 4 * 768
 # channels; and there is enough of it for the matrix products.
@@ -20,7 +20,8 @@ def blocks(length: int, most: int = ROWS) -> List[slice]:
 
 def can_go_by_rows(x: Tensor) -> bool:
     """Whether :func:`by_rows` pays: on a CPU, which has a cache, where no gradient wants all that is in between."""
-    return x.device.type == 'cpu' and not torch.is_grad_enabled() and not is_tracing()
+    plain = not torch.is_grad_enabled() and not is_tracing() and fake_mode() is None
+    return x.device.type == 'cpu' and plain
 
 
 def by_rows(function: Callable[..., None], *tensors: Tensor) -> None:

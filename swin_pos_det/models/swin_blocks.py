@@ -125,13 +125,18 @@ class SwinBlock(BaseModule):
         return self._forward(x, plan)
 
     def _forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
-        if not self.training and can_go_by_rows(x):
+        if not self.training and can_go_by_rows(x) and not self._has_hooks():
             return self._forward_by_rows(x, plan)
         if self.norm_order == 'res-post':
             x = x + self.attn.drop(self.norm1(self.attn.w_msa(x, plan)))
             return self.ffn(x, identity=x, norm=self.norm2)
         x = x + self.attn(self.norm1(x), plan)
         return self.ffn(self.norm2(x), identity=x)
+
+    def _has_hooks(self) -> bool:
+        """Whether somebody waits for a call of one of the modules that going by rows never calls."""
+        passed_over = self.attn, self.attn.w_msa, self.attn.drop, self.ffn
+        return any(module._forward_hooks or module._forward_pre_hooks for module in passed_over)
 
     def _forward_by_rows(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """The same, but attention for some windows at a time, and all that follows for some tokens at a time."""

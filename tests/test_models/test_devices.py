@@ -160,10 +160,11 @@ def test_the_bias_is_aligned_for_the_memory_efficient_kernels(window, dtype):
 @pytest.mark.parametrize('settings', SETTINGS, ids=str)
 def test_a_real_forward_finds_nothing_of_a_fake_one(settings):
     model = SwinPosTransformer(**dict(MICRO, **settings)).eval()
-    image = torch.randn(1, 3, 61, 90)
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        assert all(isinstance(out, FakeTensor) for out in model(mode.from_tensor(image)))
-    assert not any(isinstance(out, FakeTensor) for out in model(image))
+    image = torch.randn(1, 3, 221, 221)
+    for gradients in (True, False):
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.set_grad_enabled(gradients):
+            assert all(isinstance(out, FakeTensor) for out in model(mode.from_tensor(image)))
+        assert not any(isinstance(out, FakeTensor) for out in model(image))
 
 
 def test_caches_follow_the_model():

@@ -67,3 +67,20 @@ def test_both_ways_into_windows_are_taken(monkeypatch):
     (5, 2, [(0, 2), (2, 4), (4, 5)]), (4, 2, [(0, 2), (2, 4)]), (1, 9, [(0, 1)])])
 def test_blocks_cover_all_rows_once(length, most, want):
     assert [(block.start, block.stop) for block in rows.blocks(length, most)] == want
+
+
+@pytest.mark.parametrize('name', ['attn', 'attn.w_msa', 'attn.drop', 'ffn'])
+@pytest.mark.parametrize('norm_order', ['pre', 'res-post'])
+def test_a_hook_on_what_would_not_be_called_is_called(name, norm_order):
+    if norm_order == 'res-post' and name == 'attn':
+        pytest.skip('its parts are called one by one, with the norm between them')
+    model = SwinPosTransformer(**dict(MICRO, norm_order=norm_order)).eval()
+    images, shapes = torch.randn(2, 3, 61, 90), []
+    with torch.no_grad():
+        want = model(images)
+        model.stages[1].blocks[1].get_submodule(name).register_forward_hook(
+            lambda module, given, out: shapes.append(tuple(out.shape)))
+        got = model(images)
+    assert shapes == [(2, 8 * 12, 32)]
+    for a, b in zip(got, want):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
