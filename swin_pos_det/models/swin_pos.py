@@ -352,7 +352,8 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         if sizes is None and not self._warned:
             self._warned = True
             warnings.warn("padding='mask' hides the padding of a batch only if it knows each image's size: set "
-                          "data_preprocessor=dict(type='SwinPosDataPreprocessor', ...)", stacklevel=2)
+                          "data_preprocessor=dict(type='SwinPosDataPreprocessor', ...). If it is set, something "
+                          'behind it made a new tensor of the images, such as .half() or channels_last', stacklevel=2)
         canvas = tuple(images.shape[-2:])
         return None if sizes is None or all(size == canvas for size in sizes) else sizes
 
