@@ -28,13 +28,15 @@ class ElasticWindowHook(Hook):
 
     Raises:
         ValueError: if there are no windows, or the share is no probability.
-        TypeError: before training, if the model's backbone has no ``set_window_size``.
+        TypeError: if ``windows`` is no list; before training, if the model's backbone has no ``set_window_size``.
     """
 
     # Before hooks that look at the model in the same iteration.
     priority = 'ABOVE_NORMAL'
 
     def __init__(self, windows: Sequence[Union[int, Pair]], nominal_share: float = 0., seed: int = 0) -> None:
+        if not isinstance(windows, (list, tuple, range)):
+            raise TypeError(f'windows takes a list of windows, such as [5, 7, 10, 14], got {windows!r}')
         if not windows:
             raise ValueError('windows must hold at least one window, such as [5, 7, 10, 14], got none')
         if not 0 <= nominal_share <= 1:

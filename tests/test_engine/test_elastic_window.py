@@ -59,6 +59,11 @@ def test_impossible_settings_are_named(settings, message):
         ElasticWindowHook(**settings)
 
 
+def test_windows_are_a_list():
+    with pytest.raises(TypeError, match=r'windows takes a list of windows, such as .*, got 12'):
+        ElasticWindowHook(windows=12)
+
+
 def test_a_bad_window_is_named_before_training():
     runner = runner_of(SwinPosTransformer(**MICRO))
     with pytest.raises(ValueError, match='window_size must be at least 1 on each side, got 0'):
