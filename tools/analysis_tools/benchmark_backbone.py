@@ -10,6 +10,7 @@ if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without
     sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 import torch
+from mmengine.logging import MMLogger
 from tqdm import tqdm
 
 from swin_pos_det.analysis.benchmark.cases import DETECTOR_MODES, MODES, PRESETS, DetectorCase, within
@@ -144,6 +145,7 @@ def benchmark(args: argparse.Namespace) -> None:
     cases = get_cases(args)
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: torch sees no CUDA device here')
+    MMLogger.get_current_instance().setLevel('WARNING')  # a detector's random weights are announced one by one
     names = [name for name in args.models if not args.detector or name in ('ours', 'mmdet')]
     with Pool(names, dict(args.python), args.device, args.threads) as pool, tqdm(total=len(cases), unit='case') as bar:
         if not pool.names:
