@@ -64,7 +64,8 @@ def study(args: argparse.Namespace) -> None:
             print(markdown_table(rows, scale, metric))
         print(f'\n{name}, average over scales {", ".join(f"{scale:g}" for scale in SCALES)}\n')
         print(markdown_over_scales(rows, metric))
-        for training, setting in DRAWN[:4]:
+        measured = {(row['training'], row['setting']) for row in rows}
+        for training, setting in (pair for pair in DRAWN[:4] if pair in measured):
             print(f'\n{name} kept at other windows, images of the training size\n')
             print(markdown_kept(rows, training, setting, metric=metric))
     (folder / 'study.json').write_text(json.dumps(rows, indent=1) + '\n')
