@@ -51,9 +51,9 @@ def record_attention(backbone: nn.Module, image: Tensor,
                      forward: Optional[Callable[[Tensor], Any]] = None) -> List[BlockAttention]:
     """Run a backbone on one image and keep the attention weights of every block.
 
-    The weights are the model's own, whatever its position scheme: wherever it calls
-    ``F.scaled_dot_product_attention(q, k, v, ..)``, which is ``weights @ v``, the same call is made once more with the
-    identity for ``v``.
+    The weights are the model's own, whatever its position scheme: what a block's ``softmax`` returns, and wherever it
+    calls ``F.scaled_dot_product_attention(q, k, v, ..)``, which is ``weights @ v``, what the same call returns with
+    the identity for ``v``.
 
     Args:
         backbone: a :class:`~swin_pos_det.models.SwinPosTransformer`; left in evaluation mode.
@@ -85,10 +85,14 @@ def record_attention(backbone: nn.Module, image: Tensor,
             mode.found = recorded.setdefault((stage, block), [])
         return hook
 
+    def leave_block(module: nn.Module, args: Tuple[Any, ...], out: Tensor) -> None:
+        mode.found = []  # a detector's heads may attend too
+
     for i, stage in enumerate(backbone.stages):
         handles.append(stage.register_forward_pre_hook(enter_stage(i)))
         for j, block in enumerate(stage.blocks):
             handles.append(block.register_forward_pre_hook(enter_block(i, j)))
+            handles.append(block.register_forward_hook(leave_block))
     try:
         with torch.no_grad(), mode:
             (forward or backbone)(image)
@@ -101,7 +105,7 @@ def record_attention(backbone: nn.Module, image: Tensor,
 
 
 class _Recorder(TorchFunctionMode):
-    """Adds the weights of every scaled dot product attention to the list ``found``."""
+    """Adds the weights of every attention to the list ``found``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +120,10 @@ class _Recorder(TorchFunctionMode):
             identity = identity.expand(*key.shape[:-1], key.shape[-2]).contiguous()
             others = dict(kwargs, value=identity) if 'value' in kwargs else kwargs
             self.found.append(func(query, key, *([identity, *rest[1:]] if rest else []), **others))
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if func is Tensor.softmax:
+            self.found.append(result)
+        return result
 
 
 def _strides(backbone: nn.Module) -> List[Pair]:

@@ -1,6 +1,7 @@
 """The processes of the models: started, told what to do, and ended."""
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -73,7 +74,8 @@ class Process:
     def close(self) -> None:
         """End the process."""
         for pipe in (self._process.stdin, self._process.stdout):
-            pipe.close()
+            with contextlib.suppress(BrokenPipeError):  # a command that a dead process has not read
+                pipe.close()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
