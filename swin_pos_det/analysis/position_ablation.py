@@ -184,7 +184,6 @@ def plot_schemes(rows: Sequence[Dict[str, Any]], recipe: Recipe, path: Path, met
         axis.tick_params(labelsize=8)
         axis.locator_params(axis='x', nbins=5)
         axis.grid(axis='x', alpha=0.3)
-        axis.locator_params(axis='x', nbins=5)
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.4, -0.6)
     figure.suptitle(title or 'Position schemes: a dot is a seed, a bar their mean', fontsize=10)

@@ -67,11 +67,13 @@ class PatchMerging(MMDetPatchMerging):
         if self._can_go_by_rows(x):
             return self._forward_by_rows(x, input_size)
         x, merged = self._merge(x, input_size)
-        if self.norm is None:
-            return self.reduction(x), merged
-        if self.norm_order == 'res-post':
-            return self.norm(self.reduction(x)), merged
-        return self.reduction(self.norm(x)), merged
+        before, after = self._norms()
+        x = self.reduction(x if before is None else before(x))
+        return (x if after is None else after(x)), merged
+
+    def _norms(self) -> Tuple[Optional[nn.Module], Optional[nn.Module]]:
+        """The norms before and after the reduction, of which one at least is None."""
+        return (self.norm, None) if self.norm_order == 'pre' else (None, self.norm)
 
     def _merge(self, x: Tensor, input_size: Pair) -> Tuple[Tensor, Pair]:
         """(B, H * W, C) -> (B, H' * W', 4 C) and (H', W')."""
@@ -99,15 +101,15 @@ class PatchMerging(MMDetPatchMerging):
         change places.
         """
         fours = _fours(x.unflatten(1, input_size)).transpose(2, 3).flatten(0, 1)  # B * H', W', 2, 2, C
-        weight, norm, before = _by_tokens(self.reduction.weight), self.norm, self.norm_order == 'pre'
-        if norm is not None and before:
-            affine = [None if each is None else _by_tokens(each) for each in (norm.weight, norm.bias)]
+        (before, after), weight = self._norms(), _by_tokens(self.reduction.weight)
+        if before is not None:
+            affine = [None if each is None else _by_tokens(each) for each in (before.weight, before.bias)]
 
         def reduce(rows: Tensor) -> Tensor:
-            if norm is not None and before:
-                rows = F.layer_norm(rows, norm.normalized_shape, *affine, norm.eps)
+            if before is not None:
+                rows = F.layer_norm(rows, before.normalized_shape, *affine, before.eps)
             rows = F.linear(rows, weight, self.reduction.bias)
-            return rows if norm is None or before else norm(rows)
+            return rows if after is None else after(rows)
 
         most = max(1, ROWS // fours.shape[1])
         reduced = torch.cat([reduce(fours[some].flatten(2).flatten(0, 1)) for some in blocks(fours.shape[0], most)])

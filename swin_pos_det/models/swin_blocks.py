@@ -54,9 +54,10 @@ class ShiftedWindowAttention(BaseModule):
         self.w_msa = WindowAttention(embed_dims, num_heads, table_window_size, **attention)
         self.drop = build_dropout(dict(type='DropPath', drop_prob=drop_path_rate))
 
-    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
-        """(B, H * W, C) tokens, cut into windows as ``plan`` says -> the same shape."""
-        return self.drop(self.w_msa(x, plan))
+    def forward(self, x: Tensor, plan: WindowPlan, norm: Optional[nn.Module] = None) -> Tensor:
+        """(B, H * W, C) tokens, cut into windows as ``plan`` says -> the same shape, after ``norm`` if given."""
+        x = self.w_msa(x, plan)
+        return self.drop(x if norm is None else norm(x))
 
 
 class FeedForward(FFN):
@@ -128,7 +129,7 @@ class SwinBlock(BaseModule):
         if not self.training and can_go_by_rows(x) and not self._has_hooks():
             return self._forward_by_rows(x, plan)
         if self.norm_order == 'res-post':
-            x = x + self.attn.drop(self.norm1(self.attn.w_msa(x, plan)))
+            x = x + self.attn(x, plan, norm=self.norm1)
             return self.ffn(x, identity=x, norm=self.norm2)
         x = x + self.attn(self.norm1(x), plan)
         return self.ffn(self.norm2(x), identity=x)

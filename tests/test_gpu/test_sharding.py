@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.test_engine import jobs
-from tests.test_engine.test_distributed import CONFIG, DEEPSPEED, FSDP, entries
+from tests.test_engine.test_distributed import CONFIG, DEEPSPEED, FSDP, WITHOUT_DEEPSPEED, entries
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 def test_trains_and_resumes(tmp_path, strategy):
     """Two epochs, and the second again from the checkpoint of the first."""
     if strategy == 'deepspeed' and importlib.util.find_spec('deepspeed') is None:
-        pytest.skip('needs DeepSpeed')
+        pytest.skip(WITHOUT_DEEPSPEED)
     for name, text in dict(tiny=CONFIG, fsdp=FSDP, deepspeed=DEEPSPEED).items():
         (tmp_path / f'{name}.py').write_text(text)
     ranks = min(torch.cuda.device_count(), 2)
