@@ -19,8 +19,8 @@ TRAININGS = {
     'elastic-ms': Training(config_named(f'{DEMO}-elastic_fpn_ms_digits')),
     'mask': Training(config_named(f'{DEMO}-mask_fpn_digits')),
 }
-WINDOWS = 5, 7, 10, 14  # at every scale
-BETWEEN = 4, 5, 6, 8, 9, 10, 11, 12, 13  # at scale 1 only, with the windows that fit best
+WINDOWS = tuple(range(4, 15))
+SOME_WINDOWS = 5, 7, 10, 14
 
 _ONE_RESOLUTION = 'window7', 'elastic'
 _MANY_RESOLUTIONS = 'window7-ms', 'elastic-ms'
@@ -30,16 +30,15 @@ SWEEPS = (
     # The same weights in mmdet's own class, at the only window it can have.
     Sweep('mmdet', ('window7', 'window7-ms'), options=('model.backbone.type=SwinTransformer', )),
     Sweep('scale', _ALL, windows=(7, ), policy='scale', options=('model.backbone.reference_size=256', )),
-    Sweep('fixed', _ONE_RESOLUTION + ('mask', ), windows=WINDOWS),
+    Sweep('fixed', _ONE_RESOLUTION, windows=WINDOWS),
+    Sweep('fixed', ('mask', ), windows=SOME_WINDOWS),
     Sweep('fixed', _MANY_RESOLUTIONS, windows=(7, 14)),
     Sweep('fit', _ONE_RESOLUTION, windows=WINDOWS, policy='fit'),
     Sweep('fit', ('elastic-ms', ), windows=(7, 14), policy='fit'),
-    Sweep('hidden', ('window7', ), windows=(7, ), options=_HIDDEN),
-    Sweep('fixed-between', ('elastic', ), windows=(6, 8, 9, 11, 12, 13), scales=(1., )),
-    Sweep('fit-between', ('elastic', ), windows=BETWEEN, scales=(1., ), policy='fit'),
-    # Against bicubic resampling, at the window farthest from the learned one.
-    *(Sweep(mode, ('window7', ), windows=(14, ), scales=(1., 2.), options=(f'model.backbone.resampling={mode}', ))
-      for mode in ('geometric', 'bilinear', 'nearest')),
+    Sweep('hidden', ('window7', ), windows=WINDOWS, options=_HIDDEN),
+    # Other ways of resampling; at window 7 nothing is resampled.
+    *(Sweep(mode, ('window7', ), windows=tuple(window for window in WINDOWS if window != 7),
+            options=(f'model.backbone.resampling={mode}', )) for mode in ('geometric', 'bilinear', 'nearest')),
 )
 
 
