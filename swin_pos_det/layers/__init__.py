@@ -1,7 +1,8 @@
 """The heart, in plain PyTorch: windows -> bias -> attention. Nothing here knows of mmengine or mmdet."""
 from .attention import ATTENTIONS, WindowAttention
 from .gelu_linear import gelu_linear
-from .plain import is_plain
+from .linear import Layer, prepared_layer, prepared_linear
+from .plain import has_hooks, is_plain
 from .position import (
     POSITIONS,
     PositionScheme,
@@ -12,16 +13,17 @@ from .position import (
     without_weight_decay,
 )
 from .relative_bias import gather_bias, relative_position_index, resample_table, table_size
-from .rows import by_rows, can_go_by_rows
+from .rows import ROWS, blocks, can_go_by_rows
 from .softmax_attention import attend
 from .tracing import is_exporting, is_tracing
 from .window_rule import GLOBAL, WINDOW_POLICIES, WindowRule, image_scale
 from .windows import WindowGroup, WindowPlan, merge, partition, window_plan
 
 __all__ = [
-    'ATTENTIONS', 'GLOBAL', 'POSITIONS', 'PositionScheme', 'WINDOW_POLICIES', 'WindowAttention', 'WindowGroup',
-    'WindowPlan', 'WindowRule', 'attend', 'build_position', 'by_rows', 'can_go_by_rows', 'gather_bias', 'gelu_linear',
-    'image_scale', 'is_exporting', 'is_plain', 'is_tracing', 'merge', 'parameters_of_position', 'partition',
-    'register_position', 'relative_position_index', 'resample_absolute', 'resample_table', 'table_size', 'window_plan',
+    'ATTENTIONS', 'GLOBAL', 'Layer', 'POSITIONS', 'PositionScheme', 'ROWS', 'WINDOW_POLICIES', 'WindowAttention',
+    'WindowGroup', 'WindowPlan', 'WindowRule', 'attend', 'blocks', 'build_position', 'can_go_by_rows', 'gather_bias',
+    'gelu_linear', 'has_hooks', 'image_scale', 'is_exporting', 'is_plain', 'is_tracing', 'merge',
+    'parameters_of_position', 'partition', 'prepared_layer', 'prepared_linear', 'register_position',
+    'relative_position_index', 'resample_absolute', 'resample_table', 'table_size', 'window_plan',
     'without_weight_decay'
 ]

@@ -2,15 +2,18 @@
 from __future__ import annotations
 
 import math
-from typing import Optional, Tuple
+from typing import Iterator, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .compact import CompactPlan, WindowBias, compact_plan
+from .linear import Layer, prepared_layer, prepared_linear
 from .position import PositionSetting, build_position
+from .precision import without_autocast
 from .rows import ROWS, blocks
-from .softmax_attention import added_logits, attend, attend_with
+from .softmax_attention import attend, attend_with
 from .windows import WindowPlan, merge, partition
 
 Pair = Tuple[int, int]
@@ -135,37 +138,54 @@ class WindowAttention(nn.Module):
                           self.attn_drop_rate if self.training else 0.)
         return attended.transpose(1, 2).flatten(2)
 
-    def attend_by_windows(self, tokens: Tensor, norm: Optional[nn.Module], plan: WindowPlan) -> Tensor:
-        """:meth:`attend` for inference, some windows at a time, so that what they make stays in the cache.
+    def compact(self, plan: WindowPlan) -> Optional[CompactPlan]:
+        """The plan for :meth:`attend_by_windows`; None where it cannot be used.
 
-        Here padding is projected too: only for plans with little of it.
+        It cannot where each window hides padding of its own, or where padding is turned by its place in the window.
+        """
+        return None if plan.outside is not None and self.position.turns else compact_plan(plan)
+
+    def attend_by_windows(self, tokens: Tensor, norm: Optional[nn.Module],
+                          plan: CompactPlan) -> Iterator[Tuple[Tensor, Tensor, Tensor]]:
+        """:meth:`attend` for inference: without padding, and some windows after the other, so that all stays in cache.
 
         Args:
             tokens: (B * L, C), before the norm.
             norm: applied to them first, if given.
-            plan: how the batch is cut into windows.
+            plan: of :meth:`compact`.
 
-        Returns:
-            (nW, N, C).
+        Yields:
+            Numbers of tokens (n,), these tokens as they were (n, C), and what attention makes of them (n, C). Every
+            token comes once.
         """
-        area = plan.window[0] * plan.window[1]
-        most = max(1, 2 * ROWS // area)
-        bias, of_projection, out = self.position_bias(plan.window), self.projection_bias(), None
-        like = tokens if bias is None else bias
-        for some, added in added_logits(bias, plan.groups, like, lambda count: blocks(count, most)):
-            slots = slice(some.start * area, some.stop * area)
-            rows = tokens.index_select(0, plan.gather[slots])
-            rows = rows if norm is None else norm(rows)
-            if plan.outside is not None and plan.outside[slots].any():
-                rows = rows.masked_fill(plan.outside[slots, None], 0)
-            rows = self.qkv(rows) if self.q_bias is None else F.linear(rows, self.qkv.weight, of_projection)
-            q, k, v = self._heads(rows.view(-1, area, 3 * self.embed_dims), plan.window)
-            added = None if added is None else added.to(q.dtype)
-            attended = attend_with(q, k, v, added, self.scale).transpose(1, 2).flatten(2)
-            if out is None:
-                out = attended.new_empty(plan.num_windows, area, self.embed_dims)
-            out[some] = attended
-        return out
+        project, bias = self._prepared_projection(plan.slots), self._bias_in_full(plan)
+        for group in plan.groups:
+            with without_autocast('cpu'):
+                added = None if bias is None else group.added(bias)
+            for some in blocks(group.gather.shape[0], max(1, 2 * ROWS // group.area)):
+                rows = tokens.index_select(0, group.gather[some].flatten())
+                slots = (rows if norm is None else norm(rows)).view(-1, group.area, self.embed_dims)
+                if group.stand_in is not None:
+                    slots = slots.clone() if norm is None else slots
+                    slots[:, -1] = 0
+                q, k, v = self._heads(project(slots.flatten(0, 1)).view(*slots.shape[:2], -1), plan.window)
+                attended = attend_with(q, k, v, None if added is None else added.to(q.dtype), self.scale)
+                own = slice(0, group.area - (group.stand_in is not None))
+                yield (group.gather[some, own].flatten(), rows.view_as(slots)[:, own].flatten(0, 1),
+                       attended.transpose(1, 2)[:, own].flatten(2).flatten(0, 1))
+
+    def _bias_in_full(self, plan: CompactPlan) -> Optional[WindowBias]:
+        """The bias in float32 at least; zeros for schemes without one if padding or masks need something to add to."""
+        bias = self.position_bias(plan.window)
+        if bias is None and any(group.stand_in or group.whole.region is not None for group in plan.groups):
+            area = plan.window[0] * plan.window[1]
+            bias = torch.zeros(1, area, area, dtype=self.qkv.weight.dtype)
+        return None if bias is None else WindowBias(bias.to(torch.promote_types(bias.dtype, torch.float32)))
+
+    def _prepared_projection(self, tokens: int) -> Layer:
+        if self.q_bias is None:
+            return prepared_layer(self.qkv, tokens, nn.Linear)
+        return prepared_linear(self.qkv.weight, self.projection_bias(), tokens)
 
     def _heads(self, windows: Tensor, window: Pair) -> Tuple[Tensor, Tensor, Tensor]:
         """(nW, N, 3 C) -> queries, keys and values (nW, heads, N, channels of a head), position worked into them."""

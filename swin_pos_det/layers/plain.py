@@ -6,5 +6,9 @@ from torch import nn
 
 def is_plain(layer: nn.Module, *types: type) -> bool:
     """Whether ``layer`` has no hooks and is of one of ``types``: not of a subclass, as adapters often are."""
-    hooks = layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks
-    return type(layer) in types and not any(hooks)
+    return type(layer) in types and not has_hooks(layer)
+
+
+def has_hooks(layer: nn.Module) -> bool:
+    """Whether somebody waits for a call of ``layer`` itself."""
+    return any((layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks))

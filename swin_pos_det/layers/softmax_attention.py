@@ -70,14 +70,24 @@ def attend_with(q: Tensor, k: Tensor, v: Tensor, added: Optional[Tensor], scale:
 
 
 def _by_products(q: Tensor, k: Tensor, v: Tensor, added: Optional[Tensor], scale: float) -> Tensor:
-    windows, heads, area, channels = q.shape
-    out = q.new_empty(windows, area, heads, channels).transpose(1, 2)
-    for some in blocks(windows, max(1, MAX_SCORES // 4 // (heads * area**2))):
-        scores = torch.matmul(q[some], k[some].transpose(-2, -1)).mul_(scale)
-        if added is not None:
-            scores += added if added.shape[0] == 1 else added[some]
-        out[some] = torch.matmul(scores.softmax(-1), v[some])
-    return out
+    windows, area = q.shape[0], q.shape[2]
+    parts = []
+    for some in blocks(windows, max(1, MAX_SCORES // 2 // area**2)):
+        own = added if added is None or added.shape[0] == 1 else added[some]
+        parts.append(_of_each_head(q[some], k[some], v[some], own, scale))
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).transpose(1, 2)
+
+
+def _of_each_head(q: Tensor, k: Tensor, v: Tensor, added: Optional[Tensor], scale: float) -> Tensor:
+    """(nW, N, heads, channels of a head).
+
+    Of one head the windows are a batch of matrices as they lie in memory. Those of all heads would be copied first.
+    """
+    heads = q.shape[1]
+    added = q.new_zeros(1, 1, 1, 1) if added is None else added
+    each = zip(added.expand(-1, heads, -1, -1).unbind(1), q.unbind(1), k.transpose(-2, -1).unbind(1), v.unbind(1))
+    return torch.stack([torch.bmm(torch.baddbmm(logits, query, key, alpha=scale).softmax(-1), value)
+                        for logits, query, key, value in each], dim=2)
 
 
 Split = Callable[[int], Iterable[slice]]

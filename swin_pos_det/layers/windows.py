@@ -74,7 +74,7 @@ class WindowGroup:
         return mask.unsqueeze(1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WindowPlan:
     """Where every token of a batch goes when it is cut into windows.
 

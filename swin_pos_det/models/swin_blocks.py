@@ -14,15 +14,20 @@ from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
 from ..layers import (
+    ROWS,
+    Layer,
     PositionScheme,
     WindowAttention,
     WindowPlan,
     WindowRule,
-    by_rows,
+    blocks,
     can_go_by_rows,
     gelu_linear,
+    has_hooks,
     is_plain,
     is_tracing,
+    prepared_layer,
+    prepared_linear,
     window_plan,
 )
 from .patches import PatchMerging
@@ -32,9 +37,6 @@ Pair = Tuple[int, int]
 Cfg = Dict[str, Any]
 
 NORM_ORDERS = ('pre', 'res-post')
-
-# Slots over tokens up to which it pays to project the padding too, for the sake of the cache.
-MOST_PADDING = 1.15
 
 
 class ShiftedWindowAttention(BaseModule):
@@ -78,9 +80,23 @@ class FeedForward(FFN):
 
     def _can_keep_less(self) -> bool:
         """Whether GELU's result need not be kept: in training, without dropout on it, if the layers are plain ones."""
-        (_, activation, dropout), second, _ = self.layers
-        gelu = is_plain(activation, nn.GELU) and activation.approximate == 'none' and not dropout.p
-        return torch.is_grad_enabled() and not is_tracing() and gelu and is_plain(second, nn.Linear, Linear)
+        dropout, second = self.layers[0][2], self.layers[1]
+        plain = self._has_gelu() and not dropout.p and is_plain(second, nn.Linear, Linear)
+        return torch.is_grad_enabled() and not is_tracing() and plain
+
+    def _has_gelu(self) -> bool:
+        activation = self.layers[0][1]
+        return is_plain(activation, nn.GELU) and activation.approximate == 'none'
+
+    def prepared(self, tokens: int) -> Layer:
+        """For inference, :meth:`added` without a norm, to be called on some of so many tokens after the other."""
+        (first, _, _), second, _ = self.layers
+        plain = self._has_gelu() and all(is_plain(layer, nn.Linear, Linear) for layer in (first, second))
+        if not plain or any(has_hooks(layer) for layer in self.layers.modules()):
+            return self.added
+        hidden = prepared_linear(first.weight, first.bias, tokens, gelu=True)
+        out = prepared_linear(second.weight, second.bias, tokens)
+        return lambda x: out(hidden(x))
 
 
 class SwinBlock(BaseModule):
@@ -140,20 +156,24 @@ class SwinBlock(BaseModule):
         return any(module._forward_hooks or module._forward_pre_hooks for module in passed_over)
 
     def _forward_by_rows(self, x: Tensor, plan: WindowPlan) -> Tensor:
-        """The same, but attention for some windows at a time, and all that follows for some tokens at a time."""
+        """The same, some windows after the other; where that cannot be, all after attention some tokens at a time."""
         tokens, attention, post = x.flatten(0, 1), self.attn.w_msa, self.norm_order == 'res-post'
-        if len(plan.gather) <= MOST_PADDING * len(plan.scatter):
-            attended = attention.attend_by_windows(tokens, None if post else self.norm1, plan).flatten(0, 1)
-        else:
-            attended = attention.attend(x if post else self.norm1(x), plan).flatten(0, 1)
+        project = prepared_layer(attention.proj, len(tokens), nn.Linear)
+        feed_forward = self.ffn.prepared(len(tokens))
 
-        def after(slots: Tensor, rows: Tensor, out: Tensor) -> None:
-            added = attention.proj(attended.index_select(0, slots))
-            torch.add(rows, self.norm1(added) if post else added, out=out)
-            out += self.ffn.added(out, self.norm2) if post else self.ffn.added(self.norm2(out))
+        def after(rows: Tensor, attended: Tensor) -> Tensor:
+            added = project(attended)
+            rows = rows + (self.norm1(added) if post else added)
+            return rows.add_(self.norm2(feed_forward(rows)) if post else feed_forward(self.norm2(rows)))
 
-        out = torch.empty_like(tokens)
-        by_rows(after, plan.scatter, tokens, out)
+        out, compact = torch.empty_like(tokens), attention.compact(plan)
+        if compact is not None:
+            for numbers, rows, attended in attention.attend_by_windows(tokens, None if post else self.norm1, compact):
+                out.index_copy_(0, numbers, after(rows, attended))
+            return out.view_as(x)
+        attended = attention.attend(x if post else self.norm1(x), plan).flatten(0, 1)
+        for some in blocks(len(tokens), ROWS):
+            out[some] = after(tokens[some], attended.index_select(0, plan.scatter[some]))
         return out.view_as(x)
 
 

@@ -1,11 +1,13 @@
 """Inference by windows and rows on a CPU gives what the layers one after the other give."""
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from swin_pos_det.layers import rows
-from swin_pos_det.models import SwinPosTransformer, SwinPosTransformerV2, swin_blocks
+from swin_pos_det.layers import attention, linear, rows
+from swin_pos_det.models import SwinPosTransformer, SwinPosTransformerV2, patches, swin_blocks
 from swin_pos_det.models.data_preprocessor import attach_valid_sizes
 
 from .test_parity import MICRO, pair, randomise
@@ -24,7 +26,9 @@ SETTINGS = [
 def test_with_and_without_gradients(monkeypatch, kind, settings, size):
     if kind is SwinPosTransformerV2 and 'position' in settings:
         pytest.skip('Swin V2 has a position scheme and biases of its own')
-    monkeypatch.setattr(rows, 'ROWS', 100)  # so that a micro model has several blocks of them
+    for module in (attention, swin_blocks, patches):  # so that a micro model has several blocks of them
+        monkeypatch.setattr(module, 'ROWS', 100)
+    monkeypatch.setattr(linear, 'ENOUGH_TOKENS', 100)
     settings = dict(dict(window_size=7), **settings)
     if kind is SwinPosTransformerV2:
         settings.pop('table_window_size', None)
@@ -52,15 +56,28 @@ def test_equals_mmdets():
             torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
 
 
-def test_both_ways_into_windows_are_taken(monkeypatch):
+@pytest.mark.parametrize(('settings', 'want'), [
+    (dict(), 6), (dict(padding='mask'), 4), (dict(position='rope_mixed'), 4), (dict(position='none'), 6)])
+def test_whether_windows_go_without_padding(monkeypatch, settings, want):
+    """Not where padding is hidden, or turned by its place in the window: here in the last stage."""
     taken = []
     own = swin_blocks.WindowAttention.attend_by_windows
     monkeypatch.setattr(swin_blocks.WindowAttention, 'attend_by_windows',
                         lambda self, tokens, norm, plan: taken.append(plan.window) or own(self, tokens, norm, plan))
-    model = SwinPosTransformer(**dict(MICRO, window_size=[7, 7, 12], table_window_size=7)).eval()
+    model = SwinPosTransformer(**dict(MICRO, window_size=[7, 7, 12], **settings)).eval()
     with torch.no_grad():
         model(torch.randn(1, 3, 112, 112))
-    assert taken == [(7, 7)] * 4, 'the last stage has 7 x 7 tokens in a window of 12 x 12, mostly padding'
+    assert len(taken) == want
+
+
+def test_in_double_precision():
+    model = SwinPosTransformer(**dict(MICRO, window_size=7)).eval().double()
+    randomise(model)
+    images = torch.randn(1, 3, 61, 90, dtype=torch.float64)
+    want = model(images)
+    with torch.no_grad():
+        for a, b in zip(model(images), want):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(('length', 'most', 'want'), [
@@ -69,7 +86,7 @@ def test_blocks_cover_all_rows_once(length, most, want):
     assert [(block.start, block.stop) for block in rows.blocks(length, most)] == want
 
 
-@pytest.mark.parametrize('name', ['attn', 'attn.w_msa', 'attn.drop', 'ffn'])
+@pytest.mark.parametrize('name', ['attn', 'attn.w_msa', 'attn.drop', 'ffn', 'ffn.layers', 'ffn.layers.0'])
 @pytest.mark.parametrize('norm_order', ['pre', 'res-post'])
 def test_a_hook_on_what_would_not_be_called_is_called(name, norm_order):
     model = SwinPosTransformer(**dict(MICRO, norm_order=norm_order)).eval()
@@ -79,6 +96,16 @@ def test_a_hook_on_what_would_not_be_called_is_called(name, norm_order):
         model.stages[1].blocks[1].get_submodule(name).register_forward_hook(
             lambda module, given, out: shapes.append(tuple(out.shape)))
         got = model(images)
-    assert shapes == [(2, 8 * 12, 32)]
+    assert sum(math.prod(shape[:-1]) for shape in shapes) == 2 * 8 * 12
     for a, b in zip(got, want):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['attn.w_msa.qkv', 'attn.w_msa.proj', 'ffn.layers.0.0', 'ffn.layers.1'])
+def test_a_layer_with_a_hook_is_called(monkeypatch, name):
+    monkeypatch.setattr(linear, 'ENOUGH_TOKENS', 1)
+    model = SwinPosTransformer(**MICRO).eval()
+    with torch.no_grad():
+        before = model(torch.ones(1, 3, 61, 90))
+        model.stages[0].blocks[0].get_submodule(name).register_forward_hook(lambda module, given, out: 2 * out)
+        assert not torch.allclose(before[0], model(torch.ones(1, 3, 61, 90))[0], atol=1e-3)

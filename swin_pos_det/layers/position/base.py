@@ -85,6 +85,11 @@ class PositionScheme:
     appearance: ClassVar[bool] = True
     conditional: ClassVar[bool] = False
 
+    @property
+    def turns(self) -> bool:
+        """Whether queries and keys are turned, so that they depend on where in a window they are."""
+        return type(self).rotate is not PositionScheme.rotate
+
     def build(self, host: nn.Module) -> None:
         """Make the parameters of an attention module, see :class:`Host`, and set them on it.
 
@@ -270,6 +275,10 @@ class Combined(PositionScheme):
             if bias is not None:
                 total = bias if total is None else total + bias
         return total
+
+    @property
+    def turns(self) -> bool:
+        return any(part.turns for part in self.parts)
 
     def rotate(self, host: nn.Module, q: Tensor, k: Tensor, window: Pair) -> Tuple[Tensor, Tensor]:
         for part in self.parts:

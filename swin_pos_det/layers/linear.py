@@ -1,0 +1,56 @@
+"""Linear layers for inference on a CPU, by oneDNN where torch has it."""
+from __future__ import annotations
+
+from typing import Callable, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .plain import is_plain
+from .precision import autocast_dtype_on_cpu
+from .rows import ROWS
+
+Layer = Callable[[Tensor], Tensor]
+
+# oneDNN reads weights in an order of its own. To bring them into it takes as long as it saves on so many tokens.
+ENOUGH_TOKENS = ROWS
+
+
+def prepared_linear(weight: Tensor, bias: Optional[Tensor], tokens: int, gelu: bool = False) -> Layer:
+    """``F.linear`` with these weights, and GELU behind it if asked for, to be called on some tokens after the other.
+
+    With oneDNN GELU is computed while a result is still in registers. Its products are faster than those of torch's
+    other library on some CPUs, and as fast on the rest (docs/benchmark.md). Nothing is kept from one call of this
+    function to the next, so that weights may be changed in any way.
+
+    Args:
+        weight: (out, in), float32 or bfloat16 for oneDNN; under autocast both it and the input are cast.
+        bias: (out,) or None.
+        tokens: how many there will be in all.
+        gelu: whether ``F.gelu`` follows.
+
+    Returns:
+        A function (n, in) -> (n, out) without gradients.
+    """
+    dtype = autocast_dtype_on_cpu() or weight.dtype
+    if tokens < ENOUGH_TOKENS or not _onednn_takes(weight, dtype):
+        return lambda x: F.gelu(F.linear(x, weight, bias)) if gelu else F.linear(x, weight, bias)
+    ordered = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), ROWS)
+    added = None if bias is None else bias.detach().to(dtype)
+    then = ('gelu', [], 'none') if gelu else ('none', [], '')
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x.to(dtype), ordered, added, *then)
+
+
+def prepared_layer(layer: nn.Module, tokens: int, *types: type) -> Layer:
+    """:func:`prepared_linear` of a layer; the layer itself if it has hooks or is of none of ``types``."""
+    return prepared_linear(layer.weight, layer.bias, tokens) if is_plain(layer, *types) else layer
+
+
+def _onednn_takes(weight: Tensor, dtype: torch.dtype) -> bool:
+    operators = torch.ops.mkldnn
+    known = all(hasattr(operators, name) for name in ('_linear_pointwise', '_reorder_linear_weight'))
+    if not known or not torch.backends.mkldnn.is_available() or not torch._C._get_mkldnn_enabled():
+        return False
+    own = type(weight) in (Tensor, nn.Parameter) and weight.device.type == 'cpu'
+    return own and (dtype == torch.float32 or dtype == torch.bfloat16 and operators._is_mkldnn_bf16_supported())

@@ -1,0 +1,66 @@
+"""Windows without their padding against whole ones."""
+from __future__ import annotations
+
+import pytest
+import torch
+
+from swin_pos_det.layers import WindowAttention, merge, window_plan
+from swin_pos_det.layers.compact import MAX_CACHED_PLANS, compact_plan
+
+CASES = [
+    # batch, size, window, shift
+    (2, (4, 4), (2, 2), (0, 0)),
+    (2, (5, 7), (3, 3), (1, 1)),
+    (1, (50, 21), (24, 24), (12, 12)),
+    (1, (9, 11), (4, 6), (2, 3)),
+    (2, (1, 9), (4, 4), (2, 2)),
+    (1, (3, 2), (7, 7), (3, 3)),
+    (1, (15, 8), (7, 7), (0, 0)),
+]
+
+
+@pytest.mark.parametrize(('batch', 'size', 'window', 'shift'), CASES)
+@pytest.mark.parametrize('settings', [
+    dict(), dict(qkv_bias=False), dict(position='none'), dict(attention='cosine', position='log_cpb', key_bias=False)])
+@torch.no_grad()
+def test_equals_whole_windows(batch, size, window, shift, settings):
+    attention = WindowAttention(8, 2, (5, 4), **settings).double()
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter)
+    plan = window_plan(batch, size, window, shift, torch.device('cpu'))
+    tokens = torch.randn(batch * size[0] * size[1], 8, dtype=torch.float64)
+    got, seen = torch.full_like(tokens, torch.nan), []
+    for numbers, rows, attended in attention.attend_by_windows(tokens, None, attention.compact(plan)):
+        assert torch.equal(rows, tokens[numbers])
+        got[numbers] = attended
+        seen.append(numbers)
+    assert torch.equal(torch.cat(seen).sort().values, torch.arange(len(tokens))), 'every token once'
+    want = merge(attention.attend(tokens.view(batch, -1, 8), plan), plan)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-9)
+
+
+def test_only_tokens_and_stand_ins_are_left():
+    plan = compact_plan(window_plan(1, (50, 84), (24, 24), (12, 12), torch.device('cpu')))
+    stand_ins = sum(group.gather.shape[0] for group in plan.groups if group.stand_in is not None)
+    assert plan.slots == 50 * 84 + stand_ins
+    assert 0 < stand_ins < 12, 'of 3 x 4 windows'
+
+
+def test_extreme_biases_leave_numbers():
+    attention = WindowAttention(8, 2, (4, 4))
+    torch.nn.init.normal_(attention.relative_position_bias_table, std=1e4)
+    tokens = torch.randn(5 * 6, 8)
+    plan = window_plan(1, (5, 6), (4, 4), (2, 2), tokens.device)
+    with torch.no_grad():
+        for _, _, attended in attention.attend_by_windows(tokens, None, attention.compact(plan)):
+            assert attended.isfinite().all()
+
+
+def test_hidden_padding_is_not_stood_in_for():
+    assert compact_plan(window_plan(1, (5, 6), (4, 4), (2, 2), torch.device('cpu'), hide_padding=True)) is None
+
+
+def test_the_cache_is_bounded():
+    for length in range(1, 3 * MAX_CACHED_PLANS):
+        compact_plan(window_plan(1, (length, 3), (4, 4), (0, 0), torch.device('cpu')))
+    assert compact_plan.cache_info().currsize == MAX_CACHED_PLANS

@@ -1,0 +1,65 @@
+"""Linear layers prepared for inference against torch's own."""
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from swin_pos_det.layers import linear, prepared_layer, prepared_linear
+
+
+@pytest.fixture(params=['with oneDNN', 'without'])
+def onednn(request):
+    if request.param == 'with oneDNN' and not torch.backends.mkldnn.is_available():
+        pytest.skip('this torch has no oneDNN')
+    with torch.backends.mkldnn.flags(enabled=request.param == 'with oneDNN'):
+        yield request.param == 'with oneDNN'
+
+
+@pytest.mark.parametrize('tokens', [1, 5000])
+@pytest.mark.parametrize('gelu', [True, False])
+@pytest.mark.parametrize('bias', [True, False])
+@torch.no_grad()
+def test_equals_torchs(onednn, tokens, gelu, bias):
+    layer, x = nn.Linear(24, 40, bias=bias), torch.randn(70, 24)
+    assert linear._onednn_takes(layer.weight, torch.float32) == onednn
+    got = prepared_linear(layer.weight, layer.bias, tokens, gelu)(x)
+    want = F.gelu(layer(x)) if gelu else layer(x)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
+@torch.no_grad()
+def test_other_dtypes(dtype):
+    layer, x = nn.Linear(24, 40).to(dtype), torch.randn(70, 24, dtype=dtype)
+    got = prepared_layer(layer, 5000, nn.Linear)(x)
+    assert got.dtype == dtype
+    torch.testing.assert_close(got, layer(x), rtol=0, atol=0.02 if dtype == torch.bfloat16 else 1e-12)
+
+
+@torch.no_grad()
+def test_under_autocast():
+    layer, x = nn.Linear(24, 40), torch.randn(70, 24)
+    with torch.autocast('cpu', torch.bfloat16):
+        got = prepared_layer(layer, 5000, nn.Linear)(x)
+        assert got.dtype == torch.bfloat16
+        torch.testing.assert_close(got, layer(x), rtol=0, atol=0.02)
+
+
+@torch.no_grad()
+def test_weights_may_be_changed_behind_torchs_back():
+    layer, x = nn.Linear(24, 40), torch.randn(70, 24)
+    prepared_layer(layer, 5000, nn.Linear)(x)
+    layer.weight.data.mul_(2)  # as exponential moving averages are swapped in: torch counts no version of it
+    torch.testing.assert_close(prepared_layer(layer, 5000, nn.Linear)(x), layer(x), rtol=0, atol=1e-5)
+
+
+def test_a_layer_of_another_type_or_with_hooks_is_itself():
+    class Adapted(nn.Linear):
+        pass
+
+    adapted, hooked = Adapted(3, 4), nn.Linear(3, 4)
+    hooked.register_forward_hook(lambda module, given, out: out)
+    assert prepared_layer(adapted, 5000, nn.Linear) is adapted
+    assert prepared_layer(hooked, 5000, nn.Linear) is hooked
