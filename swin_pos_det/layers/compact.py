@@ -105,8 +105,8 @@ class CompactPlan:
 
 @lru_cache(maxsize=MAX_CACHED_PLANS)
 def compact_plan(plan: WindowPlan) -> Optional[CompactPlan]:
-    """The plan without padding; None where windows of a group have masks of their own, as where padding is hidden."""
-    if not all(group.shares_mask for group in plan.groups):
+    """The plan without padding; None where padding is hidden, as windows of a group have masks of their own then."""
+    if any(group.hidden is not None for group in plan.groups):
         return None
     with torch.inference_mode(False), torch.no_grad():
         tokens = plan.gather.view(plan.num_windows, -1)
@@ -123,7 +123,7 @@ def compact_plan(plan: WindowPlan) -> Optional[CompactPlan]:
 
 def _compact_group(windows: Tensor, pattern: Tensor, whole: WindowGroup) -> CompactGroup:
     """Of windows (count, N) of tokens with padding where ``pattern`` (N,) says, some of those of ``whole``."""
-    whole = WindowGroup(windows.shape[0], whole.region, whole.hidden)
+    whole = WindowGroup(windows.shape[0], whole.region)
     if not pattern.any():
         return CompactGroup(windows, whole)
     kept = (~pattern).nonzero().flatten()

@@ -56,8 +56,9 @@ def test_extreme_biases_leave_numbers():
             assert attended.isfinite().all()
 
 
-def test_hidden_padding_is_not_stood_in_for():
-    assert compact_plan(window_plan(1, (5, 6), (4, 4), (2, 2), torch.device('cpu'), hide_padding=True)) is None
+@pytest.mark.parametrize('window', [(4, 4), (7, 7)])
+def test_hidden_padding_is_not_stood_in_for(window):
+    assert compact_plan(window_plan(1, (5, 6), window, (0, 0), torch.device('cpu'), hide_padding=True)) is None
 
 
 def test_the_cache_is_bounded():
