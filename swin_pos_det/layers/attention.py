@@ -141,7 +141,7 @@ class WindowAttention(nn.Module):
     def compact(self, plan: WindowPlan) -> Optional[CompactPlan]:
         """The plan for :meth:`attend_by_windows`; None where it cannot be used.
 
-        It cannot where each window hides padding of its own, or where padding is turned by its place in the window.
+        It cannot where tokens are turned by their place in the window: then padding is not all alike.
         """
         return None if plan.outside is not None and self.position.turns else compact_plan(plan)
 
@@ -177,7 +177,7 @@ class WindowAttention(nn.Module):
     def _bias_in_full(self, plan: CompactPlan) -> Optional[WindowBias]:
         """The bias in float32 at least; zeros for schemes without one if padding or masks need something to add to."""
         bias = self.position_bias(plan.window)
-        if bias is None and any(group.stand_in or group.whole.region is not None for group in plan.groups):
+        if bias is None and any(group.stand_in or group.tokens.region is not None for group in plan.groups):
             area = plan.window[0] * plan.window[1]
             bias = torch.zeros(1, area, area, dtype=self.qkv.weight.dtype)
         return None if bias is None else WindowBias(bias.to(torch.promote_types(bias.dtype, torch.float32)))

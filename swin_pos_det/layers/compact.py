@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .windows import MASKED_LOGIT, MAX_CACHED_PLANS, WindowGroup, WindowPlan
+from .windows import HIDDEN_LOGIT, MASKED_LOGIT, MAX_CACHED_PLANS, WindowGroup, WindowPlan
 
 
 class WindowBias:
@@ -41,32 +41,44 @@ class StandIn:
     """The last slot of a window, which stands for all its padding.
 
     Attributes:
-        kept: (n - 1,) int64, of the other slots those in the whole window.
+        kept: (n - 1,) int64, where the other slots are in the whole window.
         parts: (N, R) float32, 1 where a slot of the whole window is padding of one of R parts of the map.
         seen: (n - 1, R) float32, the weight that a token gives to padding of each part: 1, or next to none if they
             must not meet.
-        mask: (n - 1, n - 1) float32, what is added to the logits of the tokens. None: nothing.
+        hidden: whether padding is hidden.
     """
 
     kept: Tensor
     parts: Tensor
     seen: Tensor
-    mask: Optional[Tensor]
+    hidden: bool
+
+    def tokens(self, bias: Tensor) -> Tensor:
+        """Of the bias (heads, N, N) of whole windows that of their tokens (heads, n - 1, n - 1)."""
+        pairs = (self.kept[:, None] * bias.shape[-1] + self.kept).flatten()
+        return bias.flatten(1).index_select(1, pairs).unflatten(1, (len(self.kept), -1))
+
+    def logits(self, of_window: WindowBias) -> Tensor:
+        """What is added to the tokens' logits of the stand-in: (heads, n - 1, 1)."""
+        most, weights = of_window.weights
+        padding = (weights @ self.parts.to(weights.dtype)).index_select(1, self.kept).mul_(self.seen)
+        padding = padding.sum(-1, keepdim=True).log_().add_(most.index_select(1, self.kept))
+        return padding.add_(HIDDEN_LOGIT) if self.hidden else padding
 
 
 @dataclass(frozen=True)
 class CompactGroup:
-    """Windows that follow each other and keep the same slots.
+    """Windows that keep the same slots, of which the same may attend to each other.
 
     Attributes:
         gather: (windows, n) int64, the tokens in ``(B * L)`` that they hold; a stand-in's is any.
-        whole: the same windows with their padding.
+        tokens: who may attend to whom among them, without the stand-in.
         stand_in: for the padding. None without any.
     """
 
     gather: Tensor
-    whole: WindowGroup
-    stand_in: Optional[StandIn] = None
+    tokens: WindowGroup
+    stand_in: Optional[StandIn]
 
     @property
     def area(self) -> int:
@@ -75,17 +87,12 @@ class CompactGroup:
 
     def added(self, of_window: WindowBias) -> Tensor:
         """What is added to the logits: (1, heads, n, n), of the bias's dtype. Not to be called under autocast."""
-        bias, own = of_window.bias, self.stand_in
-        if own is None:
-            mask = self.whole.mask(bias.dtype)
-            return bias.unsqueeze(0) if mask is None else bias + mask
-        pairs = (own.kept[:, None] * bias.shape[-1] + own.kept).flatten()
-        tokens = bias.flatten(1).index_select(1, pairs).view(bias.shape[0], *[len(own.kept)] * 2)
-        tokens = tokens if own.mask is None else tokens.add_(own.mask)
-        most, weights = of_window.weights
-        padding = (weights @ own.parts.to(weights.dtype)).index_select(1, own.kept).mul_(own.seen).sum(-1, keepdim=True)
-        padding = padding.log_().add_(most.index_select(1, own.kept))
-        return F.pad(torch.cat([tokens, padding], dim=2), (0, 0, 0, 1)).unsqueeze(0)
+        bias, mask = of_window.bias, self.tokens.mask(of_window.bias.dtype)
+        own = (bias if self.stand_in is None else self.stand_in.tokens(bias)).unsqueeze(0)
+        own = own if mask is None else own + mask
+        if self.stand_in is None:
+            return own
+        return F.pad(torch.cat([own, self.stand_in.logits(of_window).unsqueeze(0)], dim=3), (0, 0, 0, 1))
 
 
 @dataclass(frozen=True)
@@ -104,33 +111,47 @@ class CompactPlan:
 
 
 @lru_cache(maxsize=MAX_CACHED_PLANS)
-def compact_plan(plan: WindowPlan) -> Optional[CompactPlan]:
-    """The plan without padding; None where padding is hidden, as windows of a group have masks of their own then."""
-    if any(group.hidden is not None for group in plan.groups):
-        return None
+def compact_plan(plan: WindowPlan) -> CompactPlan:
+    """The plan without padding, from a bounded cache."""
     with torch.inference_mode(False), torch.no_grad():
         tokens = plan.gather.view(plan.num_windows, -1)
-        outside = torch.zeros_like(tokens, dtype=torch.bool) if plan.outside is None else plan.outside.view_as(tokens)
+        outside = None if plan.outside is None else plan.outside.view_as(tokens)
         groups, start = [], 0
         for whole in plan.groups:
             at = slice(start, start + whole.count)
+            groups += _compact_groups(tokens[at], None if outside is None else outside[at], whole)
             start = at.stop
-            patterns, which = torch.unique(outside[at], dim=0, return_inverse=True)
-            groups += [_compact_group(tokens[at][which == number], pattern, whole)
-                       for number, pattern in enumerate(patterns)]
     return CompactPlan(plan.window, tuple(groups), sum(group.gather.numel() for group in groups))
 
 
-def _compact_group(windows: Tensor, pattern: Tensor, whole: WindowGroup) -> CompactGroup:
-    """Of windows (count, N) of tokens with padding where ``pattern`` (N,) says, some of those of ``whole``."""
-    whole = WindowGroup(windows.shape[0], whole.region)
-    if not pattern.any():
-        return CompactGroup(windows, whole)
-    kept = (~pattern).nonzero().flatten()
-    region = torch.zeros_like(kept.new_empty(pattern.shape)) if whole.region is None else whole.region[0]
-    regions = region[pattern].unique()
-    parts = (pattern & (region == regions[:, None])).t().float()
-    apart = region[kept, None] != regions
-    mask = MASKED_LOGIT * (region[kept, None] != region[kept]).float()
-    own = StandIn(kept, parts, (MASKED_LOGIT * apart.float()).exp(), mask if mask.any() else None)
-    return CompactGroup(F.pad(windows.index_select(1, kept), (0, 1)), whole, own)
+def _compact_groups(windows: Tensor, outside: Optional[Tensor], whole: WindowGroup) -> List[CompactGroup]:
+    """Of windows (count, N) of tokens, with padding where ``outside`` (count, N) says, those that are alike."""
+    own = [] if whole.shares_mask else [each for each in (whole.region, whole.hidden) if each is not None]
+    about = own if outside is None else [outside, *own]
+    if not about:
+        return [CompactGroup(windows, whole, None)]
+    _, which = torch.unique(torch.cat([each.long() for each in about], dim=1), dim=0, return_inverse=True)
+    groups = []
+    for number in range(int(which.max()) + 1):
+        members = (which == number).nonzero().flatten()
+        first = int(members[0])
+        alike = WindowGroup(len(members), *(each if each is None or whole.shares_mask else each[first:first + 1]
+                                            for each in (whole.region, whole.hidden)))
+        pattern = None if outside is None or not outside[first].any() else outside[first]
+        groups.append(_compact_group(windows[members], pattern, alike))
+    return groups
+
+
+def _compact_group(windows: Tensor, padding: Optional[Tensor], whole: WindowGroup) -> CompactGroup:
+    """Of windows (count, N) of tokens that are all alike, with padding where ``padding`` (N,) says."""
+    if padding is None:
+        return CompactGroup(windows, whole, None)
+    kept = (~padding).nonzero().flatten()
+    region = torch.zeros_like(padding, dtype=torch.long) if whole.region is None else whole.region[0]
+    regions = region[padding].unique()
+    parts = (padding & (region == regions[:, None])).t().float()
+    seen = (MASKED_LOGIT * (region[kept, None] != regions).float()).exp()
+    tokens = WindowGroup(whole.count, *(each if each is None else each[:, kept]
+                                        for each in (whole.region, whole.hidden)))
+    return CompactGroup(F.pad(windows.index_select(1, kept), (0, 1)), tokens,
+                        StandIn(kept, parts, seen, hidden=whole.hidden is not None))

@@ -6,7 +6,7 @@ from typing import List
 import torch
 from torch import Tensor
 
-from .tracing import fake_mode, is_tracing
+from .tracing import is_tracing, is_watched
 
 # Tokens at a time. What a feed-forward network makes of so many stays in a core's cache, even where it has 4 * 768
 # channels; and there is enough of it for the matrix products.
@@ -20,5 +20,5 @@ def blocks(length: int, most: int) -> List[slice]:
 
 def can_go_by_rows(x: Tensor) -> bool:
     """Whether layers are applied to some rows after the other: on a CPU, which has a cache, and without gradients."""
-    plain = not torch.is_grad_enabled() and not is_tracing() and fake_mode() is None
+    plain = not torch.is_grad_enabled() and not is_tracing() and not is_watched()
     return x.device.type == 'cpu' and plain

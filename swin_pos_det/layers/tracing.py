@@ -34,6 +34,11 @@ def fake_mode() -> Optional[Any]:
     return next((mode for mode in modes if type(mode).__name__ == 'FakeTensorMode'), None)  # slow to import
 
 
+def is_watched() -> bool:
+    """Whether some mode is shown every operator: stand-ins for tensors, or a FLOP counter, which knows torch's own."""
+    return not is_tracing() and bool(_get_current_dispatch_mode_stack())
+
+
 def _by_jit() -> bool:
     """Whether ``torch.jit.trace`` runs the code: for a file, for ONNX, or for MMEngine's count of FLOPs."""
     return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()

@@ -19,15 +19,17 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize('hidden', ['shown', 'hidden', 'hidden with the batch\'s'])
 @pytest.mark.parametrize(('batch', 'size', 'window', 'shift'), CASES)
 @pytest.mark.parametrize('settings', [
     dict(), dict(qkv_bias=False), dict(position='none'), dict(attention='cosine', position='log_cpb', key_bias=False)])
 @torch.no_grad()
-def test_equals_whole_windows(batch, size, window, shift, settings):
+def test_equals_whole_windows(batch, size, window, shift, settings, hidden):
     attention = WindowAttention(8, 2, (5, 4), **settings).double()
     for parameter in attention.parameters():
         torch.nn.init.normal_(parameter)
-    plan = window_plan(batch, size, window, shift, torch.device('cpu'))
+    valid = [(size[0], max(1, size[1] - 3 * image)) for image in range(batch)] if 'batch' in hidden else None
+    plan = window_plan(batch, size, window, shift, torch.device('cpu'), hidden != 'shown', valid)
     tokens = torch.randn(batch * size[0] * size[1], 8, dtype=torch.float64)
     got, seen = torch.full_like(tokens, torch.nan), []
     for numbers, rows, attended in attention.attend_by_windows(tokens, None, attention.compact(plan)):
@@ -54,11 +56,6 @@ def test_extreme_biases_leave_numbers():
     with torch.no_grad():
         for _, _, attended in attention.attend_by_windows(tokens, None, attention.compact(plan)):
             assert attended.isfinite().all()
-
-
-@pytest.mark.parametrize('window', [(4, 4), (7, 7)])
-def test_hidden_padding_is_not_stood_in_for(window):
-    assert compact_plan(window_plan(1, (5, 6), window, (0, 0), torch.device('cpu'), hide_padding=True)) is None
 
 
 def test_the_cache_is_bounded():

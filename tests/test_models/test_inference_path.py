@@ -57,9 +57,9 @@ def test_equals_mmdets():
 
 
 @pytest.mark.parametrize(('settings', 'want'), [
-    (dict(), 6), (dict(padding='mask'), 4), (dict(position='rope_mixed'), 4), (dict(position='none'), 6)])
+    (dict(), 6), (dict(padding='mask'), 6), (dict(position='rope_mixed'), 4), (dict(position='none'), 6)])
 def test_whether_windows_go_without_padding(monkeypatch, settings, want):
-    """Not where padding is hidden, or turned by its place in the window: here in the last stage."""
+    """Not where padding is turned by its place in the window: here in the last stage."""
     taken = []
     own = swin_blocks.WindowAttention.attend_by_windows
     monkeypatch.setattr(swin_blocks.WindowAttention, 'attend_by_windows',
@@ -109,3 +109,13 @@ def test_a_layer_with_a_hook_is_called(monkeypatch, name):
         before = model(torch.ones(1, 3, 61, 90))
         model.stages[0].blocks[0].get_submodule(name).register_forward_hook(lambda module, given, out: 2 * out)
         assert not torch.allclose(before[0], model(torch.ones(1, 3, 61, 90))[0], atol=1e-3)
+
+
+def test_a_flop_counter_counts_the_same_without_gradients():
+    from torch.utils.flop_counter import FlopCounterMode
+    model, image, counts = SwinPosTransformer(**MICRO).eval(), torch.randn(1, 3, 224, 224), []
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients), FlopCounterMode(display=False) as counter:
+            model(image)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
