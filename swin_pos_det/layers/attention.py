@@ -162,7 +162,7 @@ class WindowAttention(nn.Module):
         for group in plan.groups:
             with without_autocast('cpu'):
                 added = None if bias is None else group.added(bias)
-            for some in blocks(group.gather.shape[0], max(1, 2 * ROWS // group.area)):
+            for some in blocks(group.gather.shape[0], max(1, 4 * ROWS // group.area)):
                 rows = tokens.index_select(0, group.gather[some].flatten())
                 slots = (rows if norm is None else norm(rows)).view(-1, group.area, self.embed_dims)
                 if group.stand_in is not None:
