@@ -16,13 +16,15 @@ from torch import nn
 from swin_pos_det.analysis.benchmark import worker as worker_module
 from swin_pos_det.analysis.benchmark.cases import PRESETS, Case, DetectorCase, span, within
 from swin_pos_det.analysis.benchmark.detector import DetectorCell, Stopwatch, load_model_config, write_detector_weights
-from swin_pos_det.analysis.benchmark.flops import counted_flops, exponent, swin_flops
+from swin_pos_det.analysis.benchmark.flops import _pairs, counted_flops, exponent, swin_flops
 from swin_pos_det.analysis.benchmark.models import MODELS, VARIANTS
 from swin_pos_det.analysis.benchmark.plots import plot_growth, plot_windows
 from swin_pos_det.analysis.benchmark.pool import Pool, Process, WorkerError
 from swin_pos_det.analysis.benchmark.report import markdown, record, result, write_json
 from swin_pos_det.analysis.benchmark.runner import Benchmark, Row, Settings, run
 from swin_pos_det.analysis.benchmark.weights import write_weights
+from swin_pos_det.layers import window_plan
+from swin_pos_det.layers.compact import compact_plan
 from swin_pos_det.models import SwinPosTransformer
 
 ROOT = Path(__file__).parents[2]
@@ -35,10 +37,18 @@ NANO = VARIANTS['nano']
 @pytest.mark.parametrize(('window', 'size'), [(7, (800, 1344)), (12, (250, 333))])
 def test_flops_are_those_that_torch_counts(window, size):
     case = Case(window=window, size=size, batch=2)
-    for model, pads_first in ((SwinPosTransformer, False), (SwinTransformer, True)):
+    for model, padding in ((SwinPosTransformer, 'attended'), (SwinTransformer, 'projected')):
         backbone = model(**NANO, window_size=window).to('meta')
         backbone.train(False)  # not eval(), which gives None for mmdet's
-        assert counted_flops(backbone, size, 2) == swin_flops(NANO, case, project_padding=pads_first)
+        assert counted_flops(backbone, size, 2) == swin_flops(NANO, case, padding)
+
+
+@pytest.mark.parametrize('shift', [False, True])
+def test_pairs_of_tokens_are_those_that_are_left(shift):
+    size, side = (50, 84), 24
+    plan = compact_plan(window_plan(1, size, (side, side), (side // 2 * shift, ) * 2, torch.device('cpu')))
+    held = [(len(group.gather), group.area - (group.stand_in is not None)) for group in plan.groups]
+    assert _pairs(size[0], side, shift) * _pairs(size[1], side, shift) == sum(n * area**2 for n, area in held)
 
 
 def test_flops_of_attention_over_the_whole_map_grow_with_its_square():

@@ -17,21 +17,26 @@ from .cases import Case
 Pair = Tuple[int, int]
 PATCH = 4
 MLP_RATIO = 4
+PADDINGS = 'left out', 'attended', 'projected'
 
 
-def swin_flops(variant: Mapping[str, Any], case: Case, project_padding: bool = False) -> int:
+def swin_flops(variant: Mapping[str, Any], case: Case, padding: str = 'left out') -> int:
     """Floating-point operations of one step.
 
     A block on L tokens of C channels projects to queries, keys and values and back (8 L C^2) and has a feed-forward
-    network of 4 C hidden channels (16 L C^2). On P tokens, with the padding that completes windows of N, attention
-    takes 4 P N C (Swin, section 3.2, equation 2). Patch merging takes 16 L C^2 of the merged L. Backward takes twice
-    as much as forward, save for the gradient of the image, which nobody asks for.
+    network of 4 C hidden channels (16 L C^2). Attention takes 4 C for each pair of tokens in a window (Swin, section
+    3.2, equation 2). Patch merging takes 16 L C^2 of the merged L. Backward takes twice as much as forward, save for
+    the gradient of the image, which nobody asks for.
 
     Args:
         variant: ``embed_dims``, ``depths``, ``num_heads``.
         case: window, size, batch, mode.
-        project_padding: count the projections on P tokens, as an implementation that pads first has them.
+        padding: what is done with the padding that completes windows. 'left out': nothing, as nothing depends on its
+            results, and all of it as keys and values is worth one token. 'attended': it has queries too, as here where
+            there are gradients. 'projected': and is projected, as an implementation that pads first does.
     """
+    if padding not in PADDINGS:
+        raise ValueError(f'padding must be one of {PADDINGS}, got {padding!r}')
     channels = variant['embed_dims']
     height, width = (-(-side // PATCH) for side in case.size)
     embedding = 2 * height * width * channels * 3 * PATCH**2
@@ -43,10 +48,21 @@ def swin_flops(variant: Mapping[str, Any], case: Case, project_padding: bool = F
         window = (height, width) if case.window == 'global' else (case.window, case.window)
         tokens = height * width
         padded = _whole(height, window[0]) * _whole(width, window[1])
-        projected = padded if project_padding else tokens
-        total += depth * (8 * projected * channels**2 + 4 * MLP_RATIO * tokens * channels**2 +
-                          4 * padded * window[0] * window[1] * channels)
+        projected = padded if padding == 'projected' else tokens
+        total += depth * (8 * projected * channels**2 + 4 * MLP_RATIO * tokens * channels**2)
+        for block in range(depth):
+            shift = block % 2 and case.window != 'global'
+            pairs = padded * window[0] * window[1] if padding != 'left out' else (
+                _pairs(height, window[0], shift) * _pairs(width, window[1], shift))
+            total += 4 * pairs * channels
     return case.batch * (3 * total + 2 * embedding if case.mode == 'train' else total + embedding)
+
+
+def _pairs(length: int, side: int, shift: bool) -> int:
+    """Pairs of tokens within the windows along an axis, without padding."""
+    padded, by = _whole(length, side), side // 2 if shift else 0
+    places = [(slot + by) % padded for slot in range(padded)]
+    return sum(sum(place < length for place in places[first:first + side])**2 for first in range(0, padded, side))
 
 
 def _whole(length: int, window: int) -> int:

@@ -207,7 +207,7 @@ def record(path: Path, title: str, data: Mapping[str, Any], tables: str, picture
 _LEGEND = f"""\
 - *faster than {BASELINE}*: its median time over the model's. *ours is faster by*: the model's median time over ours.
 - *of the floor*: the time that the model's matrix products alone would take at the measured rate of large ones, over
-  the time it took.
+  the time it took. Products with the padding of windows, without which the result is the same, do not count.
 - *peak*: what the first two steps need beyond what is held before them: on the CPU resident memory of a fresh process,
   on CUDA what torch's allocator gave out.
 - *difference*: greatest absolute difference between the model's features and ours, float32, eager. timm rolls before
