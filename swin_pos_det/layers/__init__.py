@@ -1,7 +1,7 @@
 """The heart, in plain PyTorch: windows -> bias -> attention. Nothing here knows of mmengine or mmdet."""
 from .attention import ATTENTIONS, WindowAttention
 from .gelu_linear import gelu_linear
-from .linear import Layer, prepared_layer, prepared_linear
+from .linear import Layer, prepared_layer, prepared_linear, recurring_rows
 from .plain import has_hooks, is_plain
 from .position import (
     POSITIONS,
@@ -23,7 +23,7 @@ __all__ = [
     'ATTENTIONS', 'GLOBAL', 'Layer', 'POSITIONS', 'PositionScheme', 'ROWS', 'WINDOW_POLICIES', 'WindowAttention',
     'WindowGroup', 'WindowPlan', 'WindowRule', 'attend', 'blocks', 'build_position', 'can_go_by_rows', 'gather_bias',
     'gelu_linear', 'has_hooks', 'image_scale', 'is_exporting', 'is_plain', 'is_tracing', 'merge',
-    'parameters_of_position', 'partition', 'prepared_layer', 'prepared_linear', 'register_position',
+    'parameters_of_position', 'partition', 'prepared_layer', 'prepared_linear', 'recurring_rows', 'register_position',
     'relative_position_index', 'resample_absolute', 'resample_table', 'table_size', 'window_plan',
     'without_weight_decay'
 ]

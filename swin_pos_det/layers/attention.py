@@ -2,17 +2,17 @@
 from __future__ import annotations
 
 import math
-from typing import Iterator, Optional, Tuple
+from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .compact import CompactPlan, WindowBias, compact_plan
-from .linear import Layer, prepared_layer, prepared_linear
+from .linear import Layer, prepared_layer, prepared_linear, recurring_rows
 from .position import PositionSetting, build_position
 from .precision import without_autocast
-from .rows import ROWS, blocks
+from .rows import ROWS
 from .softmax_attention import attend, attend_with
 from .windows import WindowPlan, merge, partition
 
@@ -27,6 +27,8 @@ LARGEST_LOGIT_SCALE = 100.
 # padding without a key bias, are not rare. Divided by the usual 1e-12, which is 0 in float16, they become NaN; and what
 # is divided by anything small has gradients that overflow float16.
 SHORTEST = 1e-4
+# Slots of windows at a time, where attention goes by windows.
+SLOTS = 4 * ROWS
 
 
 class WindowAttention(nn.Module):
@@ -145,8 +147,7 @@ class WindowAttention(nn.Module):
         """
         return None if plan.outside is not None and self.position.turns else compact_plan(plan)
 
-    def attend_by_windows(self, tokens: Tensor, norm: Optional[nn.Module],
-                          plan: CompactPlan) -> Iterator[Tuple[Tensor, Tensor, Tensor]]:
+    def attend_by_windows(self, tokens: Tensor, norm: Optional[nn.Module], plan: CompactPlan) -> Tensor:
         """:meth:`attend` for inference: without padding, and some windows after the other, so that all stays in cache.
 
         Args:
@@ -154,25 +155,25 @@ class WindowAttention(nn.Module):
             norm: applied to them first, if given.
             plan: of :meth:`compact`.
 
-        Yields:
-            Numbers of tokens (n,), these tokens as they were (n, C), and what attention makes of them (n, C). Every
-            token comes once.
+        Returns:
+            (B * L, C), for each token the result.
         """
-        project, bias = self._prepared_projection(plan.slots), self._bias_in_full(plan)
+        project, bias, out = self._prepared_projection(plan), self._bias_in_full(plan), None
         for group in plan.groups:
             with without_autocast('cpu'):
                 added = None if bias is None else group.added(bias)
-            for some in blocks(group.gather.shape[0], max(1, 4 * ROWS // group.area)):
+            for some in group.blocks(SLOTS):
                 rows = tokens.index_select(0, group.gather[some].flatten())
-                slots = (rows if norm is None else norm(rows)).view(-1, group.area, self.embed_dims)
+                rows = (rows if norm is None else norm(rows)).view(-1, group.area, self.embed_dims)
                 if group.stand_in is not None:
-                    slots = slots.clone() if norm is None else slots
-                    slots[:, -1] = 0
-                q, k, v = self._heads(project(slots.flatten(0, 1)).view(*slots.shape[:2], -1), plan.window)
+                    rows[:, -1] = 0
+                q, k, v = self._heads(project(rows.flatten(0, 1)).view(*rows.shape[:2], -1), plan.window)
                 attended = attend_with(q, k, v, None if added is None else added.to(q.dtype), self.scale)
+                out = attended.new_empty(tokens.shape) if out is None else out
                 own = slice(0, group.area - (group.stand_in is not None))
-                yield (group.gather[some, own].flatten(), rows.view_as(slots)[:, own].flatten(0, 1),
-                       attended.transpose(1, 2)[:, own].flatten(2).flatten(0, 1))
+                out.index_copy_(0, group.gather[some, own].flatten(),
+                                attended.transpose(1, 2)[:, own].flatten(2).flatten(0, 1))
+        return out
 
     def _bias_in_full(self, plan: CompactPlan) -> Optional[WindowBias]:
         """The bias in float32 at least; zeros for schemes without one if padding or masks need something to add to."""
@@ -182,10 +183,11 @@ class WindowAttention(nn.Module):
             bias = torch.zeros(1, area, area, dtype=self.qkv.weight.dtype)
         return None if bias is None else WindowBias(bias.to(torch.promote_types(bias.dtype, torch.float32)))
 
-    def _prepared_projection(self, tokens: int) -> Layer:
+    def _prepared_projection(self, plan: CompactPlan) -> Layer:
+        rows = recurring_rows(plan.rows(SLOTS))
         if self.q_bias is None:
-            return prepared_layer(self.qkv, tokens, nn.Linear)
-        return prepared_linear(self.qkv.weight, self.projection_bias(), tokens)
+            return prepared_layer(self.qkv, rows, nn.Linear)
+        return prepared_linear(self.qkv.weight, self.projection_bias(), rows)
 
     def _heads(self, windows: Tensor, window: Pair) -> Tuple[Tensor, Tensor, Tensor]:
         """(nW, N, 3 C) -> queries, keys and values (nW, heads, N, channels of a head), position worked into them."""

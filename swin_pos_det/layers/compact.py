@@ -8,6 +8,7 @@ stand-in for all its padding, and the result is the same.
 """
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import List, Optional, Tuple
@@ -16,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .linear import ENOUGH_ROWS
+from .rows import blocks, recurring_blocks
 from .windows import HIDDEN_LOGIT, MASKED_LOGIT, MAX_CACHED_PLANS, WindowGroup, WindowPlan
 
 
@@ -85,6 +88,13 @@ class CompactGroup:
         """Slots of a window, the stand-in's among them: n."""
         return self.gather.shape[1]
 
+    def blocks(self, slots: int) -> List[slice]:
+        """The windows, some at a time, with no more slots than said unless a single window has more."""
+        windows, most = self.gather.shape[0], max(1, slots // self.area)
+        if self.stand_in is not None:
+            return blocks(windows, most)
+        return recurring_blocks(windows, most, -(-ENOUGH_ROWS // self.area))
+
     def added(self, of_window: WindowBias) -> Tensor:
         """What is added to the logits: (1, heads, n, n), of the bias's dtype. Not to be called under autocast."""
         bias, mask = of_window.bias, self.tokens.mask(of_window.bias.dtype)
@@ -102,12 +112,15 @@ class CompactPlan:
     Attributes:
         window: height and width of a whole window in tokens.
         groups: of all windows.
-        slots: of all windows together.
     """
 
     window: Tuple[int, int]
     groups: Tuple[CompactGroup, ...]
-    slots: int
+
+    def rows(self, slots: int) -> Counter[int]:
+        """How often blocks of so many rows come, in groups without a stand-in: with one they vary with the map."""
+        return Counter((some.stop - some.start) * group.area for group in self.groups if group.stand_in is None
+                       for some in group.blocks(slots))
 
 
 @lru_cache(maxsize=MAX_CACHED_PLANS)
@@ -121,7 +134,7 @@ def compact_plan(plan: WindowPlan) -> CompactPlan:
             at = slice(start, start + whole.count)
             groups += _compact_groups(tokens[at], None if outside is None else outside[at], whole)
             start = at.stop
-    return CompactPlan(plan.window, tuple(groups), sum(group.gather.numel() for group in groups))
+    return CompactPlan(plan.window, tuple(groups))
 
 
 def _compact_groups(windows: Tensor, outside: Optional[Tensor], whole: WindowGroup) -> List[CompactGroup]:

@@ -1,7 +1,7 @@
 """Linear layers for inference on a CPU, by oneDNN where torch has it."""
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import Callable, Container, FrozenSet, Mapping, Optional
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,13 @@ from .rows import ROWS
 Layer = Callable[[Tensor], Tensor]
 
 # oneDNN reads weights in an order of its own. To bring them into it takes as long as it saves on so many tokens.
-ENOUGH_TOKENS = ROWS
+ENOUGH_TOKENS = 1024
+# It makes code for each number of rows that it meets and keeps it: gigabytes after a thousand image sizes. So only for
+# numbers that recur, and are large.
+ENOUGH_ROWS = 512
 
 
-def prepared_linear(weight: Tensor, bias: Optional[Tensor], tokens: int, gelu: bool = False) -> Layer:
+def prepared_linear(weight: Tensor, bias: Optional[Tensor], rows: Container[int], gelu: bool = False) -> Layer:
     """``F.linear`` with these weights, and GELU behind it if asked for, to be called on some tokens after the other.
 
     With oneDNN GELU is computed while a result is still in registers. Its products are faster than those of torch's
@@ -27,24 +30,38 @@ def prepared_linear(weight: Tensor, bias: Optional[Tensor], tokens: int, gelu: b
     Args:
         weight: (out, in), float32 or bfloat16 for oneDNN; under autocast both it and the input are cast.
         bias: (out,) or None.
-        tokens: how many there will be in all.
+        rows: numbers of tokens that will come often, for oneDNN; see :func:`recurring_rows`.
         gelu: whether ``F.gelu`` follows.
 
     Returns:
-        A function (n, in) -> (n, out) without gradients.
+        A function (n, in) -> (n, out) without gradients, for any n.
     """
+    def plain(x: Tensor) -> Tensor:
+        return F.gelu(F.linear(x, weight, bias)) if gelu else F.linear(x, weight, bias)
+
     dtype = autocast_dtype_on_cpu() or weight.dtype
-    if tokens < ENOUGH_TOKENS or not _onednn_takes(weight, dtype):
-        return lambda x: F.gelu(F.linear(x, weight, bias)) if gelu else F.linear(x, weight, bias)
+    if not rows or not _onednn_takes(weight, dtype):
+        return plain
     ordered = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), ROWS)
     added = None if bias is None else bias.detach().to(dtype)
     then = ('gelu', [], 'none') if gelu else ('none', [], '')
-    return lambda x: torch.ops.mkldnn._linear_pointwise(x.to(dtype), ordered, added, *then)
+
+    def fast(x: Tensor) -> Tensor:
+        if x.shape[0] not in rows:
+            return plain(x)
+        return torch.ops.mkldnn._linear_pointwise(x.to(dtype), ordered, added, *then)
+    return fast
 
 
-def prepared_layer(layer: nn.Module, tokens: int, *types: type) -> Layer:
+def recurring_rows(calls: Mapping[int, int]) -> FrozenSet[int]:
+    """Of numbers of rows and how often each comes, those for oneDNN: none if they are too few tokens in all."""
+    rows = frozenset(number for number in calls if number >= ENOUGH_ROWS)
+    return rows if sum(number * calls[number] for number in rows) >= ENOUGH_TOKENS else frozenset()
+
+
+def prepared_layer(layer: nn.Module, rows: Container[int], *types: type) -> Layer:
     """:func:`prepared_linear` of a layer; the layer itself if it has hooks or is of none of ``types``."""
-    return prepared_linear(layer.weight, layer.bias, tokens) if is_plain(layer, *types) else layer
+    return prepared_linear(layer.weight, layer.bias, rows) if is_plain(layer, *types) else layer
 
 
 def _onednn_takes(weight: Tensor, dtype: torch.dtype) -> bool:

@@ -18,6 +18,21 @@ def blocks(length: int, most: int) -> List[slice]:
     return [slice(first, min(first + most, length)) for first in range(0, length, most)]
 
 
+def recurring_blocks(length: int, most: int, least: int) -> List[slice]:
+    """:func:`blocks` whose sizes come again with other lengths: ``most``, then powers of two of what is left.
+
+    Powers below ``least`` are not split off.
+    """
+    slices, first = [], 0
+    while first < length:
+        left = length - first
+        power = 1 << (left.bit_length() - 1)
+        size = most if left >= most else power if power >= least else left
+        slices.append(slice(first, first + size))
+        first += size
+    return slices
+
+
 def can_go_by_rows(x: Tensor) -> bool:
     """Whether layers are applied to some rows after the other: on a CPU, which has a cache, and without gradients."""
     plain = not torch.is_grad_enabled() and not is_tracing() and not is_watched()

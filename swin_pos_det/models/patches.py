@@ -13,7 +13,7 @@ from mmdet.models.layers import PatchMerging as MMDetPatchMerging
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers import ROWS, blocks, can_go_by_rows, is_plain, is_tracing, prepared_linear
+from ..layers import ROWS, blocks, can_go_by_rows, is_plain, is_tracing
 
 Pair = Tuple[int, int]
 Cfg = Dict[str, Any]
@@ -104,12 +104,10 @@ class PatchMerging(MMDetPatchMerging):
         if before is not None:
             affine = [None if each is None else _by_tokens(each) for each in (before.weight, before.bias)]
 
-        project = prepared_linear(weight, self.reduction.bias, fours.shape[0] * fours.shape[1])
-
         def reduce(rows: Tensor) -> Tensor:
             if before is not None:
                 rows = F.layer_norm(rows, before.normalized_shape, *affine, before.eps)
-            rows = project(rows)
+            rows = F.linear(rows, weight, self.reduction.bias)
             return rows if after is None else after(rows)
 
         most = max(1, ROWS // fours.shape[1])

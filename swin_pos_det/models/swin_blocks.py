@@ -4,7 +4,7 @@ Module and parameter names are those of mmdet's ``SwinTransformer``, so that che
 """
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Container, Dict, Optional, Sequence, Tuple
 
 import torch
 import torch.utils.checkpoint as checkpoint
@@ -26,8 +26,10 @@ from ..layers import (
     has_hooks,
     is_plain,
     is_tracing,
+    merge,
     prepared_layer,
     prepared_linear,
+    recurring_rows,
     window_plan,
 )
 from .patches import PatchMerging
@@ -88,14 +90,14 @@ class FeedForward(FFN):
         activation = self.layers[0][1]
         return is_plain(activation, nn.GELU) and activation.approximate == 'none'
 
-    def prepared(self, tokens: int) -> Layer:
-        """For inference, :meth:`added` without a norm, to be called on some of so many tokens after the other."""
+    def prepared(self, rows: Container[int]) -> Layer:
+        """For inference, :meth:`added` without a norm, of some tokens after the other, often ``rows`` at once."""
         (first, _, _), second, _ = self.layers
         plain = self._has_gelu() and all(is_plain(layer, nn.Linear, Linear) for layer in (first, second))
         if not plain or any(has_hooks(layer) for layer in self.layers.modules()):
             return self.added
-        hidden = prepared_linear(first.weight, first.bias, tokens, gelu=True)
-        out = prepared_linear(second.weight, second.bias, tokens)
+        hidden = prepared_linear(first.weight, first.bias, rows, gelu=True)
+        out = prepared_linear(second.weight, second.bias, rows)
         return lambda x: out(hidden(x))
 
 
@@ -156,24 +158,21 @@ class SwinBlock(BaseModule):
         return any(module._forward_hooks or module._forward_pre_hooks for module in passed_over)
 
     def _forward_by_rows(self, x: Tensor, plan: WindowPlan) -> Tensor:
-        """The same, some windows after the other; where that cannot be, all after attention some tokens at a time."""
+        """The same, but attention for some windows at a time, and all that follows for some tokens at a time."""
         tokens, attention, post = x.flatten(0, 1), self.attn.w_msa, self.norm_order == 'res-post'
-        project = prepared_layer(attention.proj, len(tokens), nn.Linear)
-        feed_forward = self.ffn.prepared(len(tokens))
-
-        def after(rows: Tensor, attended: Tensor) -> Tensor:
-            added = project(attended)
-            rows = rows + (self.norm1(added) if post else added)
-            return rows.add_(self.norm2(feed_forward(rows)) if post else feed_forward(self.norm2(rows)))
-
-        out, compact = torch.empty_like(tokens), attention.compact(plan)
+        compact = attention.compact(plan)
         if compact is not None:
-            for numbers, rows, attended in attention.attend_by_windows(tokens, None if post else self.norm1, compact):
-                out.index_copy_(0, numbers, after(rows, attended))
-            return out.view_as(x)
-        attended = attention.attend(x if post else self.norm1(x), plan).flatten(0, 1)
+            attended = attention.attend_by_windows(tokens, None if post else self.norm1, compact)
+        else:
+            attended = merge(attention.attend(x if post else self.norm1(x), plan), plan)
+        in_full = recurring_rows({ROWS: len(tokens) // ROWS})
+        project, feed_forward = prepared_layer(attention.proj, in_full, nn.Linear), self.ffn.prepared(in_full)
+
+        out = torch.empty_like(tokens)
         for some in blocks(len(tokens), ROWS):
-            out[some] = after(tokens[some], attended.index_select(0, plan.scatter[some]))
+            added = project(attended[some])
+            rows = torch.add(tokens[some], self.norm1(added) if post else added, out=out[some])
+            rows += self.norm2(feed_forward(rows)) if post else feed_forward(self.norm2(rows))
         return out.view_as(x)
 
 

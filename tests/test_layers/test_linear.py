@@ -17,14 +17,14 @@ def onednn(request):
         yield request.param == 'with oneDNN'
 
 
-@pytest.mark.parametrize('tokens', [1, 5000])
+@pytest.mark.parametrize('rows', [(), (70, ), (71, )])
 @pytest.mark.parametrize('gelu', [True, False])
 @pytest.mark.parametrize('bias', [True, False])
 @torch.no_grad()
-def test_equals_torchs(onednn, tokens, gelu, bias):
+def test_equals_torchs(onednn, rows, gelu, bias):
     layer, x = nn.Linear(24, 40, bias=bias), torch.randn(70, 24)
     assert linear._onednn_takes(layer.weight, torch.float32) == onednn
-    got = prepared_linear(layer.weight, layer.bias, tokens, gelu)(x)
+    got = prepared_linear(layer.weight, layer.bias, rows, gelu)(x)
     want = F.gelu(layer(x)) if gelu else layer(x)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
 
@@ -33,7 +33,7 @@ def test_equals_torchs(onednn, tokens, gelu, bias):
 @torch.no_grad()
 def test_other_dtypes(dtype):
     layer, x = nn.Linear(24, 40).to(dtype), torch.randn(70, 24, dtype=dtype)
-    got = prepared_layer(layer, 5000, nn.Linear)(x)
+    got = prepared_layer(layer, (70, ), nn.Linear)(x)
     assert got.dtype == dtype
     torch.testing.assert_close(got, layer(x), rtol=0, atol=0.02 if dtype == torch.bfloat16 else 1e-12)
 
@@ -42,7 +42,7 @@ def test_other_dtypes(dtype):
 def test_under_autocast():
     layer, x = nn.Linear(24, 40), torch.randn(70, 24)
     with torch.autocast('cpu', torch.bfloat16):
-        got = prepared_layer(layer, 5000, nn.Linear)(x)
+        got = prepared_layer(layer, (70, ), nn.Linear)(x)
         assert got.dtype == torch.bfloat16
         torch.testing.assert_close(got, layer(x), rtol=0, atol=0.02)
 
@@ -50,9 +50,9 @@ def test_under_autocast():
 @torch.no_grad()
 def test_weights_may_be_changed_behind_torchs_back():
     layer, x = nn.Linear(24, 40), torch.randn(70, 24)
-    prepared_layer(layer, 5000, nn.Linear)(x)
+    prepared_layer(layer, (70, ), nn.Linear)(x)
     layer.weight.data.mul_(2)  # as exponential moving averages are swapped in: torch counts no version of it
-    torch.testing.assert_close(prepared_layer(layer, 5000, nn.Linear)(x), layer(x), rtol=0, atol=1e-5)
+    torch.testing.assert_close(prepared_layer(layer, (70, ), nn.Linear)(x), layer(x), rtol=0, atol=1e-5)
 
 
 def test_a_layer_of_another_type_or_with_hooks_is_itself():
@@ -61,5 +61,16 @@ def test_a_layer_of_another_type_or_with_hooks_is_itself():
 
     adapted, hooked = Adapted(3, 4), nn.Linear(3, 4)
     hooked.register_forward_hook(lambda module, given, out: out)
-    assert prepared_layer(adapted, 5000, nn.Linear) is adapted
-    assert prepared_layer(hooked, 5000, nn.Linear) is hooked
+    assert prepared_layer(adapted, (70, ), nn.Linear) is adapted
+    assert prepared_layer(hooked, (70, ), nn.Linear) is hooked
+
+
+def test_only_numbers_of_rows_that_recur_and_are_large(monkeypatch):
+    assert linear.recurring_rows({4067: 16, 784: 1, 100: 9}) == {4067, 784}
+    assert linear.recurring_rows({600: 1}) == frozenset(), 'too few to reorder the weights for'
+    called = []
+    monkeypatch.setattr(torch.ops.mkldnn, '_linear_pointwise', lambda x, *rest: called.append(len(x)) or x)
+    layer = prepared_layer(nn.Linear(4, 4), {70}, nn.Linear)
+    for rows in (69, 70, 71):
+        layer(torch.zeros(rows, 4))
+    assert called == [70]

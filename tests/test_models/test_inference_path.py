@@ -26,9 +26,10 @@ SETTINGS = [
 def test_with_and_without_gradients(monkeypatch, kind, settings, size):
     if kind is SwinPosTransformerV2 and 'position' in settings:
         pytest.skip('Swin V2 has a position scheme and biases of its own')
-    for module in (attention, swin_blocks, patches):  # so that a micro model has several blocks of them
-        monkeypatch.setattr(module, 'ROWS', 100)
+    for module, name in ((attention, 'SLOTS'), (swin_blocks, 'ROWS'), (patches, 'ROWS')):
+        monkeypatch.setattr(module, name, 100)  # so that a micro model has several blocks of them
     monkeypatch.setattr(linear, 'ENOUGH_TOKENS', 100)
+    monkeypatch.setattr(linear, 'ENOUGH_ROWS', 1)
     settings = dict(dict(window_size=7), **settings)
     if kind is SwinPosTransformerV2:
         settings.pop('table_window_size', None)
@@ -86,6 +87,15 @@ def test_blocks_cover_all_rows_once(length, most, want):
     assert [(block.start, block.stop) for block in rows.blocks(length, most)] == want
 
 
+@pytest.mark.parametrize(('length', 'most', 'least', 'want'), [
+    (20, 7, 1, [7, 7, 4, 2]), (20, 7, 3, [7, 7, 4, 2]), (21, 8, 4, [8, 8, 4, 1]), (7, 7, 9, [7]), (6, 7, 5, [6]),
+    (1, 9, 1, [1])])
+def test_recurring_blocks(length, most, least, want):
+    found = rows.recurring_blocks(length, most, least)
+    assert [block.stop - block.start for block in found] == want
+    assert [block.start for block in found] == [sum(want[:i]) for i in range(len(want))]
+
+
 @pytest.mark.parametrize('name', ['attn', 'attn.w_msa', 'attn.drop', 'ffn', 'ffn.layers', 'ffn.layers.0'])
 @pytest.mark.parametrize('norm_order', ['pre', 'res-post'])
 def test_a_hook_on_what_would_not_be_called_is_called(name, norm_order):
@@ -104,6 +114,7 @@ def test_a_hook_on_what_would_not_be_called_is_called(name, norm_order):
 @pytest.mark.parametrize('name', ['attn.w_msa.qkv', 'attn.w_msa.proj', 'ffn.layers.0.0', 'ffn.layers.1'])
 def test_a_layer_with_a_hook_is_called(monkeypatch, name):
     monkeypatch.setattr(linear, 'ENOUGH_TOKENS', 1)
+    monkeypatch.setattr(linear, 'ENOUGH_ROWS', 1)
     model = SwinPosTransformer(**MICRO).eval()
     with torch.no_grad():
         before = model(torch.ones(1, 3, 61, 90))

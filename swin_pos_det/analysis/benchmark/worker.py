@@ -199,7 +199,7 @@ class Worker:
         with torch.no_grad():
             with contextlib.suppress(ImportError):  # another environment need not have this project
                 from swin_pos_det.layers import prepared_linear
-                multiply = prepared_linear(b, None, side)
+                multiply = prepared_linear(b, None, (side, ))
                 ways.append(lambda: multiply(a))
             for way in ways:
                 way()
