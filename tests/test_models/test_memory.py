@@ -57,3 +57,17 @@ def test_plans_are_kept_without_their_masks(hide):
     if not hide:
         made = [group.mask(torch.float32) for group in plan.groups if group.region is not None]
         assert sum(mask.numel() for mask in made) == 3 * 1024**2
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason='this torch has no oneDNN')
+def test_onednn_meets_few_numbers_of_rows(monkeypatch):
+    """It keeps code for each."""
+    met, own = set(), torch.ops.mkldnn._linear_pointwise
+    monkeypatch.setattr(torch.ops.mkldnn, '_linear_pointwise', lambda x, *rest: met.add(len(x)) or own(x, *rest))
+    model = SwinPosTransformer(**dict(MICRO, embed_dims=8, depths=(2, ), num_heads=(2, ), strides=(4, ),
+                                       out_indices=(0, ))).eval()
+    rng = random.Random(0)
+    with torch.no_grad():
+        for _ in range(60):
+            model(torch.randn(1, 3, rng.randrange(200, 500), rng.randrange(200, 500)))
+    assert 1 < len(met) <= 5, met
