@@ -118,9 +118,16 @@ class CompactPlan:
     groups: Tuple[CompactGroup, ...]
 
     def rows(self, slots: int) -> Counter[int]:
-        """How often blocks of so many rows come, in groups without a stand-in: with one they vary with the map."""
-        return Counter((some.stop - some.start) * group.area for group in self.groups if group.stand_in is None
-                       for some in group.blocks(slots))
+        """How often blocks of so many rows come, of those that recur with other maps: full ones and powers of two.
+
+        In groups with a stand-in they vary with the map.
+        """
+        found: Counter[int] = Counter()
+        for group in self.groups:
+            sizes = [some.stop - some.start for some in group.blocks(slots)] if group.stand_in is None else []
+            found.update(size * group.area for size in sizes
+                         if size == max(1, slots // group.area) or not size & (size - 1))
+        return found
 
 
 @lru_cache(maxsize=MAX_CACHED_PLANS)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .rows import blocks
-from .tracing import is_tracing
+from .tracing import is_tracing, is_watched
 from .windows import WindowGroup
 
 # Scores, of all heads, that the backward pass holds at once: 4 MB in float32, which stay in a core's cache.
@@ -64,7 +64,7 @@ def attend_with(q: Tensor, k: Tensor, v: Tensor, added: Optional[Tensor], scale:
         (nW, heads, N, channels of a head).
     """
     few = q.shape[2] < FEW_TOKENS and q.device.type == 'cpu' and q.dtype == torch.float32
-    if few and not dropout and not is_tracing() and not torch.is_grad_enabled():
+    if few and not dropout and not is_tracing() and not is_watched() and not torch.is_grad_enabled():
         return _by_products(q, k, v, added, scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=added, dropout_p=dropout, scale=scale)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 import torch
+from torch.overrides import _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 if hasattr(torch.compiler, 'is_compiling'):  # torch 2.3
@@ -35,8 +36,14 @@ def fake_mode() -> Optional[Any]:
 
 
 def is_watched() -> bool:
-    """Whether some mode is shown every operator: stand-ins for tensors, or a FLOP counter, which knows torch's own."""
-    return not is_tracing() and bool(_get_current_dispatch_mode_stack())
+    """Whether some mode is shown every operator or function: stand-ins for tensors, a FLOP counter, a recorder.
+
+    They know torch's own, and whole windows.
+    """
+    if is_tracing():
+        return False
+    modes = [mode for mode in _get_current_function_mode_stack() if type(mode).__name__ != 'DeviceContext']
+    return bool(modes or _get_current_dispatch_mode_stack())
 
 
 def _by_jit() -> bool:
