@@ -15,8 +15,7 @@ Layer = Callable[[Tensor], Tensor]
 
 # oneDNN reads weights in an order of its own. To bring them into it takes as long as it saves on so many tokens.
 ENOUGH_TOKENS = 1024
-# It makes code for each number of rows that it meets and keeps it: gigabytes after a thousand image sizes. So only for
-# numbers that recur, and are large.
+# It makes code for each number of rows that it meets and keeps it. So only for numbers that recur, and are large.
 ENOUGH_ROWS = 512
 
 

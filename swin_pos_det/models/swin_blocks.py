@@ -94,7 +94,7 @@ class FeedForward(FFN):
         """For inference, :meth:`added` without a norm, of some tokens after the other, often ``rows`` at once."""
         (first, _, _), second, _ = self.layers
         plain = self._has_gelu() and all(is_plain(layer, nn.Linear, Linear) for layer in (first, second))
-        if not plain or any(has_hooks(layer) for layer in self.layers.modules()):
+        if not plain or any(has_hooks(layer) for layer in self.modules()):
             return self.added
         hidden = prepared_linear(first.weight, first.bias, rows, gelu=True)
         out = prepared_linear(second.weight, second.bias, rows)

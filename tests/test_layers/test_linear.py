@@ -12,7 +12,7 @@ from swin_pos_det.layers import linear, prepared_layer, prepared_linear
 @pytest.fixture(params=['with oneDNN', 'without'])
 def onednn(request):
     if request.param == 'with oneDNN' and not torch.backends.mkldnn.is_available():
-        pytest.skip('this torch has no oneDNN')
+        pytest.skip('torch was built without oneDNN, which is then never called')
     with torch.backends.mkldnn.flags(enabled=request.param == 'with oneDNN'):
         yield request.param == 'with oneDNN'
 
