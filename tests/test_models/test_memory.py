@@ -59,7 +59,8 @@ def test_plans_are_kept_without_their_masks(hide):
         assert sum(mask.numel() for mask in made) == 3 * 1024**2
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason='torch was built without oneDNN, which is then never called')
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(),
+                    reason='torch was built without oneDNN, which is then never called')
 def test_onednn_meets_few_numbers_of_rows(monkeypatch):
     """It keeps code for each."""
     met, own = set(), torch.ops.mkldnn._linear_pointwise
