@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -72,6 +72,20 @@ class WindowGroup:
         if self.hidden is not None:
             mask = mask + self.hidden[:, None, :].to(dtype) * HIDDEN_LOGIT
         return mask.unsqueeze(1)
+
+
+class Cut(NamedTuple):
+    """How maps are cut into windows, in the words of :func:`window_plan`."""
+
+    size: Pair
+    window: Pair
+    shift: Pair
+    hide_padding: bool
+    valid: Optional[Sequence[Pair]]
+
+    def plan(self, batch: int, device: torch.device) -> WindowPlan:
+        """The plan for so many images."""
+        return window_plan(batch, self.size, self.window, self.shift, device, self.hide_padding, self.valid)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ Module and parameter names are those of mmdet's ``SwinTransformer``, so that che
 """
 from __future__ import annotations
 
-from typing import Any, Container, Dict, Optional, Sequence, Tuple
+from typing import Any, Container, Dict, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.utils.checkpoint as checkpoint
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..layers import (
     ROWS,
+    Cut,
     Layer,
     PositionScheme,
     WindowAttention,
@@ -30,8 +31,8 @@ from ..layers import (
     prepared_layer,
     prepared_linear,
     recurring_rows,
-    window_plan,
 )
+from .block_operator import block_in_graph, can_be_operator, register_block
 from .patches import PatchMerging
 from .valid_area import zero_outside
 
@@ -136,9 +137,17 @@ class SwinBlock(BaseModule):
             ffn_drop=drop_rate,
             dropout_layer=dict(type='DropPath', drop_prob=drop_path_rate),
             act_cfg=act_cfg)
+        self._name = register_block(self)
 
-    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        """Of copies and of pickled blocks, which need names of their own."""
+        super().__setstate__(state)
+        self._name = register_block(self)
+
+    def forward(self, x: Tensor, plan: Union[WindowPlan, Cut]) -> Tensor:
         """(B, H * W, C) tokens, cut into windows as ``plan`` says -> the same shape."""
+        if isinstance(plan, Cut):
+            return block_in_graph(x, list(self.parameters()), self._name, plan)
         if self.with_cp and x.requires_grad:
             return checkpoint.checkpoint(self._forward, x, plan, use_reentrant=False)
         return self._forward(x, plan)
@@ -216,8 +225,9 @@ class SwinStage(BaseModule):
         """
         window = self.window_rule.window(hw_shape, scale)
         shifts = (0, 0), self.window_rule.shift(hw_shape, window)
-        plans = [window_plan(x.shape[0], hw_shape, window, shift, x.device, self.hide_padding, valid)
-                 for shift in shifts]
+        plans = [Cut(hw_shape, window, shift, self.hide_padding, valid) for shift in shifts]
+        if self.training or not can_be_operator(x):
+            plans = [cut.plan(x.shape[0], x.device) for cut in plans]
         for i, block in enumerate(self.blocks):
             x = block(x, plans[i % 2])
             if i == 0 and self.position.conditional:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checkpoints import LoadsAnySwin, load_pretrained, note_table_windows
-from ..layers import ATTENTIONS, WindowRule, build_position, image_scale, resample_absolute
+from ..layers import ATTENTIONS, WindowRule, build_position, image_scale, is_tracing, resample_absolute
 from ..layers.position import PositionSetting
 from ..layers.relative_bias import RESAMPLING_MODES
 from .arguments import (
@@ -349,7 +349,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         if self.padding != 'mask':
             return None
         sizes = valid_sizes(images)
-        if sizes is None and not self._warned:
+        if sizes is None and not self._warned and not is_tracing():
             self._warned = True
             warnings.warn("padding='mask' hides the padding of a batch only if it knows each image's size: set "
                           "data_preprocessor=dict(type='SwinPosDataPreprocessor', ...). If it is set, something "
