@@ -6,6 +6,7 @@ stays finished, and a killed study goes on where it stopped.
 """
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -175,6 +176,15 @@ def collect(folder: Path, seeds: Sequence[int], trainings: Iterable[str],
                 about = dict(training=training, seed=seed, setting=sweep.name.split('-')[0])
                 rows += [dict(about, **row) for row in found]
     return rows
+
+
+def write_csv(rows: Sequence[Dict[str, Any]], path: Path) -> None:
+    """Every evaluation, a line each: what it is of, then its metrics. Times are left out: runs share the machine."""
+    columns = dict.fromkeys(key for row in rows for key in row if key != 'ms_per_image')
+    with path.open('w', newline='') as out:
+        writer = csv.DictWriter(out, columns, extrasaction='ignore', lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 Cell = Tuple[str, str, str, float]

@@ -17,6 +17,7 @@ from swin_pos_det.analysis.study import (
     markdown_table,
     mean_and_spread,
     run_study,
+    write_csv,
 )
 
 DEMO = config_named('mask-rcnn_swin-pos-nano-p4-w7_fpn_digits')
@@ -104,3 +105,12 @@ def test_markdown_table():
 def test_collect_reads_unfinished_studies(calls, tmp_path):
     run_study(tmp_path, [0], 1, ONE, TWO[:1])
     assert len(collect(tmp_path, [0, 1], ONE, TWO)) == 6
+
+
+def test_csv_has_every_evaluation(tmp_path):
+    rows = [dict(training='window7', seed=0, setting='fixed', window='7', scale=.5, bbox_mAP=.1, ms_per_image=3.),
+            dict(training='window7', seed=1, setting='fixed', window='7', scale=1., bbox_mAP=.2, segm_mAP=.3)]
+    write_csv(rows, tmp_path / 'study.csv')
+    assert (tmp_path / 'study.csv').read_text().splitlines() == [
+        'training,seed,setting,window,scale,bbox_mAP,segm_mAP', 'window7,0,fixed,7,0.5,0.1,',
+        'window7,1,fixed,7,1.0,0.2,0.3']

@@ -106,6 +106,20 @@ def test_weights_may_change():
         assert not torch.allclose(fast(images)[0], before)
 
 
+def test_a_call_with_other_weights_has_them():
+    model = small()
+    images = torch.randn(1, 3, 40, 56)
+    others = {name: 1.1 * parameter for name, parameter in model.named_parameters()}
+    call = torch.compile(lambda weights, x: torch.func.functional_call(model, weights, (x, )), backend='eager')
+    torch._dynamo.reset()
+    with torch.no_grad():
+        own = model(images)
+        want = torch.func.functional_call(model, others, (images, ))
+        assert_same(call(others, images), want)
+        assert_same(model(images), own, atol=0)
+        assert not torch.allclose(own[0], want[0])
+
+
 @pytest.mark.parametrize('remake', [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_copies_outlive_what_they_were_made_of(remake):
     model = small()
