@@ -62,7 +62,7 @@ def test_graphs_call_blocks(kind, settings):
     model, recorder = small(kind, **settings), Recorder()
     fast = compiled(model, recorder)
     images = torch.randn(2, 3, 50, 71)
-    with torch.no_grad():
+    with torch.inference_mode():
         assert_same(fast(images), model(images))
     assert recorder.blocks == 3
     assert not any('attention' in name or 'softmax' in name for name in recorder.called)
