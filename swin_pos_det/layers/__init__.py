@@ -12,6 +12,7 @@ from .position import (
     resample_absolute,
     without_weight_decay,
 )
+from .precision import autocast_dtype_on_cpu
 from .relative_bias import gather_bias, relative_position_index, resample_table, table_size
 from .rows import ROWS, blocks, can_go_by_rows
 from .softmax_attention import attend
@@ -21,9 +22,9 @@ from .windows import Cut, WindowGroup, WindowPlan, merge, partition, window_plan
 
 __all__ = [
     'ATTENTIONS', 'Cut', 'GLOBAL', 'Layer', 'POSITIONS', 'PositionScheme', 'ROWS', 'WINDOW_POLICIES',
-    'WindowAttention', 'WindowGroup', 'WindowPlan', 'WindowRule', 'attend', 'blocks', 'build_position',
-    'can_go_by_rows', 'gather_bias', 'gelu_linear', 'has_hooks', 'image_scale', 'is_compiling', 'is_exporting',
-    'is_plain', 'is_tracing', 'merge', 'parameters_of_position', 'partition', 'prepared_layer', 'prepared_linear',
-    'recurring_rows', 'register_position', 'relative_position_index', 'resample_absolute', 'resample_table',
-    'table_size', 'window_plan', 'without_weight_decay'
+    'WindowAttention', 'WindowGroup', 'WindowPlan', 'WindowRule', 'attend', 'autocast_dtype_on_cpu', 'blocks',
+    'build_position', 'can_go_by_rows', 'gather_bias', 'gelu_linear', 'has_hooks', 'image_scale', 'is_compiling',
+    'is_exporting', 'is_plain', 'is_tracing', 'merge', 'parameters_of_position', 'partition', 'prepared_layer',
+    'prepared_linear', 'recurring_rows', 'register_position', 'relative_position_index', 'resample_absolute',
+    'resample_table', 'table_size', 'window_plan', 'without_weight_decay'
 ]

@@ -1,80 +1,88 @@
-"""A block as one operator of graphs that ``torch.compile`` makes for inference on a CPU.
+"""A block as one operator of the graphs that ``torch.compile`` makes for inference on a CPU.
 
 What makes a block fast there goes by the sizes at hand: some windows at a time, some rows at a time, no padding
-(``swin_blocks``). In a graph it would be unrolled, once for each size. So the graph calls the block.
+(``swin_blocks``). In a graph it would be unrolled, once for each size. So the graph calls the block. Graphs that are
+exported, or in which gradients or hooks are wanted, have the block's layers instead.
 """
 from __future__ import annotations
 
-from contextlib import contextmanager
+import copy
 from itertools import count
-from typing import Iterator, List, Optional, Sequence
+from typing import List, Optional, Sequence
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn.modules.module import _has_any_global_hook
 
-from ..layers import Cut, is_compiling, is_exporting
+from ..layers import Cut, autocast_dtype_on_cpu, has_hooks, is_compiling, is_exporting
 
 # torch.library.custom_op is of 2.4; but only from 2.7 on can compiling be told from exporting, where graphs may have
 # torch's own operators only.
 HAS_OPERATOR = hasattr(torch.library, 'custom_op') and hasattr(torch.compiler, 'is_exporting')
 
-_BLOCKS: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
+_BLOCKS: WeakValueDictionary[int, nn.Module] = WeakValueDictionary()
 _numbers = count()
 
 
-def register_block(block: nn.Module) -> str:
-    """A name for a block, by which graphs of this process find it; it keeps the block from nothing."""
-    name = f'block{next(_numbers)}'
-    _BLOCKS[name] = block
-    return name
+def numbered(block: nn.Module) -> Tensor:
+    """A number by which graphs of this process find the block while it lives.
+
+    A tensor, not an int: a graph takes it as an input, and so serves every copy of a model.
+    """
+    number = next(_numbers)
+    _BLOCKS[number] = block
+    return torch.tensor(number, device='cpu')
 
 
-def can_be_operator(x: Tensor) -> bool:
-    """Whether a graph is being made that may call blocks: by ``torch.compile``, on a CPU, without gradients."""
-    wanted = HAS_OPERATOR and is_compiling() and not is_exporting()
-    return wanted and x.device.type == 'cpu' and not torch.is_grad_enabled()
+def can_be_operator(block: nn.Module, x: Tensor) -> bool:
+    """Whether a graph is being made that may call ``block`` on tokens ``x``: all that the call needs is handed over."""
+    if not HAS_OPERATOR or not is_compiling() or is_exporting() or torch.is_grad_enabled():
+        return False
+    own = all(type(weight) in (Tensor, nn.Parameter) for weight in block.parameters()) and not list(block.buffers())
+    seen = _has_any_global_hook() or any(has_hooks(module) for module in block.modules())
+    return x.device.type == 'cpu' and not block.training and own and not seen
 
 
-def block_in_graph(x: Tensor, parameters: List[Tensor], name: str, cut: Cut) -> Tensor:
-    """A block's forward.
+def call_as_operator(block: nn.Module, x: Tensor, number: Tensor, cut: Cut) -> Tensor:
+    """The block's forward.
 
     Args:
+        block: for which :func:`can_be_operator` holds.
         x: (B, H * W, C) tokens.
-        parameters: the block's, in their order.
-        name: of :func:`register_block`.
+        number: of :func:`numbered`.
         cut: how the map is cut into windows.
 
     Returns:
         (B, H * W, C).
     """
-    amp = torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else None
     valid = None if cut.valid is None else [side for own in cut.valid for side in own]
-    return _block(x, parameters, name, cut.size, cut.window, cut.shift, cut.hide_padding, valid, amp)
+    return _operator(x, list(block.parameters()), number, cut.size, cut.window, cut.shift, cut.hide_padding, valid,
+                     autocast_dtype_on_cpu())
 
 
-def _call_block(x: Tensor, parameters: Sequence[Tensor], name: str, size: Sequence[int], window: Sequence[int],
-                shift: Sequence[int], hide_padding: bool, valid: Optional[Sequence[int]],
-                amp: Optional[torch.dtype]) -> Tensor:
-    block = _BLOCKS[name]
+def _call(x: Tensor, weights: Sequence[Tensor], number: Tensor, size: Sequence[int], window: Sequence[int],
+          shift: Sequence[int], hide_padding: bool, valid: Optional[Sequence[int]],
+          autocast: Optional[torch.dtype]) -> Tensor:
+    block = _BLOCKS.get(int(number))
+    if block is None:
+        raise RuntimeError('a compiled graph outlived the model that it was made of: compile the model again')
+    block = _with_weights(block, weights)
     pairs = None if valid is None else list(zip(valid[::2], valid[1::2]))
-    with torch.no_grad(), _autocast_as(amp):
+    # Graphs are run without the autocast that they were made under.
+    with torch.no_grad(), torch.autocast('cpu', dtype=autocast, enabled=autocast is not None):
         plan = Cut(size, window, shift, hide_padding, pairs).plan(x.shape[0], x.device)
-        if all(own.data_ptr() == given.data_ptr() for own, given in zip(block.parameters(), parameters)):
-            return block(x, plan)
-        # Somebody called the model with other weights than its own. Not the usual way, as threads would meet in it.
-        named = {each: given for (each, _), given in zip(block.named_parameters(), parameters)}
-        return functional_call(block, named, (x, plan))
+        return block(x, plan).contiguous()
 
 
-@contextmanager
-def _autocast_as(dtype: Optional[torch.dtype]) -> Iterator[None]:
-    """Autocast as it was when the graph was made; a graph itself is run without."""
-    with torch.autocast('cpu', dtype=dtype, enabled=dtype is not None):
-        yield
+def _with_weights(block: nn.Module, weights: Sequence[Tensor]) -> nn.Module:
+    """The block; a copy of it where a graph has other weights: those it was frozen with, or ``functional_call``'s."""
+    own: List[Tensor] = list(block.parameters())
+    if all(mine is given or mine.data_ptr() == given.data_ptr() for mine, given in zip(own, weights)):
+        return block
+    return copy.deepcopy(block, {id(mine): given for mine, given in zip(own, weights)})
 
 
 if HAS_OPERATOR:
-    _block = torch.library.custom_op('swin_pos_det::block', _call_block, mutates_args=())
-    _block.register_fake(lambda x, *_: torch.empty_like(x))
+    _operator = torch.library.custom_op('swin_pos_det::block', _call, mutates_args=())
+    _operator.register_fake(lambda x, *_: x.new_empty(x.shape))

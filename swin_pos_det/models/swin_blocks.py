@@ -4,7 +4,7 @@ Module and parameter names are those of mmdet's ``SwinTransformer``, so that che
 """
 from __future__ import annotations
 
-from typing import Any, Container, Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Container, Dict, Optional, Sequence, Tuple
 
 import torch
 import torch.utils.checkpoint as checkpoint
@@ -32,7 +32,7 @@ from ..layers import (
     prepared_linear,
     recurring_rows,
 )
-from .block_operator import block_in_graph, can_be_operator, register_block
+from .block_operator import call_as_operator, can_be_operator, numbered
 from .patches import PatchMerging
 from .valid_area import zero_outside
 
@@ -137,17 +137,15 @@ class SwinBlock(BaseModule):
             ffn_drop=drop_rate,
             dropout_layer=dict(type='DropPath', drop_prob=drop_path_rate),
             act_cfg=act_cfg)
-        self._name = register_block(self)
+        self._number = numbered(self)
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
-        """Of copies and of pickled blocks, which need names of their own."""
+        """Of copies and of pickled blocks, which need numbers of their own."""
         super().__setstate__(state)
-        self._name = register_block(self)
+        self._number = numbered(self)
 
-    def forward(self, x: Tensor, plan: Union[WindowPlan, Cut]) -> Tensor:
+    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """(B, H * W, C) tokens, cut into windows as ``plan`` says -> the same shape."""
-        if isinstance(plan, Cut):
-            return block_in_graph(x, list(self.parameters()), self._name, plan)
         if self.with_cp and x.requires_grad:
             return checkpoint.checkpoint(self._forward, x, plan, use_reentrant=False)
         return self._forward(x, plan)
@@ -225,11 +223,11 @@ class SwinStage(BaseModule):
         """
         window = self.window_rule.window(hw_shape, scale)
         shifts = (0, 0), self.window_rule.shift(hw_shape, window)
-        plans = [Cut(hw_shape, window, shift, self.hide_padding, valid) for shift in shifts]
-        if self.training or not can_be_operator(x):
-            plans = [cut.plan(x.shape[0], x.device) for cut in plans]
+        cuts = [Cut(hw_shape, window, shift, self.hide_padding, valid) for shift in shifts]
+        as_operators = all(type(block) is SwinBlock and can_be_operator(block, x) for block in self.blocks)
+        plans = [] if as_operators else [cut.plan(x.shape[0], x.device) for cut in cuts]
         for i, block in enumerate(self.blocks):
-            x = block(x, plans[i % 2])
+            x = call_as_operator(block, x, block._number, cuts[i % 2]) if as_operators else block(x, plans[i % 2])
             if i == 0 and self.position.conditional:
                 x = self._encode(zero_outside(x, valid, hw_shape), hw_shape)
         return x

@@ -349,7 +349,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         if self.padding != 'mask':
             return None
         sizes = valid_sizes(images)
-        if sizes is None and not self._warned and not is_tracing():
+        if sizes is None and not self._warned and not is_tracing():  # a graph can hold no warning
             self._warned = True
             warnings.warn("padding='mask' hides the padding of a batch only if it knows each image's size: set "
                           "data_preprocessor=dict(type='SwinPosDataPreprocessor', ...). If it is set, something "
