@@ -144,7 +144,7 @@ def _sweep_command(sweep: Sweep, config: Path, checkpoint: Optional[Path], home:
     command += ['--scales', *map(str, sweep.scales)]
     command += ['--windows', *map(str, sweep.windows)] if sweep.windows else []
     command += ['--policy', sweep.policy] if sweep.policy else []
-    given = [*sweep.options, *options]
+    given = [*options, *sweep.options]  # what is evaluated has the last word
     return command + (['--cfg-options', *given] if given else [])
 
 
@@ -190,18 +190,18 @@ def write_csv(rows: Sequence[Dict[str, Any]], path: Path) -> None:
 Cell = Tuple[str, str, str, float]
 
 
-def mean_and_spread(rows: Sequence[Dict[str, Any]], metric: str = 'bbox_mAP') -> Dict[Cell, Tuple[float, float, int]]:
-    """Mean, sample standard deviation and number of seeds of each (training, setting, window, scale)."""
+def mean_and_spread(rows: Sequence[Dict[str, Any]]) -> Dict[Cell, Tuple[float, float, int]]:
+    """Box AP: mean, sample standard deviation and number of seeds of each (training, setting, window, scale)."""
     values: Dict[Cell, List[float]] = {}
     for row in rows:
-        values.setdefault((row['training'], row['setting'], row['window'], row['scale']), []).append(row[metric])
+        values.setdefault((row['training'], row['setting'], row['window'], row['scale']), []).append(row['bbox_mAP'])
     return {cell: (float(np.mean(seeds)), float(np.std(seeds, ddof=1)) if len(seeds) > 1 else float('nan'), len(seeds))
             for cell, seeds in values.items()}
 
 
-def markdown_table(rows: Sequence[Dict[str, Any]], scale: float, metric: str = 'bbox_mAP') -> str:
-    """Training and setting down, windows across: mean ± standard deviation over seeds, at one scale."""
-    cells = {cell: value for cell, value in mean_and_spread(rows, metric).items() if cell[3] == scale}
+def markdown_table(rows: Sequence[Dict[str, Any]], scale: float) -> str:
+    """Training and setting down, windows across: box AP, mean ± standard deviation over seeds, at one scale."""
+    cells = {cell: value for cell, value in mean_and_spread(rows).items() if cell[3] == scale}
     windows = sorted({cell[2] for cell in cells}, key=lambda window: (not window.isdigit(), window.zfill(3)))
     lines = ['| trained | evaluated | ' + ' | '.join(windows) + ' |', '|---|---|' + '---|' * len(windows)]
     for training, setting in dict.fromkeys(cell[:2] for cell in cells):

@@ -45,26 +45,25 @@ SWEEPS = tuple(replace(sweep, options=sweep.options + _BOXES) for sweep in (
 ))
 
 
-def over_scales(rows: Sequence[Dict[str, Any]], training: str, setting: str, window: str,
-                metric: str = 'bbox_mAP') -> Dict[int, float]:
-    """The average over all of :data:`SCALES` for each seed that has been evaluated at every one of them."""
+def over_scales(rows: Sequence[Dict[str, Any]], training: str, setting: str, window: str) -> Dict[int, float]:
+    """The box AP, averaged over all of :data:`SCALES` for each seed that has been evaluated at every one of them."""
     found: Dict[int, Dict[float, float]] = {}
     for row in rows:
         if (row['training'], row['setting'], row['window']) == (training, setting, window):
-            found.setdefault(row['seed'], {})[row['scale']] = row[metric]
+            found.setdefault(row['seed'], {})[row['scale']] = row['bbox_mAP']
     return {seed: float(np.mean(list(values.values()))) for seed, values in found.items()
             if set(values) == set(SCALES)}
 
 
-def markdown_over_scales(rows: Sequence[Dict[str, Any]], metric: str = 'bbox_mAP') -> str:
+def markdown_over_scales(rows: Sequence[Dict[str, Any]]) -> str:
     """The average over scales of every setting that was measured at all of them, against mmdet's own class.
 
     mmdet's is the same seed's window7, so differences are within a seed: mean ± standard deviation over seeds.
     """
-    base = over_scales(rows, 'window7', 'mmdet', 'native', metric)
+    base = over_scales(rows, 'window7', 'mmdet', 'native')
     lines = ['| trained | evaluated | window | average over scales | against mmdet | seeds |', '|' + '---|' * 6]
     for training, setting, window in dict.fromkeys((row['training'], row['setting'], row['window']) for row in rows):
-        found = over_scales(rows, training, setting, window, metric)
+        found = over_scales(rows, training, setting, window)
         if found:
             paired = [value - base[seed] for seed, value in found.items() if seed in base]
             lines.append(f'| {training} | {setting} | {window} | {mean_spread_text(list(found.values()))} | '
@@ -72,21 +71,20 @@ def markdown_over_scales(rows: Sequence[Dict[str, Any]], metric: str = 'bbox_mAP
     return '\n'.join(lines)
 
 
-def markdown_kept(rows: Sequence[Dict[str, Any]], training: str, setting: str, native: Tuple[str, str] = ('fixed', '7'),
-                  metric: str = 'bbox_mAP') -> str:
-    """What share of its own AP at the native window a training keeps at every other, at scale 1.
+def markdown_kept(rows: Sequence[Dict[str, Any]], training: str, setting: str,
+                  native: Tuple[str, str] = ('fixed', '7')) -> str:
+    """What share of its own box AP at the native window a training keeps at every other, at scale 1.
 
     Args:
         rows: of :func:`collect`.
         training: whose weights.
         setting: how they are evaluated.
         native: the setting and window to compare with, of the same training and seed.
-        metric: whose share.
     """
     at: Dict[Tuple[str, str], Dict[int, float]] = {}
     for row in rows:
         if row['training'] == training and row['scale'] == 1.:
-            at.setdefault((row['setting'], row['window']), {})[row['seed']] = row[metric]
+            at.setdefault((row['setting'], row['window']), {})[row['seed']] = row['bbox_mAP']
     own = at.get(native, {})
     windows = sorted((window for found, window in at if found == setting and window.isdigit()), key=int)
     cells = []
@@ -97,20 +95,18 @@ def markdown_kept(rows: Sequence[Dict[str, Any]], training: str, setting: str, n
                       '| % of its AP at window 7 | ' + ' | '.join(cells) + ' |'])
 
 
-def plot_study(rows: Sequence[Dict[str, Any]], path: Path, settings: Sequence[Tuple[str, str]],
-               metric: str = 'bbox_mAP') -> None:
-    """Draw AP against the window, one panel per scale, one line per (training, setting); bars are the seeds' spread.
+def plot_study(rows: Sequence[Dict[str, Any]], path: Path, settings: Sequence[Tuple[str, str]]) -> None:
+    """Draw box AP against the window, one panel per scale, one line per (training, setting), bars for the seeds.
 
     Args:
         rows: of :func:`collect`.
         path: of the PNG.
         settings: the lines to draw.
-        metric: what to draw.
     """
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
-    cells = mean_and_spread(rows, metric)
+    cells = mean_and_spread(rows)
     scales = sorted({cell[3] for cell in cells})
     figure, axes = plt.subplots(1, len(scales), figsize=(4.2 * len(scales), 3.8), squeeze=False, layout='constrained')
     for axis, scale in zip(axes[0], scales):
@@ -127,7 +123,7 @@ def plot_study(rows: Sequence[Dict[str, Any]], path: Path, settings: Sequence[Tu
             axis.axhline(native[0], color='grey', linestyle='--', linewidth=1, label=label)
         axis.set(title=f'images at {scale:g} x the training size', xlabel='nominal window (tokens)')
         axis.grid(alpha=0.3)
-    axes[0, 0].set_ylabel({'bbox_mAP': 'box AP', 'segm_mAP': 'mask AP'}.get(metric, metric))
+    axes[0, 0].set_ylabel('box AP')
     axes[0, -1].legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
