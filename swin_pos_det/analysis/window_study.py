@@ -110,13 +110,14 @@ def plot_study(rows: Sequence[Dict[str, Any]], path: Path, settings: Sequence[Tu
     scales = sorted({cell[3] for cell in cells})
     figure, axes = plt.subplots(1, len(scales), figsize=(4.2 * len(scales), 3.8), squeeze=False, layout='constrained')
     for axis, scale in zip(axes[0], scales):
-        for training, setting in settings:
+        for number, (training, setting) in enumerate(settings):
             points = sorted((int(cell[2]), *value) for cell, value in cells.items()
                             if cell[:2] == (training, setting) and cell[3] == scale and cell[2].isdigit())
             if points:
                 x, mean, spread, _ = zip(*points)
-                axis.errorbar(x, mean, yerr=np.nan_to_num(spread), marker='o', markersize=4, capsize=3, linewidth=1.2,
-                              label=f'{training}, {setting}')
+                beside = np.array(x) + 0.12 * (number - (len(settings) - 1) / 2)  # so that no bar hides another
+                axis.errorbar(beside, mean, yerr=np.nan_to_num(spread), marker='o', markersize=4, linewidth=1.4,
+                              elinewidth=0.7, label=f'{training}, {setting}')
         native = cells.get(('window7', 'mmdet', 'native', scale))
         if native:
             label = "mmdet's SwinTransformer, window 7"
