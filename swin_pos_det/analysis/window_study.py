@@ -27,7 +27,7 @@ _ONE_RESOLUTION = 'window7', 'elastic'
 _MANY_RESOLUTIONS = 'window7-ms', 'elastic-ms'
 _ALL = _ONE_RESOLUTION + _MANY_RESOLUTIONS + ('mask', )
 _HIDDEN = 'model.backbone.padding=mask', 'model.data_preprocessor.type=SwinPosDataPreprocessor'
-# The mask head takes half of the time, and is not what is asked about.
+# The mask head takes time, and is not what is asked about.
 _BOXES = 'model.roi_head.mask_head=None', 'model.roi_head.mask_roi_extractor=None', 'test_evaluator.metric=bbox'
 SWEEPS = tuple(replace(sweep, options=sweep.options + _BOXES) for sweep in (
     # The same weights in mmdet's own class, at the only window it can have.

@@ -13,7 +13,6 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
 from ..layers import Cut, autocast_dtype_on_cpu, has_hooks, is_compiling, is_exporting
 
@@ -40,7 +39,7 @@ def can_be_operator(block: nn.Module, x: Tensor) -> bool:
     if not HAS_OPERATOR or not is_compiling() or is_exporting() or torch.is_grad_enabled():
         return False
     own = all(type(weight) in (Tensor, nn.Parameter) for weight in block.parameters()) and not list(block.buffers())
-    seen = _has_any_global_hook() or any(has_hooks(module) for module in block.modules())
+    seen = nn.modules.module._has_any_global_hook() or any(has_hooks(module) for module in block.modules())
     return x.device.type == 'cpu' and not block.training and own and not seen
 
 
