@@ -25,14 +25,15 @@ SOME_WINDOWS = 5, 7, 10, 14
 
 _ONE_RESOLUTION = 'window7', 'elastic'
 _MANY_RESOLUTIONS = 'window7-ms', 'elastic-ms'
-_ALL = _ONE_RESOLUTION + _MANY_RESOLUTIONS + ('mask', )
+_SCALE = ('model.backbone.reference_size=256', )
 _HIDDEN = 'model.backbone.padding=mask', 'model.data_preprocessor.type=SwinPosDataPreprocessor'
 # The mask head takes time, and is not what is asked about.
 _BOXES = 'model.roi_head.mask_head=None', 'model.roi_head.mask_roi_extractor=None', 'test_evaluator.metric=bbox'
 SWEEPS = tuple(replace(sweep, options=sweep.options + _BOXES) for sweep in (
     # The same weights in mmdet's own class, at the only window it can have.
     Sweep('mmdet', ('window7', 'window7-ms'), options=('model.backbone.type=SwinTransformer', )),
-    Sweep('scale', _ALL, windows=(7, ), policy='scale', options=('model.backbone.reference_size=256', )),
+    Sweep('scale', _ONE_RESOLUTION, windows=WINDOWS, policy='scale', options=_SCALE),
+    Sweep('scale', _MANY_RESOLUTIONS + ('mask', ), windows=(7, ), policy='scale', options=_SCALE),
     Sweep('fixed', _ONE_RESOLUTION, windows=WINDOWS),
     Sweep('fixed', ('mask', ), windows=SOME_WINDOWS),
     Sweep('fixed', _MANY_RESOLUTIONS, windows=(7, 14)),
