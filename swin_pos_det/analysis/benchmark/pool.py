@@ -100,6 +100,7 @@ class Pool:
 
     def __init__(self, models: Iterable[str], pythons: Optional[Mapping[str, str]] = None, device: str = 'cpu',
                  threads: int = 1) -> None:
+        self.device = device
         self._settings = dict(device=device, threads=threads)
         self._pythons = dict(pythons or {})
         self.processes: Dict[str, Process] = {}

@@ -32,7 +32,7 @@ class Settings:
         seconds: a turn lasts at least so long, and one run.
         warm_up: runs before the first turn; two more where the model is compiled.
         time: measure time.
-        memory: measure peak memory, each in a fresh process.
+        memory: measure peak memory, on the CPU each in a fresh process.
         matmul: side of the matrices whose product tells what the machine can do.
         checkpoint: trained weights of a detector; default: random ones.
     """
@@ -242,12 +242,16 @@ class Benchmark:
 
     def _peak(self, row: Row, weights: str) -> None:
         self.tell(f'{row.case}: {row.model}, memory')
-        process = self.pool.fresh(row.model)
+        # CUDA's allocator can be told to forget earlier peaks; the resident memory of a process keeps traces of them.
+        process = self.pool.processes[row.model] if self.pool.device == 'cuda' else self.pool.fresh(row.model)
         try:
             self._build(process, row.case, weights)
             row.mib = process.ask('peak')['mib']
         finally:
-            process.close()
+            if process is self.pool.processes[row.model]:
+                process.ask('drop')
+            else:
+                process.close()
 
     def _lacking_memory(self, case: AnyCase) -> Optional[str]:
         """Why a case is not run: a bias over the whole map grows with the square of its pixels."""
