@@ -333,7 +333,9 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         x = self.drop_after_pos(x)
 
         outs = []
-        for i, stage in enumerate(self.stages[:max(self.out_indices) + 1]):
+        for i, stage in enumerate(self.stages):
+            if i > max(self.out_indices):
+                break
             if i > 0:
                 downsample = self.stages[i - 1].downsample
                 x, hw_shape = downsample(zero_outside(x, valid, hw_shape), hw_shape)
