@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .compact import CompactPlan, WindowBias, compact_plan
+from .heads import split_heads
 from .linear import Layer, prepared_layer, prepared_linear, recurring_rows
 from .position import PositionSetting, build_position
 from .precision import without_autocast
@@ -191,8 +192,7 @@ class WindowAttention(nn.Module):
 
     def _heads(self, windows: Tensor, window: Pair) -> Tuple[Tensor, Tensor, Tensor]:
         """(nW, N, 3 C) -> queries, keys and values (nW, heads, N, channels of a head), position worked into them."""
-        windows = windows.view(*windows.shape[:2], 3, self.num_heads, -1)
-        q, k, v = windows.permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = split_heads(windows, self.num_heads)
         if self.attention == 'cosine':
             q, k = self._directions(q, k)
         q, k = self.position.rotate(self, q, k, window)

@@ -1,13 +1,15 @@
 """``softmax(q k^T * scale + bias + mask) v`` for the windows of a plan, in bounded memory."""
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple
+from typing import Any, Iterable, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .heads import room_for_gradients
+from .logits import added_logits
 from .rows import blocks
 from .tracing import is_tracing, is_watched
 from .windows import WindowGroup
@@ -17,6 +19,8 @@ MAX_SCORES = 2**20
 # On the CPU, SDPA takes 32 queries at a time in windows of fewer tokens than this, and is then slower than plain matrix
 # products that make a quarter of those scores at a time.
 FEW_TOKENS = 192
+# On CUDA, SDPA's backward pass fails with more windows than an axis of a grid may have blocks.
+MAX_WINDOWS = {'cuda': 2**16 - 1}
 
 
 def attend(q: Tensor,
@@ -47,8 +51,19 @@ def attend(q: Tensor,
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], groups: Sequence[WindowGroup], scale: float,
           dropout: float) -> Tensor:
-    parts = [attend_with(q[at], k[at], v[at], added, scale, dropout) for at, added in added_logits(bias, groups, q)]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    if _goes_by_products(q, dropout):
+        return _by_products(q, k, v, added_logits(bias, groups, q, lambda count: blocks(count, _at_once(q))), scale)
+    most = None if is_tracing() else MAX_WINDOWS.get(q.device.type)
+    too_many = most is not None and q.shape[0] > most
+    logits = list(added_logits(bias, groups, q, (lambda count: blocks(count, most)) if too_many else None))
+    if len(logits) == 1:
+        return attend_with(q, k, v, logits[0][1], scale, dropout)
+    # Not by indexing, whose backward pass would fill up the gradient of each part with zeros.
+    counts = [at.stop - at.start for at, _ in logits]
+    parts = [attend_with(*of_part, added, scale, dropout)
+             for *of_part, (_, added) in zip(*(of.split(counts) for of in (q, k, v)), logits)]
+    # Transposed they are as they lie in memory.
+    return torch.cat([part.transpose(1, 2) for part in parts]).transpose(1, 2)
 
 
 def attend_with(q: Tensor, k: Tensor, v: Tensor, added: Optional[Tensor], scale: float, dropout: float = 0.) -> Tensor:
@@ -63,71 +78,43 @@ def attend_with(q: Tensor, k: Tensor, v: Tensor, added: Optional[Tensor], scale:
     Returns:
         (nW, heads, N, channels of a head).
     """
-    few = q.shape[2] < FEW_TOKENS and q.device.type == 'cpu' and q.dtype == torch.float32
-    if few and not dropout and not is_tracing() and not is_watched() and not torch.is_grad_enabled():
-        return _by_products(q, k, v, added, scale)
+    if _goes_by_products(q, dropout):
+        some = blocks(q.shape[0], _at_once(q))
+        shared = added is None or added.shape[0] == 1
+        return _by_products(q, k, v, ((at, added if shared else added[at]) for at in some), scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=added, dropout_p=dropout, scale=scale)
 
 
-def _by_products(q: Tensor, k: Tensor, v: Tensor, added: Optional[Tensor], scale: float) -> Tensor:
-    windows, area = q.shape[0], q.shape[2]
-    parts = []
-    for some in blocks(windows, max(1, MAX_SCORES // 2 // area**2)):
-        own = added if added is None or added.shape[0] == 1 else added[some]
-        parts.append(_of_each_head(q[some], k[some], v[some], own, scale))
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).transpose(1, 2)
+def _goes_by_products(q: Tensor, dropout: float) -> bool:
+    few = q.shape[2] < FEW_TOKENS and q.device.type == 'cpu' and q.dtype == torch.float32
+    return few and not dropout and not is_tracing() and not is_watched() and not torch.is_grad_enabled()
 
 
-def _of_each_head(q: Tensor, k: Tensor, v: Tensor, added: Optional[Tensor], scale: float) -> Tensor:
-    """(nW, N, heads, channels of a head).
-
-    Of one head the windows are a batch of matrices as they lie in memory. Those of all heads would be copied first.
-    """
-    heads = q.shape[1]
-    added = q.new_zeros(1, 1, 1, 1) if added is None else added
-    each = zip(added.expand(-1, heads, -1, -1).unbind(1), q.unbind(1), k.transpose(-2, -1).unbind(1), v.unbind(1))
-    return torch.stack([torch.bmm(torch.baddbmm(logits, query, key, alpha=scale).softmax(-1), value)
-                        for logits, query, key, value in each], dim=2)
+def _at_once(q: Tensor) -> int:
+    """Windows whose scores of one head, and what becomes of them, stay in a core's cache."""
+    return max(1, MAX_SCORES // 2 // q.shape[2]**2)
 
 
-Split = Callable[[int], Iterable[slice]]
+def _by_products(q: Tensor, k: Tensor, v: Tensor, logits: Iterable[Tuple[slice, Optional[Tensor]]],
+                 scale: float) -> Tensor:
+    """Head by head: of one, the windows are a batch of matrices as they lie in memory; of all they would be copied."""
+    windows, heads, area, channels = q.shape
+    out = q.new_empty(windows, area, heads, channels)
+    nothing = q.new_zeros(1, 1, 1, 1)
+    for some, added in logits:
+        each = (nothing if added is None else added).expand(-1, heads, -1, -1)
+        for head in range(heads):
+            weights = _weights(q[some, head], k[some, head], each[:, head], scale)
+            out[some, :, head] = torch.bmm(weights, v[some, head])
+    return out.transpose(1, 2)
 
 
-def added_logits(bias: Optional[Tensor], groups: Sequence[WindowGroup], like: Tensor,
-                 split: Optional[Split] = None) -> Iterator[Tuple[slice, Optional[Tensor]]]:
-    """What is added to the logits of some windows after the other.
-
-    Args:
-        bias: (heads, N, N) or None.
-        groups: of the windows, in order.
-        like: a tensor of the dtype and device wanted.
-        split: how to split a number of windows. Default: a group at once.
-
-    Yields:
-        Windows, and (1 or windows, 1 or heads, N, N) or None.
-    """
-    start = 0
-    for group in groups:
-        whole = slice(0, group.count)
-        added = _added(bias, group, like) if group.shares_mask else None
-        for some in [whole] if split is None else split(group.count):
-            own = added if group.shares_mask else _added(bias, group.part(some), like)
-            at = slice(start + some.start, start + some.stop) if len(groups) > 1 or split else slice(None)
-            yield at, own
-        start = start + group.count
-
-
-def _added(bias: Optional[Tensor], group: WindowGroup, like: Tensor) -> Optional[Tensor]:
-    added = group.mask(like.dtype)
-    if bias is not None:
-        added = bias.unsqueeze(0) if added is None else bias + added
-    return added if added is None or like.device.type != 'cuda' else _aligned(added)
-
-
-def _aligned(mask: Tensor) -> Tensor:
-    """The same values with rows that start at multiples of 16 bytes, as CUDA's memory-efficient kernels need them."""
-    size = mask.shape[-1]
-    return F.pad(mask, (0, -size % 8))[..., :size]
+def _weights(q: Tensor, k: Tensor, added: Tensor, scale: float) -> Tensor:
+    """The attention weights (..., N, N) of queries and keys (..., N, channels), in float32 at least."""
+    keys, exact = k.transpose(-2, -1), _exact(q)
+    if q.dim() == 3 and q.dtype == exact:
+        return torch.baddbmm(added, q, keys, alpha=scale).softmax(-1)
+    return torch.matmul(q, keys).to(exact).mul_(scale).add_(added).softmax(-1)
 
 
 class _Recomputed(torch.autograd.Function):
@@ -152,27 +139,30 @@ class _Recomputed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
         q, k, v, bias = ctx.saved_tensors
-        grads = [torch.empty_like(of) for of in (q, k, v)]
+        tensors, grads = (q, k, v, grad), room_for_gradients(q)
         grad_bias = torch.zeros_like(bias, dtype=_exact(bias))
-        step = max(1, MAX_SCORES // bias.numel())
+        head_by_head = q.shape[2] < FEW_TOKENS and q.dtype == _exact(q)
+        step = _at_once(q) if head_by_head else max(1, MAX_SCORES // bias.numel())
 
         for some, added in added_logits(bias, ctx.groups, q, lambda count: blocks(count, step)):
-            _backward_of(some, (q, k, v, grad), added, ctx.scale, grads, grad_bias)
+            for heads in range(q.shape[1]) if head_by_head else [slice(None)]:
+                _backward_of([of[some, heads] for of in tensors], added[:, heads], ctx.scale,
+                             [of[some, heads] for of in grads], grad_bias[heads])
         return (*grads, grad_bias.to(bias.dtype), None, None)
 
 
-def _backward_of(some: slice, tensors: Sequence[Tensor], added: Tensor, scale: float, grads: Sequence[Tensor],
+def _backward_of(tensors: Sequence[Tensor], added: Tensor, scale: float, grads: Sequence[Tensor],
                  grad_bias: Tensor) -> None:
-    """The gradients of some windows: into ``grads`` (of q, k, v), and onto ``grad_bias``."""
-    q, k, v, grad = (of[some] for of in tensors)
-    weights = torch.matmul(q, k.transpose(-2, -1)).to(_exact(q)).mul_(scale).add_(added).softmax(-1)
-    grads[2][some] = torch.matmul(weights.to(grad.dtype).transpose(-2, -1), grad)
+    """The gradients of some windows and heads: into ``grads`` (of q, k, v), and onto ``grad_bias``."""
+    q, k, v, grad = tensors
+    weights = _weights(q, k, added, scale)
+    grads[2].copy_(torch.matmul(weights.to(grad.dtype).transpose(-2, -1), grad))
     scores = torch.matmul(grad, v.transpose(-2, -1)).to(_exact(q))
     scores.sub_((scores * weights).sum(-1, keepdim=True)).mul_(weights)
     grad_bias += scores.sum(0)
     scores = scores.mul_(scale).to(q.dtype)
-    grads[0][some] = torch.matmul(scores, k)
-    grads[1][some] = torch.matmul(scores.transpose(-2, -1), q)
+    grads[0].copy_(torch.matmul(scores, k))
+    grads[1].copy_(torch.matmul(scores.transpose(-2, -1), q))
 
 
 def _exact(like: Tensor) -> torch.dtype:

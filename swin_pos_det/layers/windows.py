@@ -9,11 +9,12 @@ images together, ``N`` tokens in a window, ``C`` channels.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .tracing import fake_mode, is_exporting, is_tracing
@@ -29,6 +30,8 @@ HIDDEN_LOGIT = -10000.0
 # Plans kept: a forward uses at most two per stage (shifted and not), so this is four image sizes of a four-stage
 # Swin. Training on COCO meets thousands of sizes, and building a plan costs far less than the block that uses it.
 MAX_CACHED_PLANS = 32
+# A mask that many windows share is kept with its plan up to this many tokens: 256 KB in float32.
+MAX_KEPT_MASK = 256
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class WindowGroup:
     count: int
     region: Optional[Tensor] = None
     hidden: Optional[Tensor] = None
+    _masks: Dict[Any, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def shares_mask(self) -> bool:
@@ -61,17 +65,31 @@ class WindowGroup:
         """The same group on a device."""
         return WindowGroup(self.count, *(None if of is None else of.to(device) for of in (self.region, self.hidden)))
 
-    def mask(self, dtype: torch.dtype) -> Optional[Tensor]:
-        """(1 or count, 1, N, N) what to add to the logits [query, key]: 0 where they may attend; None: all may.
+    def mask(self, dtype: torch.dtype, room: int = 0) -> Optional[Tensor]:
+        """What to add to the logits: 0 where they may attend.
 
-        Made anew for each call: kept in the cache it would take N times the memory of the rest of the plan.
+        Args:
+            dtype: wanted.
+            room: zeros behind each row.
+
+        Returns:
+            (1 or count, 1, N, N + room) [query, key]; None if all may attend to all. Do not write to it: it is kept if
+            it serves all windows and is small. A mask for each window would take N times the memory of the plan.
         """
         if self.region is None:
             return None
+        if not self.shares_mask or self.region.shape[1] > MAX_KEPT_MASK or is_tracing():
+            return self._make_mask(dtype, room)
+        if (dtype, room) not in self._masks:
+            with torch.inference_mode(False), torch.no_grad():
+                self._masks[dtype, room] = self._make_mask(dtype, room)
+        return self._masks[dtype, room]
+
+    def _make_mask(self, dtype: torch.dtype, room: int) -> Tensor:
         mask = (self.region[:, None, :] != self.region[:, :, None]).to(dtype) * MASKED_LOGIT
         if self.hidden is not None:
             mask = mask + self.hidden[:, None, :].to(dtype) * HIDDEN_LOGIT
-        return mask.unsqueeze(1)
+        return (F.pad(mask, (0, room)) if room else mask).unsqueeze(1)
 
 
 class Cut(NamedTuple):
@@ -154,7 +172,8 @@ def merge(windows: Tensor, plan: WindowPlan) -> Tensor:
 
 
 def _select(rows: Tensor, there: Tensor, back: Tensor, unused: Optional[Tensor]) -> Tensor:
-    return rows.index_select(0, there) if is_exporting() else _Select.apply(rows, there, back, unused)
+    recorded = torch.is_grad_enabled() and rows.requires_grad and not is_exporting()
+    return _Select.apply(rows, there, back, unused) if recorded else rows.index_select(0, there)
 
 
 class _Select(torch.autograd.Function):

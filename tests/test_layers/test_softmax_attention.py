@@ -18,11 +18,13 @@ def formula(q, k, v, bias, plan, scale):
     return torch.cat(parts)
 
 
+@pytest.mark.parametrize('few', [0, 192], ids=['all heads', 'head by head'])
 @pytest.mark.parametrize('scores', [1, 600, 2**20])
 @pytest.mark.parametrize('hide', [False, True])
-def test_gradients_are_exact(monkeypatch, scores, hide):
+def test_gradients_are_exact(monkeypatch, scores, hide, few):
     """In float64, whatever is computed at once: a window, a few, or all."""
     monkeypatch.setattr(softmax_attention, 'MAX_SCORES', scores)
+    monkeypatch.setattr(softmax_attention, 'FEW_TOKENS', few)
     plan = window_plan(2, (9, 13), (3, 4), (1, 2), torch.device('cpu'), hide_padding=hide)
     q, k, v = (torch.randn(plan.num_windows, 2, 12, 5, dtype=torch.float64, requires_grad=True) for _ in range(3))
     bias = torch.randn(2, 12, 12, dtype=torch.float64, requires_grad=True)
