@@ -1,6 +1,7 @@
 """Jobs of several processes on this machine, as torchrun runs them, but forked from one that has imported everything.
 
-Starting a Python with torch and mmdet takes longer than what most tests then do with it.
+Starting a Python with torch and mmdet takes longer than what most tests then do with it. Where there is a GPU they are
+started anew all the same, as CUDA does not work in a process forked from one that has asked for devices.
 """
 from __future__ import annotations
 
@@ -58,9 +59,10 @@ def _machine(log: Path, port: int, ranks: int, nodes: int, restarts: int, functi
     os.dup2(descriptor, 2)
     os.environ.update(TORCH_DISABLE_SHARE_RDZV_TCP_STORE='1')  # see tools/dist_run.sh
     torch.set_num_threads(1)
+    method = 'spawn' if torch.cuda.is_available() else 'fork'
     elastic_launch(LaunchConfig(
         min_nodes=nodes, max_nodes=nodes, nproc_per_node=ranks, run_id='test', rdzv_backend='c10d',
-        rdzv_endpoint=f'127.0.0.1:{port}', max_restarts=restarts, monitor_interval=0.1, start_method='fork'),
+        rdzv_endpoint=f'127.0.0.1:{port}', max_restarts=restarts, monitor_interval=0.1, start_method=method),
         function)(*arguments)
 
 
