@@ -233,6 +233,17 @@ def test_mmdets_backbone_must_be_able_to_do_the_same(tmp_path):
         load_model_config(str(config), 'ours')
 
 
+def _gradients(cell, step):
+    """Of the backbone, when the optimizer takes its step."""
+    found = []
+    handle = cell.optimizer.optimizer.register_step_pre_hook(lambda *_: found.extend(
+        parameter.grad.clone() for parameter in cell.model.backbone.parameters() if parameter.grad is not None))
+    step()
+    handle.remove()
+    assert found
+    return found
+
+
 @pytest.mark.slow
 def test_parts_of_a_detector(tmp_path):
     """The same losses with either backbone, and parts that make up the step."""
@@ -244,6 +255,9 @@ def test_parts_of_a_detector(tmp_path):
         seen = cell.model.parse_losses
         cell.model.parse_losses = lambda found, seen=seen: losses.append(seen(found)[0].item()) or seen(found)
         before = [parameter.detach().clone() for parameter in cell.model.parameters()]
+        grads = [_gradients(cell, step) for step in (cell.step, cell.breakdown)]
+        for whole, apart in zip(*grads):
+            torch.testing.assert_close(apart, whole, rtol=1e-5, atol=1e-7)
         parts = cell.breakdown()
         assert all(torch.equal(a, b) for a, b in zip(before, cell.model.parameters())), 'every step does the same work'
     assert losses[0] == pytest.approx(losses[1], rel=1e-4) and losses[0] > 0

@@ -214,30 +214,30 @@ class DetectorCell:
 
     @contextlib.contextmanager
     def _split_backward(self, watch: Stopwatch) -> Iterator[None]:
-        """Tell the backward of the backbone, which comes last, from that of everything behind it."""
-        began: List[float] = []
+        """Tell the backward of the backbone from that of everything behind it, by doing one after the other.
 
-        def note(grad: Tensor) -> None:
-            began.append(watch.now())
+        Left to itself autograd goes through the deep stages before the gradient of the first stage's output is there.
+        """
+        cuts: List[Tuple[List[Tensor], List[Tensor]]] = []
 
-        def hook(module: nn.Module, inputs: Any, outs: Any) -> None:
-            for out in outs:
-                if out.requires_grad:
-                    out.register_hook(note)
+        def cut(module: nn.Module, inputs: Any, outs: Any) -> List[Tensor]:
+            ends = [out for out in outs if out.requires_grad]
+            starts = [out.detach().requires_grad_() for out in ends]
+            cuts.append((ends, starts))
+            replaced = iter(starts)
+            return [next(replaced) if out.requires_grad else out for out in outs]
 
-        handle = self.model.backbone.register_forward_hook(hook)
+        handle = self.model.backbone.register_forward_hook(cut)
         backward = self.optimizer.backward
 
         def split(loss: Tensor, **kwargs: Any) -> None:
-            start = watch.now()
-            backward(loss, **kwargs)
-            end = watch.now()
-            # The last gradient to arrive: until then the neck is at work.
-            middle = max(began, default=end)
-            watch.seconds['neck and heads, backward'] = middle - start
-            watch.seconds['backbone, backward'] = end - middle
-            if watch._within:
-                watch._within[-1] += end - start
+            with watch.part('neck and heads, backward'):
+                backward(loss, **kwargs)
+            with watch.part('backbone, backward'):
+                for ends, starts in cuts:
+                    reached = [(end, start.grad) for end, start in zip(ends, starts) if start.grad is not None]
+                    if reached:
+                        torch.autograd.backward(*zip(*reached))
 
         with _replaced(self.optimizer, 'backward', split):
             yield
