@@ -29,7 +29,10 @@ def _views(packed: Tensor) -> Three:
 
 
 class _Split(torch.autograd.Function):
-    """:func:`_views` whose backward pass copies once or not at all, where autograd would do so twice."""
+    """:func:`_views` whose backward pass copies once, where autograd would do so twice.
+
+    Not at all if the gradients come as views of :func:`room_for_gradients`.
+    """
 
     @staticmethod
     def forward(ctx: Any, packed: Tensor) -> Three:

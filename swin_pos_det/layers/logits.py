@@ -7,13 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .tracing import is_tracing
 from .windows import WindowGroup
 
 # CUDA's memory-efficient kernels want rows that start at multiples of 16 bytes: of 8 numbers in half precision.
 ALIGNMENT = 8
-# On CUDA, windows of up to so many tokens are attended to in one call whatever their masks. What is added to their
-# logits then takes no more memory than their queries, keys and values (with 32 channels in a head, as Swin has them).
+# On CUDA, up to so many windows of up to so many tokens are attended to in one call whatever their masks, as with so
+# few it is the host that is waited for. What is added to their logits then takes memory of its own for each window, but
+# no more than queries, keys and values (with 32 channels in a head, as Swin has them).
 JOINED_TOKENS = 96
+JOINED_WINDOWS = 2**13
 
 Split = Callable[[int], Iterable[slice]]
 
@@ -40,7 +43,8 @@ def added_logits(bias: Optional[Tensor], groups: Sequence[WindowGroup], like: Te
         both = bias if mask is None else mask if bias is None else bias + mask
         return both[..., :area] if room and both is not None else both
 
-    if on_cuda and split is None and len(groups) > 1 and area <= JOINED_TOKENS:
+    few = area <= JOINED_TOKENS and (is_tracing() or like.shape[0] <= JOINED_WINDOWS)
+    if on_cuda and split is None and len(groups) > 1 and few:
         yield slice(None), added(_joined_mask(groups, like, room))
         return
     start = 0

@@ -30,7 +30,7 @@ HIDDEN_LOGIT = -10000.0
 # Plans kept: a forward uses at most two per stage (shifted and not), so this is four image sizes of a four-stage
 # Swin. Training on COCO meets thousands of sizes, and building a plan costs far less than the block that uses it.
 MAX_CACHED_PLANS = 32
-# A mask that many windows share is kept with its plan up to this many tokens: 256 KB in float32.
+# A mask that many windows of a plan share is kept with it up to this many tokens: 256 KB in float32.
 MAX_KEPT_MASK = 256
 
 
@@ -43,11 +43,13 @@ class WindowGroup:
         region: (1 or count, N) int64, for each slot the part of the map that it comes from: tokens of different parts
             must not meet. None if all may.
         hidden: (1 or count, N) bool, which slots hold hidden padding. None if none does.
+        keeps_mask: whether a mask that all its windows share is kept, if it is small. A plan has at most three of them.
     """
 
     count: int
     region: Optional[Tensor] = None
     hidden: Optional[Tensor] = None
+    keeps_mask: bool = False
     _masks: Dict[Any, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -63,7 +65,8 @@ class WindowGroup:
 
     def to(self, device: torch.device) -> WindowGroup:
         """The same group on a device."""
-        return WindowGroup(self.count, *(None if of is None else of.to(device) for of in (self.region, self.hidden)))
+        return WindowGroup(self.count, *(None if of is None else of.to(device) for of in (self.region, self.hidden)),
+                           self.keeps_mask)
 
     def mask(self, dtype: torch.dtype, room: int = 0) -> Optional[Tensor]:
         """What to add to the logits: 0 where they may attend.
@@ -73,12 +76,12 @@ class WindowGroup:
             room: zeros behind each row.
 
         Returns:
-            (1 or count, 1, N, N + room) [query, key]; None if all may attend to all. Do not write to it: it is kept if
-            it serves all windows and is small. A mask for each window would take N times the memory of the plan.
+            (1 or count, 1, N, N + room) [query, key]; None if all may attend to all. Do not write to it: it may
+            be kept.
         """
         if self.region is None:
             return None
-        if not self.shares_mask or self.region.shape[1] > MAX_KEPT_MASK or is_tracing():
+        if not self.keeps_mask or is_tracing() or not self.shares_mask or self.region.shape[1] > MAX_KEPT_MASK:
             return self._make_mask(dtype, room)
         if (dtype, room) not in self._masks:
             with torch.inference_mode(False), torch.no_grad():
@@ -208,7 +211,7 @@ def window_plan(batch: int,
 
     The map is padded at the bottom and right to whole windows, then rolled up and left by ``shift`` (in this order,
     as mmdet does it; timm rolls first). Plans hold indices and masks only, no parameters, so sharing them between
-    models, threads and copies is safe.
+    models, threads and copies is safe; on CUDA, between streams that wait for each other.
 
     Args:
         batch: images, at least 1.
@@ -335,7 +338,7 @@ def _groups_by_place(batch: int, rows: _Axis, cols: _Axis) -> Groups:
             masked = last in (row, col)
             region = _pairs(rows.region[row][-1:], cols.region[col][-1:]) if masked else None
             order.append(members)
-            groups.append(WindowGroup(members.shape[0], region))
+            groups.append(WindowGroup(members.shape[0], region, keeps_mask=True))
     return torch.cat(order), groups
 
 

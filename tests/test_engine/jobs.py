@@ -24,6 +24,8 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+import swin_pos_det  # noqa: F401 - registers the backbone, in processes started anew too
+
 ROOT = Path(__file__).parents[2]
 LIMIT = 600  # seconds after which a job counts as hanging: no measure of speed
 

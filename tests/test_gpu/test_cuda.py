@@ -158,7 +158,7 @@ def test_more_windows_than_an_axis_of_a_grid_has_blocks(dtype):
             found.append(_gradients(model, image))
     (outs, grads), (want_outs, want) = found
     tolerance = 1e-4 if dtype == torch.float32 else 3e-2
-    torch.testing.assert_close(outs[0].float(), want_outs[0].float(), rtol=0, atol=30 * tolerance)
+    assert (outs[0] - want_outs[0]).float().norm() <= tolerance * want_outs[0].float().norm()
     for name, grad in want.items():
         assert (grads[name] - grad).norm() <= tolerance * grad.norm().clamp(min=0.01), name
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from swin_pos_det.layers import logits, softmax_attention, window_plan
+from swin_pos_det.layers.compact import compact_plan
 from swin_pos_det.layers.logits import added_logits
 
 CPU = torch.device('cpu')
@@ -36,16 +37,16 @@ def in_full(plan, bias, device):
     return parts
 
 
-@pytest.mark.parametrize('joined', [True, False])
+@pytest.mark.parametrize('limit', [None, 'JOINED_TOKENS', 'JOINED_WINDOWS'])
 @pytest.mark.parametrize('with_bias', [True, False])
 @pytest.mark.parametrize('name', PLANS)
-def test_cuda_adds_the_same(monkeypatch, name, with_bias, joined):
-    if not joined:
-        monkeypatch.setattr(logits, 'JOINED_TOKENS', 0)
+def test_cuda_adds_the_same(monkeypatch, name, with_bias, limit):
+    if limit:
+        monkeypatch.setattr(logits, limit, 0)
     plan = window_plan(2, (9, 13), (3, 4), device=CPU, **PLANS[name])
     bias = torch.randn(2, 12, 12) if with_bias else None
     got = list(added_logits(bias, plan.groups, queries(plan, 'cuda')))
-    assert len(got) == (1 if joined else len(plan.groups))
+    assert len(got) == (len(plan.groups) if limit else 1)
     torch.testing.assert_close(in_full(plan, bias, 'cuda'), in_full(plan, bias, 'cpu'), rtol=0, atol=0)
 
 
@@ -62,8 +63,10 @@ def test_masks_of_single_windows_and_large_ones_are_not_kept():
     hidden = window_plan(1, (9, 13), (3, 4), (1, 1), CPU, hide_padding=True)
     own = next(group for group in hidden.groups if not group.shares_mask)
     large = window_plan(1, (40, 40), (20, 20), (1, 1), CPU).groups[-1]
-    for group in (own, large):
+    stood_in = compact_plan(window_plan(1, (9, 13), (3, 4), (1, 1), CPU)).groups[-1].tokens  # there may be many of them
+    for group in (own, large, stood_in):
         assert group.mask(torch.float32) is not group.mask(torch.float32)
+        assert not group._masks
 
 
 @pytest.mark.parametrize('most', [1, 7, 10**6])
