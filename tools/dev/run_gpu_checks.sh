@@ -33,7 +33,7 @@ benchmark() {
         --out "work_dirs/benchmark-gpu/$1" --title "$2" "${@:3}"
 }
 
-"$python" -m pytest -m gpu -q tests 2>&1 | tee "$log"
+"$python" -m pytest -m gpu -v tests 2>&1 | tee "$log"
 tests=${PIPESTATUS[0]}
 status=$tests
 benchmark backbones 'Swin backbones on a GPU' --windows 7 12 16 24 --sizes 224 512 800x1344 1600x2688 --batches 1 2 \
