@@ -22,8 +22,8 @@ def is_exporting() -> bool:
     """True while the graph is made for another run time, which knows plain operators only and any size."""
     if _by_jit():
         return True
-    asked = getattr(torch.compiler, 'is_exporting', None)  # torch 2.7
-    return is_compiling() and asked is not None and asked()
+    # What torch.compiler.is_exporting (torch 2.7) returns; but Dynamo of torch 2.11 takes that for true in any graph.
+    return is_compiling() and getattr(torch.compiler, '_is_exporting_flag', False)
 
 
 def fake_mode() -> Optional[Any]:
