@@ -18,7 +18,7 @@ from ..layers import Cut, autocast_dtype_on_cpu, has_hooks, is_compiling, is_exp
 
 # torch.library.custom_op is of 2.4; but only from 2.7 on can compiling be told from exporting, where graphs may have
 # torch's own operators only.
-HAS_OPERATOR = hasattr(torch.library, 'custom_op') and hasattr(torch.compiler, 'is_exporting')
+HAS_OPERATOR = hasattr(torch.library, 'custom_op') and hasattr(torch.compiler, '_is_exporting_flag')
 
 _BLOCKS: WeakValueDictionary[int, nn.Module] = WeakValueDictionary()
 _numbers = count()

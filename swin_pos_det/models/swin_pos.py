@@ -333,9 +333,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         x = self.drop_after_pos(x)
 
         outs = []
-        for i, stage in enumerate(self.stages):
-            if i > max(self.out_indices):
-                break
+        for i, stage in zip(range(max(self.out_indices) + 1), self.stages):  # a slice would be a new module
             if i > 0:
                 downsample = self.stages[i - 1].downsample
                 x, hw_shape = downsample(zero_outside(x, valid, hw_shape), hw_shape)

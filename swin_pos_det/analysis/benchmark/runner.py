@@ -243,15 +243,16 @@ class Benchmark:
     def _peak(self, row: Row, weights: str) -> None:
         self.tell(f'{row.case}: {row.model}, memory')
         # CUDA's allocator can be told to forget earlier peaks; the resident memory of a process keeps traces of them.
-        process = self.pool.processes[row.model] if self.pool.device == 'cuda' else self.pool.fresh(row.model)
+        fresh = self.pool.device != 'cuda'
+        process = self.pool.fresh(row.model) if fresh else self.pool.processes[row.model]
         try:
             self._build(process, row.case, weights)
             row.mib = process.ask('peak')['mib']
         finally:
-            if process is self.pool.processes[row.model]:
-                process.ask('drop')
-            else:
+            if fresh:
                 process.close()
+            else:
+                process.ask('drop')
 
     def _lacking_memory(self, case: AnyCase) -> Optional[str]:
         """Why a case is not run: a bias over the whole map grows with the square of its pixels."""
