@@ -1,6 +1,6 @@
 """Reading checkpoints: safely, and from the formats that others write. Writing them whole or not at all.
 
-Importing this package makes MMEngine's ``CheckpointLoader`` read through :mod:`swin_pos_det.checkpoints.io`, its
+Importing this package makes MMEngine's ``CheckpointLoader`` read through :mod:`swin_pos_det.checkpoints.schemes`, its
 backend for local files write through :mod:`swin_pos_det.checkpoints.atomic`, and its ``load_state_dict`` look after
 backbones through :mod:`swin_pos_det.checkpoints.detectors`.
 """
@@ -8,10 +8,11 @@ from .atomic import AtomicLocalBackend, register_atomic_writing, replacing
 from .convert import Inspection, convert, inspect_checkpoint, misfits, save_weights, windows_after
 from .detectors import place_backbones, register_placing
 from .formats import EXPORTS, EXPORTS_V2, FORMATS, recognise
-from .io import CheckpointError, load_checkpoint_file, register_safe_loaders
+from .io import CheckpointError, load_checkpoint_file
 from .load_hook import LoadsAnySwin, adapt_channels, adapt_state_dict, fit_state_dict, note_table_windows
 from .pretrained import load_pretrained
 from .report import LoadReport
+from .schemes import register_safe_loaders
 from .variants import Variant, describe_model, describe_weights
 from .weights import SwinWeights, read_weights
 

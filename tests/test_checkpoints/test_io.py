@@ -20,7 +20,7 @@ from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmengine.runner.checkpoint import _load_checkpoint
 from torch.utils.data import Dataset
 
-from swin_pos_det.checkpoints import CheckpointError, load_checkpoint_file
+from swin_pos_det.checkpoints import CheckpointError, load_checkpoint_file, safe_pickle, schemes
 from swin_pos_det.checkpoints import io as checkpoint_io
 
 WEIGHTS = {'state_dict': {'w': torch.arange(6.).reshape(2, 3)}}
@@ -40,10 +40,10 @@ class Evil:
 def either_mechanism(request, monkeypatch):
     """Runs a test with torch >= 2.6's allow-list and with the unpickler that serves older versions."""
     use_allow_list = request.param == 'allow list'
-    if use_allow_list and not checkpoint_io._TORCH_HAS_ALLOW_LIST:
+    if use_allow_list and not safe_pickle.TORCH_HAS_ALLOW_LIST:
         pytest.skip('this torch has no allow-list (2.6 is the first)')
-    monkeypatch.setattr(checkpoint_io, '_protected_torch_load',
-                        functools.partial(checkpoint_io._protected_torch_load, use_allow_list=use_allow_list))
+    monkeypatch.setattr(checkpoint_io, 'protected_torch_load',
+                        functools.partial(safe_pickle.protected_torch_load, use_allow_list=use_allow_list))
 
 
 @pytest.fixture
@@ -383,7 +383,7 @@ def test_named_models_are_protected(web, tmp_path, monkeypatch, scheme, table):
     marker = tmp_path / 'ran'
     torch.save({'state_dict': {'backbone.w': torch.ones(1)}}, site / 'good.pth')
     torch.save({**WEIGHTS, 'extra': Evil(marker)}, site / 'evil.pth')
-    monkeypatch.setattr(checkpoint_io.mmengine_checkpoint, table,
+    monkeypatch.setattr(schemes.mmengine_checkpoint, table,
                         lambda: dict(good=f'{url}/good.pth', evil=f'{url}/evil.pth'))
     key = 'w' if scheme == 'mmcls' else 'backbone.w'
     assert key in CheckpointLoader.load_checkpoint(f'{scheme}://good')['state_dict']
@@ -396,7 +396,7 @@ def test_named_models_are_protected(web, tmp_path, monkeypatch, scheme, table):
 
 def test_every_scheme_of_mmengine_is_ours():
     loaders = {prefix: loader.__module__ for prefix, loader in CheckpointLoader._schemes.items()}
-    assert set(loaders.values()) == {'swin_pos_det.checkpoints.io'}, loaders
+    assert set(loaders.values()) == {'swin_pos_det.checkpoints.schemes'}, loaders
 
 
 def test_init_cfg_of_a_submodule_reads_through_the_loader(weights):

@@ -1,0 +1,127 @@
+"""MMEngine's ways to name a checkpoint, each read with protection on.
+
+Importing :mod:`swin_pos_det.checkpoints` registers these loaders for every scheme of MMEngine's ``CheckpointLoader``,
+so ``init_cfg``, ``load_from``, ``--resume`` and ``mmdet.apis`` all read through them.
+"""
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import os
+import os.path as osp
+import re
+from typing import Callable
+from urllib.error import URLError
+from urllib.parse import urlparse
+
+import mmengine.runner.checkpoint as mmengine_checkpoint
+import torch
+from mmengine.dist import barrier
+from mmengine.fileio import get_file_backend
+from mmengine.runner import CheckpointLoader
+
+from .io import CheckpointError, load_checkpoint_file, load_source
+from .safe_pickle import MapLocation
+from .weights import with_state_dict
+
+
+# MMEngine prints a loader's name from its 11th letter on ("Loads checkpoint by local backend"), hence these names.
+def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
+    """Loads a local file; see :func:`load_checkpoint_file`."""
+    return load_checkpoint_file(filename, map_location)
+
+
+def load_from_http(filename: str, map_location: MapLocation = None) -> dict:
+    """Downloads a URL once per machine into torch hub's checkpoint folder, and loads it from there.
+
+    Raises:
+        CheckpointError: The download failed, or :func:`load_checkpoint_file` refuses the file.
+    """
+    folder = osp.join(torch.hub.get_dir(), 'checkpoints')
+    path = osp.join(folder, _cached_name(filename))
+    try:
+        if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not osp.exists(path):
+            os.makedirs(folder, exist_ok=True)
+            torch.hub.download_url_to_file(filename, path, progress=os.isatty(2))
+    except (URLError, OSError) as error:
+        raise CheckpointError(f'checkpoint {filename} cannot be downloaded ({error})') from error
+    finally:
+        barrier()  # the other processes of this machine wait for the file, and are let go when it does not come
+    return load_checkpoint_file(path, map_location)
+
+
+def _cached_name(url: str) -> str:
+    """The file name for a URL: its own if that holds a hash, as PyTorch's do, else with one of the URL.
+
+    On Hugging Face every model is called ``model.safetensors``.
+    """
+    stem, suffix = osp.splitext(osp.basename(urlparse(url).path))
+    if re.search(r'-[0-9a-f]{8,}$', stem):
+        return stem + suffix
+    return f'{stem}-{hashlib.sha256(url.encode()).hexdigest()[:8]}{suffix}'
+
+
+def load_from_torchvision(filename: str, map_location: MapLocation = None) -> dict:
+    """Loads ``torchvision://name`` (``modelzoo://`` is its old spelling)."""
+    urls = mmengine_checkpoint.get_torchvision_models()
+    return load_from_http(_look_up(urls, filename), map_location)
+
+
+def load_from_openmmlab(filename: str, map_location: MapLocation = None) -> dict:
+    """Loads ``open-mmlab://name`` from the URL, or the file under MMENGINE_HOME, that MMEngine's list gives."""
+    names = mmengine_checkpoint.get_deprecated_model_names()
+    name = filename.split('://', 1)[1]
+    target = _look_up(mmengine_checkpoint.get_external_models(), f'open-mmlab://{names.get(name, name)}')
+    if target.startswith(('http://', 'https://')):
+        return load_from_http(target, map_location)
+    return load_checkpoint_file(osp.join(mmengine_checkpoint._get_mmengine_home(), target), map_location)
+
+
+def load_from_mmcls(filename: str, map_location: MapLocation = None) -> dict:
+    """Loads ``mmcls://name`` and keeps the backbone's weights, as MMEngine does."""
+    url = _look_up(mmengine_checkpoint.get_mmcls_models(), filename)
+    return mmengine_checkpoint._process_mmcls_checkpoint(load_from_http(url, map_location))
+
+
+def load_from_ceph(filename: str, map_location: MapLocation = None) -> dict:
+    """Loads an ``s3://`` or ``petrel://`` object through MMEngine's petrel file backend."""
+    backend = get_file_backend(filename, backend_args=dict(backend='petrel'))
+    return load_source(io.BytesIO(backend.get(filename)), filename, map_location)
+
+
+def load_from_pavi(filename: str, map_location: MapLocation = None) -> dict:
+    """Refuses ``pavi://``: that service is not public, and MMEngine's loader for it unpickles without protection."""
+    raise CheckpointError(f'checkpoint {filename} cannot be loaded: pavi:// is not supported; use a local file')
+
+
+def _look_up(urls: dict[str, str], filename: str) -> str:
+    name = filename.split('://', 1)[1]
+    if name not in urls:
+        raise CheckpointError(f'checkpoint {filename} is unknown: the list has no model named {name!r}')
+    return urls[name]
+
+
+def _for_mmengine(loader: Callable) -> Callable:
+    """The loader, with files laid out as MMEngine expects them; see :func:`.weights.with_state_dict`."""
+
+    @functools.wraps(loader)
+    def load(filename: str, map_location: MapLocation = None) -> dict:
+        return with_state_dict(loader(filename, map_location))
+
+    return load
+
+
+def register_safe_loaders() -> None:
+    """Makes MMEngine's ``CheckpointLoader`` read every scheme through this module. Calling it again is harmless."""
+    schemes = {
+        load_from_local: '',
+        load_from_http: ('http://', 'https://'),
+        load_from_torchvision: ('modelzoo://', 'torchvision://'),
+        load_from_openmmlab: ('open-mmlab://', 'openmmlab://'),
+        load_from_mmcls: 'mmcls://',
+        load_from_ceph: (r'(\S+\:)?s3://', r'(\S+\:)?petrel://'),
+        load_from_pavi: 'pavi://',
+    }
+    for loader, prefixes in schemes.items():
+        CheckpointLoader.register_scheme(prefixes=prefixes, loader=_for_mmengine(loader), force=True)
