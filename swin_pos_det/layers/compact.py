@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import List, Optional, Tuple
+from itertools import groupby, product
+from typing import List, NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -39,11 +40,20 @@ class WindowBias:
         return most, (self.bias - most).exp_()
 
 
+class Run(NamedTuple):
+    """Rows or columns of a window that follow each other and hold tokens: which, and which of those with tokens."""
+
+    whole: slice
+    kept: slice
+
+
 @dataclass(frozen=True)
 class StandIn:
     """The last slot of a window, which stands for all its padding.
 
     Attributes:
+        window: height and width of the whole window.
+        runs: of its rows, and of its columns. Tokens are where both meet, as a map is a rectangle.
         kept: (n - 1,) int64, where the other slots are in the whole window.
         parts: (N, R) float32, 1 where a slot of the whole window is padding of one of R parts of the map.
         seen: (n - 1, R) float32, the weight that a token gives to padding of each part: 1, or next to none if they
@@ -51,15 +61,22 @@ class StandIn:
         hidden: whether padding is hidden.
     """
 
+    window: Tuple[int, int]
+    runs: Tuple[List[Run], List[Run]]
     kept: Tensor
     parts: Tensor
     seen: Tensor
     hidden: bool
 
-    def tokens(self, bias: Tensor) -> Tensor:
-        """Of the bias (heads, N, N) of whole windows that of their tokens (heads, n - 1, n - 1)."""
-        pairs = (self.kept[:, None] * bias.shape[-1] + self.kept).flatten()
-        return bias.flatten(1).index_select(1, pairs).unflatten(1, (len(self.kept), -1))
+    def put_tokens(self, bias: Tensor, into: Tensor) -> None:
+        """Copies of the bias (heads, N, N) of whole windows that of their tokens: (heads, n - 1, n - 1).
+
+        Stretch by stretch, as picking numbers one by one takes ten times as long.
+        """
+        sides = [runs[-1].kept.stop for runs in self.runs]
+        bias, into = (of.unflatten(2, grid).unflatten(1, grid) for of, grid in ((bias, self.window), (into, sides)))
+        for stretch in product(*self.runs, *self.runs):
+            into[(slice(None), *(run.kept for run in stretch))] = bias[(slice(None), *(run.whole for run in stretch))]
 
     def logits(self, of_window: WindowBias) -> Tensor:
         """What is added to the tokens' logits of the stand-in: (heads, n - 1, 1)."""
@@ -98,11 +115,17 @@ class CompactGroup:
     def added(self, of_window: WindowBias) -> Tensor:
         """What is added to the logits: (1, heads, n, n), of the bias's dtype. Not to be called under autocast."""
         bias, mask = of_window.bias, self.tokens.mask(of_window.bias.dtype)
-        own = (bias if self.stand_in is None else self.stand_in.tokens(bias)).unsqueeze(0)
-        own = own if mask is None else own + mask
         if self.stand_in is None:
-            return own
-        return F.pad(torch.cat([own, self.stand_in.logits(of_window).unsqueeze(0)], dim=3), (0, 0, 0, 1))
+            return bias.unsqueeze(0) if mask is None else bias + mask
+        # Written in place, as what is large comes in fresh pages, which cost more than what is written.
+        out = bias.new_empty(1, bias.shape[0], self.area, self.area)
+        own = out[..., :-1, :-1]
+        self.stand_in.put_tokens(bias, own[0])
+        if mask is not None:
+            own += mask
+        out[0, :, :-1, -1:] = self.stand_in.logits(of_window)
+        out[..., -1, :] = 0
+        return out
 
 
 @dataclass(frozen=True)
@@ -139,12 +162,13 @@ def compact_plan(plan: WindowPlan) -> CompactPlan:
         groups, start = [], 0
         for whole in plan.groups:
             at = slice(start, start + whole.count)
-            groups += _compact_groups(tokens[at], None if outside is None else outside[at], whole)
+            groups += _compact_groups(tokens[at], None if outside is None else outside[at], whole, plan.window)
             start = at.stop
     return CompactPlan(plan.window, tuple(groups))
 
 
-def _compact_groups(windows: Tensor, outside: Optional[Tensor], whole: WindowGroup) -> List[CompactGroup]:
+def _compact_groups(windows: Tensor, outside: Optional[Tensor], whole: WindowGroup,
+                    window: Tuple[int, int]) -> List[CompactGroup]:
     """Of windows (count, N) of tokens, with padding where ``outside`` (count, N) says, those that are alike."""
     own = [] if whole.shares_mask else [each for each in (whole.region, whole.hidden) if each is not None]
     about = own if outside is None else [outside, *own]
@@ -158,11 +182,12 @@ def _compact_groups(windows: Tensor, outside: Optional[Tensor], whole: WindowGro
         alike = WindowGroup(len(members), *(each if each is None or whole.shares_mask else each[first:first + 1]
                                             for each in (whole.region, whole.hidden)))
         pattern = None if outside is None or not outside[first].any() else outside[first]
-        groups.append(_compact_group(windows[members], pattern, alike))
+        groups.append(_compact_group(windows[members], pattern, alike, window))
     return groups
 
 
-def _compact_group(windows: Tensor, padding: Optional[Tensor], whole: WindowGroup) -> CompactGroup:
+def _compact_group(windows: Tensor, padding: Optional[Tensor], whole: WindowGroup,
+                   window: Tuple[int, int]) -> CompactGroup:
     """Of windows (count, N) of tokens that are all alike, with padding where ``padding`` (N,) says."""
     if padding is None:
         return CompactGroup(windows, whole, None)
@@ -173,5 +198,19 @@ def _compact_group(windows: Tensor, padding: Optional[Tensor], whole: WindowGrou
     seen = (MASKED_LOGIT * (region[kept, None] != regions).float()).exp()
     tokens = WindowGroup(whole.count, *(each if each is None else each[:, kept]
                                         for each in (whole.region, whole.hidden)))
+    grid = ~padding.view(window)
+    runs = _runs(grid.any(1).tolist()), _runs(grid.any(0).tolist())
     return CompactGroup(F.pad(windows.index_select(1, kept), (0, 1)), tokens,
-                        StandIn(kept, parts, seen, hidden=whole.hidden is not None))
+                        StandIn(window, runs, kept, parts, seen, hidden=whole.hidden is not None))
+
+
+def _runs(holds_tokens: List[bool]) -> List[Run]:
+    """Of rows or columns, in order."""
+    runs, start, before = [], 0, 0
+    for holds, alike in groupby(holds_tokens):
+        length = len(list(alike))
+        if holds:
+            runs.append(Run(slice(start, start + length), slice(before, before + length)))
+            before += length
+        start += length
+    return runs
