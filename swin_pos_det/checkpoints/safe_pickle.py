@@ -17,7 +17,7 @@ import types
 import zipfile
 from _codecs import encode
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Any, BinaryIO, Callable, Iterator, Union
 
 import numpy as np
@@ -25,6 +25,11 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.utils import digit_version
 from torch._weights_only_unpickler import _get_allowed_globals
+
+try:
+    from numpy._core import multiarray
+except ImportError:  # NumPy 1
+    from numpy.core import multiarray
 
 MapLocation = Union[str, torch.device, Callable, dict, None]
 Source = Union[str, io.BytesIO]
@@ -51,10 +56,10 @@ def _history_buffer_method(owner: Any, name: str) -> Callable:
 def _allowed_globals() -> dict[str, Any]:
     """What training checkpoints need beyond torch's own list: pickled name -> the object it stands for.
 
-    All but the last two are for MMEngine's. In those, timm's, torchvision's and the Swin authors' trainings note their
-    settings; neither does anything when it is made or filled.
+    In ``Namespace`` and ``CfgNode`` timm's, torchvision's and the Swin authors' trainings note their settings; neither
+    does anything when it is made or filled. What the newest torch allows by itself is said for older ones, whose list
+    is shorter: MMEngine's ``MultiStepLR`` has a ``Counter``.
     """
-    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
     allowed = {
         _HISTORY_BUFFER: HistoryBuffer,
         'builtins.getattr': _history_buffer_method,
@@ -64,7 +69,14 @@ def _allowed_globals() -> dict[str, Any]:
         'numpy.dtype': np.dtype,
         'argparse.Namespace': argparse.Namespace,
         'yacs.config.CfgNode': OrderedDict,  # of the mappings that torch fills, the one that may have attributes
+        'builtins.bytearray': bytearray,
+        'builtins.complex': complex,
+        'builtins.set': set,
+        'collections.Counter': Counter,
+        'torch.device': torch.device,
+        'torch._utils._rebuild_parameter_with_state': torch._utils._rebuild_parameter_with_state,
     }
+    allowed.update({str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)})
     for core in ('numpy.core', 'numpy._core'):  # NumPy 1 and 2 write different names for the same functions
         allowed[f'{core}.multiarray._reconstruct'] = multiarray._reconstruct
         allowed[f'{core}.multiarray.scalar'] = multiarray.scalar

@@ -4,10 +4,11 @@ import functools
 import http.server
 import os
 import pickle
+import subprocess
 import sys
 import threading
 import types
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 import numpy as np
 import pytest
@@ -24,6 +25,9 @@ from swin_pos_det.checkpoints import CheckpointError, load_checkpoint_file, safe
 from swin_pos_det.checkpoints import io as checkpoint_io
 
 WEIGHTS = {'state_dict': {'w': torch.arange(6.).reshape(2, 3)}}
+# Of what torch 2.1 lets be unpickled, what the files here need.
+OF_TORCH_2_1 = ('collections.OrderedDict', 'torch.FloatStorage', 'torch.LongStorage', 'torch._utils._rebuild_tensor_v2',
+                'torch._utils._rebuild_parameter', 'torch.serialization._get_layout', 'torch.storage.UntypedStorage')
 
 
 class Evil:
@@ -38,10 +42,16 @@ class Evil:
 
 @pytest.fixture(params=['allow list', 'restricted unpickler'])
 def either_mechanism(request, monkeypatch):
-    """Runs a test with torch >= 2.6's allow-list and with the unpickler that serves older versions."""
+    """Runs a test with torch >= 2.6's allow-list and with the unpickler that serves older versions.
+
+    The latter with what torch 2.1 allows by itself.
+    """
     use_allow_list = request.param == 'allow list'
     if use_allow_list and not safe_pickle.TORCH_HAS_ALLOW_LIST:
         pytest.skip('this torch has no allow-list (2.6 is the first)')
+    if not use_allow_list:
+        allowed = {name: value for name, value in safe_pickle._get_allowed_globals().items() if name in OF_TORCH_2_1}
+        monkeypatch.setattr(safe_pickle, '_get_allowed_globals', lambda: allowed)
     monkeypatch.setattr(checkpoint_io, 'protected_torch_load',
                         functools.partial(safe_pickle.protected_torch_load, use_allow_list=use_allow_list))
 
@@ -209,6 +219,23 @@ def test_settings_of_other_trainings_load(tmp_path, either_mechanism, monkeypatc
     loaded = load_checkpoint_file(path)
     assert loaded['config'] == {'MODEL': {'NUM_CLASSES': 5}, 'AMP': 'O1'} and loaded['args'].lr == .1
     assert type(loaded['config']) is OrderedDict, 'which does nothing of its own'
+
+
+def test_what_older_torch_does_not_allow_by_itself_loads(tmp_path, either_mechanism):
+    path = tmp_path / 'checkpoint.pth'
+    plain = {'milestones': Counter([8, 11]), 'seen': {1, 2}, 'number': 1j, 'bytes': bytearray(b'a'),
+             'dtypes': [torch.bfloat16, torch.uint8, torch.bool], 'device': torch.device('cpu')}
+    torch.save({**WEIGHTS, **plain}, path)
+    loaded = load_checkpoint_file(path)
+    assert {name: loaded[name] for name in plain} == plain
+
+
+def test_numpys_numbers_load_after_other_packages_are_imported(tmp_path):
+    """NumPy 1.26 gets a ``_core`` that is next to empty when a package built for NumPy 2 is imported, such as cv2."""
+    torch.save({**WEIGHTS, 'score': np.float64(.5)}, tmp_path / 'checkpoint.pth')
+    program = ('import sys, cv2; from swin_pos_det.checkpoints import load_checkpoint_file; '
+               'assert load_checkpoint_file(sys.argv[1])["score"] == .5')
+    subprocess.run([sys.executable, '-c', program, tmp_path / 'checkpoint.pth'], check=True)
 
 
 # ---- files that would run code
