@@ -1,5 +1,6 @@
 """Evaluates a checkpoint. Same arguments and behaviour as MMDetection's tools/test.py."""
 import argparse
+import contextlib
 import importlib.util
 import os.path as osp
 import sys
@@ -104,13 +105,13 @@ def test(args: argparse.Namespace) -> None:
     if args.tta:
         use_test_time_augmentation(cfg)
     runner = build_runner(cfg)
+    writing = contextlib.nullcontext()
     if args.out is not None and args.out.endswith('.json'):
-        with telling_mistakes(), writing_coco_results(runner.test_evaluator, args.out):
-            runner.test()
-        return
-    if args.out is not None:
+        writing = writing_coco_results(runner.test_evaluator, args.out)
+    elif args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-    runner.test()
+    with telling_mistakes(), writing:
+        runner.test()
 
 
 def main(argv=None) -> int:

@@ -22,6 +22,7 @@ from swin_pos_det.engine.cli import (
     join_processes,
     load_config,
     run_cli,
+    telling_mistakes,
 )
 from swin_pos_det.engine.restart import may_restart, resume_after_restart
 
@@ -96,7 +97,9 @@ def train(args: argparse.Namespace) -> None:
     if args.ema is not None:
         add_hook(cfg, type='EMAHook', momentum=args.ema)
     prepare_resuming(cfg, args.resume)
-    build_runner(cfg).train()
+    runner = build_runner(cfg)
+    with telling_mistakes():
+        runner.train()
 
 
 def main(argv=None) -> int:

@@ -6,8 +6,9 @@ import io
 import json
 import math
 import tempfile
+from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, Union
+from typing import Any, Callable, Iterable, Iterator, Sequence, Union
 
 from mmdet.evaluation import CocoMetric
 from mmengine.dist import is_main_process
@@ -168,23 +169,32 @@ def _read_json(path: FilePath) -> Any:
 
 def _with_ids_of(dataset: dict[str, Any], gt: COCO, path: FilePath) -> list[dict[str, Any]]:
     """The annotations of a data set of predictions, under the ids that ``gt`` has for their images and categories."""
-    images = _translation(path, 'image', dataset['images'], gt.dataset['images'], lambda item: Path(
-        item['file_name']).name)
+    # Both may name images from folders of their own; only then do the last parts of their names have to do.
+    images = _translation(path, 'image', dataset['images'], gt.dataset['images'],
+                          [lambda item: item['file_name'], lambda item: Path(item['file_name']).name])
     categories = _translation(path, 'category', dataset['categories'], gt.dataset['categories'],
-                              lambda item: item['name'])
+                              [lambda item: item['name']])
     return [dict(item, image_id=images[item['image_id']], category_id=categories[item['category_id']])
             for item in dataset['annotations']]
 
 
 def _translation(path: FilePath, what: str, theirs: list[dict], ours: list[dict],
-                 name_of: Callable[[dict], str]) -> dict[Any, Any]:
-    """Their ids -> our ids, by name."""
-    known = {name_of(item): item['id'] for item in ours}
-    unknown = [name_of(item) for item in theirs if name_of(item) not in known]
+                 ways: Sequence[Callable[[dict], str]]) -> dict[Any, Any]:
+    """Their ids -> our ids, by name: in the first of the ways to name them in which ours has all of theirs."""
+    for name_of in ways:
+        known, names = {name_of(item): item['id'] for item in ours}, [name_of(item) for item in theirs]
+        unknown = [name for name in names if name not in known]
+        if not unknown:
+            break
     if unknown:
         raise CocoFileError(f'{path}: the ground truth has no {what} named {unknown[0]!r} (nor {len(unknown) - 1} '
                             f'others of {len(theirs)})')
-    return {item['id']: known[name_of(item)] for item in theirs}
+    uses = Counter(names), Counter(map(name_of, ours))
+    twice = [name for name in names if max(use[name] for use in uses) > 1]
+    if twice:
+        raise CocoFileError(f'{path}: {what}s named {twice[0]!r} cannot be told apart: name them as the ground truth '
+                            'does')
+    return {item['id']: known[name] for item, name in zip(theirs, names)}
 
 
 def _check_ids(path: FilePath, what: str, used: list[Any], known: set) -> None:

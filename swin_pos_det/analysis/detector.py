@@ -17,6 +17,8 @@ from mmengine.runner import load_checkpoint
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
+from ..type_names import type_name
+
 
 def register_modules(cfg: Config) -> None:
     """Import what the config imports, and look types up in its scope."""
@@ -80,7 +82,7 @@ def model_input(cfg: Config, model: nn.Module,
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'image {path} does not exist')
-    steps: List[Any] = [step for step in cfg.test_dataloader.dataset.pipeline if 'Annotations' not in step['type']]
+    steps: List[Any] = [step for step in cfg.test_dataloader.dataset.pipeline if 'Annotations' not in type_name(step)]
     before = mmcv.imread(str(path))
     packed = Compose(steps)(dict(img_path=str(path), img_id=0))
     pixels = packed['inputs'].permute(1, 2, 0).numpy()

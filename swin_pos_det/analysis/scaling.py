@@ -5,6 +5,7 @@ public figures of hardware, and assumptions, which are all fields of :class:`Set
 """
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections import defaultdict
 from dataclasses import dataclass
@@ -134,7 +135,9 @@ def count(model: nn.Module, image: Tuple[int, int] = (800, 1344)) -> Counts:
     """
     blocks = [module for module in model.modules() if isinstance(module, SwinBlock)]
     saved, inputs = _track_saved(model, blocks)
-    with FlopCounterMode(display=False) as flops, saved:
+    # Older counters tell modules apart only if they are given the model, which newer ones warn about.
+    tracked = {} if importlib.util.find_spec('torch.utils.module_tracker') else dict(mods=model)
+    with FlopCounterMode(display=False, **tracked) as flops, saved:
         _training_forward(model, torch.empty(1, 3, *image, device='meta'))
     per_module = flops.get_flop_counts()
     block_flops = sum(sum(ops.values()) for name, ops in per_module.items() if name.split('.')[-1].isdigit()

@@ -16,6 +16,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from tqdm import tqdm
 
+from ..type_names import type_name
+
 Window = Union[int, str, Tuple[int, int], None]
 METRICS = {'box AP': 'bbox_mAP', 'mask AP': 'segm_mAP', 'ms per image': 'ms_per_image'}
 
@@ -50,7 +52,7 @@ def scale_resize(pipeline: Any, factor: float) -> int:
     """
     found = 0
     for transform in pipeline:
-        if transform.get('type') == 'Resize' and transform.get('scale') is not None:
+        if type_name(transform) == 'Resize' and transform.get('scale') is not None:
             transform['scale'] = tuple(max(1, round(side * factor)) for side in transform['scale'])
             found += 1
     return found

@@ -58,10 +58,13 @@ def find_inputs(inputs: Union[str, Path, Sequence[Union[str, Path]]]) -> dict[Pa
         ValueError: if an input does not exist, or there is nothing in it.
     """
     found: dict[Path, str] = {}
+    seen: set[str] = set()
     for given in [inputs] if isinstance(inputs, (str, Path)) else inputs:
         root, paths = _matches(str(given))
         for path in paths:
-            found.setdefault(path, os.path.relpath(path, root))
+            if os.path.abspath(path) not in seen:
+                found[path] = os.path.relpath(path, root)
+            seen.add(os.path.abspath(path))
     if not found:
         raise ValueError('no inputs were given')
     if len(set(found.values())) < len(found):
@@ -137,6 +140,7 @@ class _Writer:
         self._visualizer = None
         self._video: Optional[cv2.VideoWriter] = None
         self._video_name = ''
+        self._video_paths: list[Path] = []
         if pictures:
             self._visualizer = DetLocalVisualizer(name='predictions')
             self._visualizer.dataset_meta = model.dataset_meta
@@ -179,13 +183,13 @@ class _Writer:
             self.close()
             path.parent.mkdir(parents=True, exist_ok=True)
             size = picture.shape[1], picture.shape[0]
-            self._video_name = frame.name
-            self._video = cv2.VideoWriter(str(path.with_suffix('.mp4')), cv2.VideoWriter_fourcc(*'mp4v'), frame.rate,
-                                          size)
+            self._video_name, own = frame.name, path.with_suffix('.mp4')
+            self._video_paths.append(path.with_name(f'{path.name}.mp4') if own in self._video_paths else own)
+            self._video = cv2.VideoWriter(str(self._video_paths[-1]), cv2.VideoWriter_fourcc(*'mp4v'), frame.rate, size)
         if self._video.isOpened():
             self._video.write(np.ascontiguousarray(picture))
         else:
-            mmcv.imwrite(picture, str(path.with_suffix('') / f'{frame.frame:06d}.png'))
+            mmcv.imwrite(picture, str(self._video_paths[-1].with_suffix('') / f'{frame.frame:06d}.png'))
 
     def close(self) -> None:
         """Finishes the video that is being written."""

@@ -24,6 +24,7 @@ from torch import nn
 
 from ..checkpoints import CheckpointError
 from ..models.arguments import WindowSize
+from ..type_names import type_name
 from .images import ImageLike, read_image
 
 
@@ -127,7 +128,7 @@ def transforms(cfg: Config) -> tuple[Callable[[dict], dict], Callable[[dict], di
         ValueError: if the pipeline does not start with loading a file.
     """
     pipeline = copy.deepcopy(list(get_test_pipeline_cfg(cfg)))
-    kinds = [str(transform['type']).rpartition('.')[2] for transform in pipeline]
+    kinds = [type_name(transform) for transform in pipeline]
     if kinds[0] != 'LoadImageFromFile':
         raise ValueError(f'the test pipeline starts with {kinds[0]}; LoadImageFromFile is supported')
     arrays = dict(pipeline[0], type='mmdet.LoadImageFromNDArray')

@@ -48,7 +48,7 @@ def export_backbone(backbone: nn.Module, path: Union[str, Path], opset: int = 18
     backbone.eval()
     free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     # Of odd sizes, larger than the padding of one window in every stage: nothing is taken for a constant by chance.
-    side = 32 * max(max(window) for window in backbone.window_size if not isinstance(window, str))
+    side = 32 * max((max(window) for window in backbone.window_size if not isinstance(window, str)), default=7)
     images = torch.zeros(2, backbone.in_channels, side + 5, 2 * side + 9)
     path.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), warnings.catch_warnings():

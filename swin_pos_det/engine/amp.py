@@ -14,6 +14,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
+from ..type_names import type_name
+
 
 @OPTIM_WRAPPERS.register_module()
 class CPUAmpOptimWrapper(OptimWrapper):
@@ -83,7 +85,7 @@ def use_mixed_precision(cfg: Config, requested: bool) -> None:
     if requested:
         wrapper.type = 'AmpOptimWrapper'
         wrapper.loss_scale = 'dynamic'
-    if wrapper.get('type') != 'AmpOptimWrapper' or has_accelerator():
+    if type_name(wrapper) != 'AmpOptimWrapper' or has_accelerator():
         return
     print_log('no GPU: mixed precision is bfloat16 for backbone and neck, float32 for the heads', logger='current')
     wrapper.type = 'CPUAmpOptimWrapper'

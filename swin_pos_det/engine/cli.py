@@ -208,7 +208,7 @@ def telling_mistakes() -> Iterator[None]:
     """Makes a :class:`UserError` of a setting or file that this package refuses; bugs keep their traceback."""
     try:
         yield
-    except (ValueError, TypeError, ImportError) as error:
+    except (ValueError, TypeError, ImportError, OSError) as error:
         if _raised_in_this_package(error):
             raise UserError(str(error)) from error
         raise

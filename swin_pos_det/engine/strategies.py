@@ -12,6 +12,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel, OptimStateKeyType
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
 from ..models.swin_blocks import SwinBlock
+from ..type_names import type_name
 from .resume import changed_on_loading
 from .sync_bn import use_plain_batch_norm
 
@@ -73,10 +74,7 @@ def wrap_swin_blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int, **
 def strategy_name(cfg: Config) -> Optional[str]:
     """The class name of the config's strategy; None for MMEngine's plain ``Runner``."""
     strategy = cfg.get('strategy')
-    if not strategy:
-        return None
-    kind = strategy.get('type')
-    return kind if isinstance(kind, str) else getattr(kind, '__name__', None)
+    return type_name(strategy) or None if strategy else None
 
 
 def choose_runner(cfg: Config) -> None:
@@ -111,7 +109,7 @@ def check_strategy(cfg: Config) -> None:
          'optim_wrapper.accumulative_counts'),
         ('EMAHook' in _hooks(cfg), 'EMAHook averages whole models, of which there is none on any process'),
         (name == 'DeepSpeedStrategy' and find_spec('deepspeed') is None, 'it needs DeepSpeed: pip install deepspeed'),
-        (name == 'DeepSpeedStrategy' and wrapper.get('type') != 'DeepSpeedOptimWrapper',
+        (name == 'DeepSpeedStrategy' and type_name(wrapper) != 'DeepSpeedOptimWrapper',
          "it needs optim_wrapper.type='DeepSpeedOptimWrapper'. Mixed precision is not --amp but strategy.bf16 or fp16"),
         (name == 'DeepSpeedStrategy' and not _DEEPSPEED_TAKES.issuperset(wrapper),
          f'optim_wrapper has {", ".join(sorted(wrapper.keys() - _DEEPSPEED_TAKES))}, which DeepSpeedOptimWrapper does '
@@ -125,7 +123,7 @@ def check_strategy(cfg: Config) -> None:
 
 
 def _hooks(cfg: Config) -> List[str]:
-    return [str(hook.get('type')) for hook in cfg.get('custom_hooks') or []]
+    return [type_name(hook) for hook in cfg.get('custom_hooks') or []]
 
 
 def run_on_cpu(cfg: Config) -> None:

@@ -85,9 +85,20 @@ def test_a_data_set_of_predictions_goes_by_names(read):
                  categories=[dict(id=1, name='dog'), dict(id=2, name='cat')],
                  annotations=[dict(id=1, image_id=2, category_id=1, bbox=[1, 2, 3, 4], score=0.5)])
     assert [(item['image_id'], item['category_id']) for item in read(found)] == [(7, 90)]
-    found['images'].append(dict(id=3, file_name='cow.jpg'))
+    found['images'].append(dict(id=3, file_name='c/cat.jpg'))
+    with pytest.raises(CocoFileError, match="images named 'cat.jpg' cannot be told apart"):
+        read(found)
+    found['images'][-1] = dict(id=3, file_name='cow.jpg')
     with pytest.raises(CocoFileError, match="no image named 'cow.jpg'"):
         read(found)
+
+
+def test_folders_tell_images_of_one_name_apart(read, dataset):
+    dataset['images'][1]['file_name'] = 'b/cat.jpg'
+    found = dict(images=[dict(id=1, file_name='b/cat.jpg'), dict(id=2, file_name='a/cat.jpg')],
+                 categories=[dict(id=1, name='dog')],
+                 annotations=[dict(id=1, image_id=2, category_id=1, bbox=[1, 2, 3, 4], score=0.5)])
+    assert [item['image_id'] for item in read(found)] == [7]
 
 
 @pytest.mark.parametrize(('change', 'message'), [

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import cv2
 import mmcv
@@ -96,6 +97,13 @@ def test_a_video(detector, video, save, picture, tmp_path):
     assert np.abs(made[4].astype(int) - mmcv.VideoReader(str(video))[4]).max() > 60, 'detections are drawn'
 
 
+def test_videos_of_one_name_but_for_the_ending(detector, video, tmp_path):
+    shutil.copy(video, video.with_suffix('.mkv'))
+    run(detector, [video, video.with_suffix('.mkv')], tmp_path / 'out')
+    made = [mmcv.VideoReader(str(tmp_path / 'out/vis' / name)) for name in ('film.mp4', 'film.mkv.mp4')]
+    assert [len(each) for each in made] == [5, 5]
+
+
 def test_a_video_becomes_frames_without_an_encoder(detector, video, tmp_path, monkeypatch):
     class NoEncoder:
         def __init__(self, *args):
@@ -112,7 +120,7 @@ def test_a_video_becomes_frames_without_an_encoder(detector, video, tmp_path, mo
     assert sorted(path.name for path in (tmp_path / 'out/vis/film').iterdir()) == [f'{n:06d}.png' for n in range(5)]
 
 
-def test_inputs(tmp_path):
+def test_inputs(tmp_path, monkeypatch):
     for name in ('one/x.jpg', 'one/sub/y.JPG', 'two/x.jpg', 'two/z.mp4', 'two/notes.txt', 'empty/sub/y.jpg'):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text('')
@@ -126,6 +134,8 @@ def test_inputs(tmp_path):
     assert names('one/**/*.[jJ]*') == ['sub/y.JPG', 'x.jpg']
     assert names('one/x.jpg', 'two/x.jpg') == ['one/x.jpg', 'two/x.jpg'], 'a name for each'
     assert names('one/x.jpg', 'one', 'one/x.jpg') == ['x.jpg'], 'each once'
+    monkeypatch.chdir(tmp_path)
+    assert list(find_inputs(['one/x.jpg', tmp_path / 'one/x.jpg']).values()) == ['x.jpg']
     assert names('two/notes.txt') == ['notes.txt'], 'a file that is named is tried'
     for given, message in [('empty', r'no images or videos; those of its subfolders: ".*empty/\*\*/\*.jpg"'),
                            ('nowhere', 'nowhere does not exist'), ('one/*.png', r'no file matches .*one/\*.png')]:

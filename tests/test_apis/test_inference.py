@@ -1,6 +1,7 @@
 """Three functions from a config and a checkpoint to detections, which are mmdet's own."""
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.apis import DetInferencer, inference_detector
+from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 
 from swin_pos_det.apis import ImageError, init_detector, predict
@@ -75,6 +77,13 @@ def test_batches(detector, picture):
         same(first, second, exact=False)
     assert alone[0].pred_instances.scores.tolist() != alone[1].pred_instances.scores.tolist()
     assert predict(detector, []) == []
+
+
+def test_pipelines_may_name_classes_by_themselves(detector, picture):
+    named = copy.deepcopy(detector)
+    for step in named.cfg.test_dataloader.dataset.pipeline:
+        step['type'] = TRANSFORMS.get(step['type'])
+    same(predict(named, [picture])[0], predict(detector, [picture])[0])
 
 
 def test_scores_below_the_threshold_are_left_out(detector, picture):

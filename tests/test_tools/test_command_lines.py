@@ -161,6 +161,15 @@ def test_wrong_setting_of_this_package(train_tool, error_of, nano_config):
     assert '-1' in error
 
 
+def test_a_setting_that_shows_up_in_training(train_tool, error_of, nano_config, tmp_path):
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data/notes.txt').write_text('mine')
+    places = [f'{part}_dataloader.dataset.data_root=data' for part in ('train', 'val', 'test')]
+    error = error_of(train_tool, nano_config, '--work-dir', 'run', '--cfg-options', *places)
+    assert 'holds other files and no dataset.json' in error
+    assert (tmp_path / 'data/notes.txt').read_text() == 'mine'
+
+
 def test_other_errors_keep_their_traceback(train_tool, nano_config):
     with pytest.raises(KeyError, match='NoSuchDetector'):
         train_tool.main([nano_config, '--work-dir', 'run', '--cfg-options', 'model.type=NoSuchDetector'])

@@ -15,6 +15,7 @@ from rich.table import Table
 import swin_pos_det  # noqa: F401 - registers the backbone
 from swin_pos_det.checkpoints import inspect_checkpoint, load_checkpoint_file, misfits
 from swin_pos_det.engine.cli import UserError, run_cli
+from swin_pos_det.type_names import type_name
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -49,7 +50,7 @@ def _print_fit(checkpoint, args: argparse.Namespace) -> None:
     if not osp.isfile(args.config):
         raise UserError(f'config {args.config} does not exist')
     settings = dict(Config.fromfile(args.config).model.backbone, init_cfg=None, pretrained=None)
-    kind = settings['type'].rpartition('.')[2]
+    kind = type_name(settings)
     if kind not in ('SwinPosTransformer', 'SwinPosTransformerV2'):
         raise UserError(f'the backbone of {args.config} is a {kind}, not a SwinPosTransformer or SwinPosTransformerV2')
     backbone = MODELS.build(dict(settings, type=f'mmdet.{kind}'))

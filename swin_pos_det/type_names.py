@@ -1,0 +1,13 @@
+"""What a part of a config is, however it is named."""
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+
+def type_name(settings: Mapping[str, Any]) -> str:
+    """The class that ``settings['type']`` names, without its registry: ``'Resize'`` of ``'mmdet.Resize'`` or the class.
+
+    MMEngine's configs in plain Python name classes by themselves. '' if there is no type.
+    """
+    kind = settings.get('type', '')
+    return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', str(kind))
