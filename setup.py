@@ -1,9 +1,11 @@
 """Packaging of swin-pos-det. The requirements live in `requirements/`, which the set-up in `tools/dev` reads too."""
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
 
@@ -25,6 +27,20 @@ def read_readme() -> str:
     return readme.read_text(encoding='utf-8') if readme.is_file() else ''
 
 
+class BuildWithConfigs(build_py):
+    """Packs configs, tools and the model index where OpenMMLab's package manager looks for them, as mmdet does."""
+
+    def run(self) -> None:
+        super().run()
+        if getattr(self, 'editable_mode', False):
+            return
+        target = Path(self.build_lib) / 'swin_pos_det' / '.mim'
+        compiled = shutil.ignore_patterns('__pycache__')
+        for name in ('configs', 'tools'):
+            shutil.copytree(HERE / name, target / name, dirs_exist_ok=True, ignore=compiled)
+        shutil.copy(HERE / 'model-index.yml', target)
+
+
 setup(
     name='swin-pos-det',
     version=read_version(),
@@ -36,6 +52,7 @@ setup(
     keywords=['object detection', 'instance segmentation', 'swin transformer', 'mmdetection'],
     packages=find_packages(include=['swin_pos_det', 'swin_pos_det.*']),
     package_data={'swin_pos_det': ['py.typed']},
+    cmdclass={'build_py': BuildWithConfigs},
     # 3.13 is out of reach for both stacks: mmcv 2.1.0's setup.py reads names that exec() left in locals().
     python_requires='>=3.9,<3.13',
     install_requires=read_requirements('runtime'),

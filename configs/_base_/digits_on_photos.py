@@ -1,4 +1,4 @@
-# The embedded data set: handwritten digits of 16 to 128 px on photographs of 192 to 320 px, made on first use.
+# The embedded data set: handwritten digits of 16 to 128 px on photographs of 192 to 288 px, made on first use.
 # A config that builds on this one needs custom_imports = dict(imports=['swin_pos_det']).
 dataset_type = 'DigitsOnPhotosDataset'
 data_root = None  # None: a folder in the user's cache, or below $SWIN_POS_DET_DATA

@@ -21,13 +21,15 @@ import numpy as np
 from mmengine.config import Config
 from tqdm import tqdm
 
-REPO = Path(__file__).parents[2]
+_CHECKOUT = Path(__file__).parents[2]
+# Where configs/ and tools/ are: an installed package brings them along.
+HOME = _CHECKOUT if (_CHECKOUT / 'configs').is_dir() else Path(__file__).parents[1] / '.mim'
 SCALES = 0.5, 1., 2.
 
 
 def config_named(name: str) -> Path:
     """The path of one of this project's configs, named without ``.py``."""
-    return REPO / 'configs' / 'swin_pos' / f'{name}.py'
+    return HOME / 'configs' / 'swin_pos' / f'{name}.py'
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def _call(command: List[str], log: Path, jobs: int) -> None:
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open('w') as out:
-        done = subprocess.run([sys.executable, str(REPO / 'tools' / command[0]), *command[1:]], stdout=out,
+        done = subprocess.run([sys.executable, str(HOME / 'tools' / command[0]), *command[1:]], stdout=out,
                               stderr=subprocess.STDOUT, env={'OMP_NUM_THREADS': threads, **os.environ})
     if done.returncode != 0:
         lines = [line for line in log.read_text(errors='replace').splitlines() if line.strip()]

@@ -27,5 +27,5 @@ def evaluator_class(name: str) -> type:
         from .faster_cocoeval import FasterCOCOeval
     except ImportError as error:
         raise ImportError(f"evaluator='faster' needs the package faster-coco-eval ({error}): "
-                          'pip install --no-deps faster-coco-eval') from error
+                          'pip install faster-coco-eval') from error
     return FasterCOCOeval

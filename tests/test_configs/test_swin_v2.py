@@ -45,6 +45,14 @@ def test_what_has_no_weight_decay():
     assert own & set(without_weight_decay()) == {'cpb_mlp', 'logit_scale'} <= free
 
 
+@pytest.mark.parametrize(('size', 'rate'), [('t', .2), ('s', .2), ('b', .3), ('l', .3)])
+def test_stochastic_depth_is_that_of_swin(size, rate):
+    names = sorted(path.name for path in FOLDER.glob(f'mask-rcnn_swinv2-pos-{size}-*_1x_coco.py'))
+    assert len(names) == 3
+    for name in [*names, f'mask-rcnn_swin-pos-{size}-p4-w7_fpn_1x_coco.py'][:4 if size != 'l' else 3]:
+        assert Config.fromfile(FOLDER / name).model.backbone.drop_path_rate == rate
+
+
 def test_the_smallest_differs_from_swin_t_in_what_it_says():
     ours, theirs = (flatten(Config.fromfile(FOLDER / f'mask-rcnn_{name}_fpn_1x_coco.py').to_dict())
                     for name in ('swinv2-pos-t-p4-w8', 'swin-pos-t-p4-w7'))

@@ -78,7 +78,7 @@ def test_no_pixel_belongs_to_two_and_something_is_covered(coco):
 def test_image_sizes_vary_within_their_limits(coco):
     sides = np.array([(info['width'], info['height']) for info in coco.dataset['images']])
     assert sides.max(1).min() >= 192
-    assert sides.max() <= 320
+    assert sides.max() <= 288
     aspects = sides[:, 0] / sides[:, 1]
     assert aspects.max() <= 2.02
     assert aspects.min() >= .495

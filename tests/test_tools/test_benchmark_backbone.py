@@ -95,6 +95,9 @@ def test_the_checks_on_a_gpu_write_a_record(tmp_path, failed):
     for line in runs:
         assert load_tool('analysis_tools/benchmark_backbone.py').get_parser().parse_args(line.strip('|').split('|')[1:])
 
+    again = subprocess.run(['bash', script, tmp_path / 'record.md'], env=env, capture_output=True, text=True,
+                           check=False)
+    assert again.returncode == 1 and 'record.md is there already' in again.stderr
     refused = subprocess.run(['bash', script], env=dict(env, NO_CUDA='1'), capture_output=True, text=True, check=False)
     assert refused.returncode == 1
     assert refused.stderr.startswith('error: torch sees no CUDA device here')

@@ -118,6 +118,9 @@ def get_cases(args: argparse.Namespace) -> list:
         modes = args.modes or DETECTOR_MODES
         if 'forward' in modes:
             raise UserError('--detector has the modes train and inference')
+        unused = [flag for flag in ('runs', 'windows', 'max_megapixels') if getattr(args, flag)]
+        if unused:
+            raise UserError(f'--{unused[0].replace("_", "-")} has no effect with --detector: leave it out')
         found = [DetectorCase(mode, config, size, batch, dtype) for config in args.detector for mode in modes
                  for size in lists['sizes'] for batch in lists['batches'] for dtype in lists['dtypes']]
         missing = next((config for config in args.detector if not osp.isfile(config)), None)

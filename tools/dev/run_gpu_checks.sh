@@ -23,6 +23,10 @@ if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; 
     echo "error: torch sees no CUDA device here; these checks need one (PYTHON=$python)" >&2
     exit 1
 fi
+if [ -e "$record" ]; then
+    echo "error: $record is there already: name another file" >&2
+    exit 1
+fi
 
 stem=${record%.md}
 mkdir -p "$(dirname "$record")"

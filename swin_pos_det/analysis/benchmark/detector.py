@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 # Arguments of this project's backbone that say what mmdet's does anyway.
-_SAME_AS_MMDET = dict(window_policy='fixed', padding='attend', reference_size=None)
+_SAME_AS_MMDET = dict(window_policy='fixed', padding='attend', reference_size=None, position='relative',
+                      attention='dot', key_bias=True, norm_order='pre')
 _OWN = ('table_window_size', 'resampling', *_SAME_AS_MMDET)
 OBJECTS = 10  # annotated per image: COCO has 7.3 on average
 

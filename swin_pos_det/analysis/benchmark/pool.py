@@ -12,9 +12,10 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional
 
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parents[2]
-# The package of this file alone, under a name of its own: other environments have none of what the project needs.
-_START = ('import sys; sys.path.insert(0, sys.argv[1]); import benchmark.worker as worker; sys.path.pop(0); '
-          'worker.main(sys.argv[2:])')
+# The package of this file alone, under a name of its own: other environments have none of what the project needs. Where
+# the project itself is, which may be among the packages of this environment, is looked last.
+_START = ('import sys; sys.path.append(sys.argv[2]); sys.path.insert(0, sys.argv[1]); '
+          'import benchmark.worker as worker; sys.path.pop(0); worker.main(sys.argv[3:])')
 
 
 class WorkerError(Exception):
@@ -34,10 +35,9 @@ class Process:
     def __init__(self, name: str, python: str = sys.executable, device: str = 'cpu', threads: int = 1) -> None:
         self.name = name
         self._log = tempfile.TemporaryFile('w+')  # noqa: SIM115 - lives as long as the process
-        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get('PYTHONPATH')]))
         limits = {variable: str(threads) for variable in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')}
-        env = dict(os.environ, PYTHONPATH=path, TORCHINDUCTOR_COMPILE_THREADS='1', **limits)
-        command = [python, '-c', _START, str(_HERE.parent), name, device, str(threads)]
+        env = dict(os.environ, TORCHINDUCTOR_COMPILE_THREADS='1', **limits)
+        command = [python, '-c', _START, str(_HERE.parent), str(_ROOT), name, device, str(threads)]
         try:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
                                              text=True, env=env)

@@ -122,7 +122,7 @@ def growth_table(rows: Sequence[Row]) -> str:
 
 def machine(device: str) -> Dict[str, str]:
     """Where it was measured."""
-    about = dict(system=f'{platform.system()} {platform.release()}', processor=_processor(),
+    about = dict(system=platform.system(), processor=_processor(),
                  cores=str(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()))
     try:
         about['memory'] = f'{os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30:.0f} GiB'

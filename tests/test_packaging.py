@@ -1,0 +1,26 @@
+"""What an installed package brings along."""
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_an_installed_package_has_its_configs_and_tools(tmp_path):
+    subprocess.run([sys.executable, 'setup.py', '-q', 'build_py', '-d', tmp_path], cwd=ROOT, check=True)
+    carried = tmp_path / 'swin_pos_det/.mim'
+    for name in ('configs', 'tools'):
+        want = {path.relative_to(ROOT) for path in (ROOT / name).rglob('*')
+                if path.is_file() and '__pycache__' not in path.parts}
+        assert {path.relative_to(carried) for path in (carried / name).rglob('*') if path.is_file()} == want
+    assert (carried / 'model-index.yml').read_text() == (ROOT / 'model-index.yml').read_text()
+
+    program = ('import swin_pos_det; from mmengine.config import Config; from swin_pos_det.analysis import study; '
+               'print(Config.fromfile(study.config_named("mask-rcnn_swin-pos-nano-p4-w7_fpn_digits")).filename)')
+    env = dict(os.environ, PYTHONPATH=str(tmp_path))
+    found = subprocess.run([sys.executable, '-c', program], env=env, cwd=tmp_path, check=True, stdout=subprocess.PIPE,
+                           text=True).stdout
+    assert Path(found.strip()) == carried / 'configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py'
