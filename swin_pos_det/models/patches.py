@@ -24,7 +24,8 @@ def pad_to_multiple(maps: Tensor, multiple: Pair) -> Tensor:
 
     In a graph it is done whatever the size, since a branch would hold the graph to sizes that need it, or do not.
     """
-    below, beside = ((side + step - 1) // step * step - side for side, step in zip(maps.shape[2:], multiple))
+    (height, width), (down, across) = maps.shape[2:], multiple
+    below, beside = (height + down - 1) // down * down - height, (width + across - 1) // across * across - width
     return F.pad(maps, (0, beside, 0, below)) if is_tracing() or below or beside else maps
 
 

@@ -26,7 +26,7 @@ from swin_pos_det.models import SwinPosTransformer
 def make_layer(window=(3, 4), position='relative', **settings):
     layer = WindowAttention(16, 2, window, position=position, **settings)
     if position == 'relative':
-        torch.nn.init.normal_(layer.relative_position_bias_table, generator=torch.Generator().manual_seed(0))
+        layer.relative_position_bias_table.data.normal_(generator=torch.Generator().manual_seed(0))
     return layer
 
 

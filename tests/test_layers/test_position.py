@@ -23,6 +23,7 @@ from swin_pos_det.layers import (
 )
 from swin_pos_det.layers.relative_bias import _cached_index
 from tests import reference, reference_position
+from tests.dtypes import LOW
 
 SCHEMES = ['none', 'relative', 'relative_only', 'linear_cpb', 'log_cpb', 'rope_axial', 'rope_mixed',
            'relative+rope_mixed']
@@ -182,7 +183,7 @@ def test_double_precision_copies_and_pickles(scheme):
 
 # AMP
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', LOW)
 @pytest.mark.parametrize('scheme', SCHEMES)
 def test_close_under_autocast(scheme, dtype):
     attention = WindowAttention(16, 2, (3, 3), position=scheme)
@@ -195,7 +196,7 @@ def test_close_under_autocast(scheme, dtype):
     assert all(p.grad.isfinite().all() for p in attention.parameters())
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', LOW)
 def test_cosine_attention_is_finite_where_half_precision_overflows(dtype):
     """Long queries and keys, keys of zero (hidden or padded tokens have them without a key bias), a huge scale."""
     attention = WindowAttention(16, 2, (3, 3), position='log_cpb', attention='cosine', key_bias=False)
@@ -254,6 +255,7 @@ TRACED = {'log_cpb': dict(attention='cosine', key_bias=False), 'relative+rope_mi
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(getattr(torch.export, 'Dim', None), 'DYNAMIC'), reason='needs torch 2.6')
 @pytest.mark.parametrize('scheme', TRACED)
 def test_one_graph_serves_every_size(scheme):
     """Exported, and compiled without breaks, with the map's height and width as symbols."""

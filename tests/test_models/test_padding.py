@@ -12,6 +12,7 @@ from mmdet.structures import DetDataSample
 
 from swin_pos_det.models import SwinPosTransformer, attach_valid_sizes, valid_sizes
 
+from ..dtypes import LOW
 from .test_parity import MICRO, randomise
 
 SIZES = [(61, 90), (37, 120), (90, 33), (4, 4), (96, 128)]
@@ -93,7 +94,7 @@ def test_windows_of_nothing_but_padding_are_finite():
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', LOW)
 def test_hidden_stays_hidden_in_half_precision(dtype):
     model = masking()
     images = [torch.randn(3, *size) for size in SIZES]

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from swin_pos_det.layers import POSITIONS
 from swin_pos_det.models import SwinPosTransformer
 
+from ..dtypes import LOW
 from .test_padding import batch_of
 from .test_parity import MICRO, randomise
 
@@ -101,7 +102,7 @@ def test_gradient_checkpointing_changes_nothing(settings):
 
 
 @all_settings
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', LOW)
 def test_autocast_is_finite_and_close(settings, dtype):
     model = micro(**settings)
     image = torch.randn(2, 3, 61, 90)

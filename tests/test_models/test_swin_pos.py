@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from swin_pos_det.layers import resample_table
 from swin_pos_det.models import SwinPosTransformer
 
+from ..dtypes import LOW
 from .test_parity import MICRO, randomise
 
 
@@ -133,7 +134,7 @@ def test_absolute_position_embedding_at_any_size(size):
 
 # Precision, copies, files
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', LOW)
 def test_autocast_is_finite_and_close(dtype):
     model = micro()
     image = torch.randn(2, 3, 61, 90)
@@ -184,6 +185,7 @@ def test_double_precision_is_kept_throughout():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(torch.__version__.startswith('2.1.'), reason="torch 2.1's Dynamo fails at a second image size")
 def test_compiled_equals_eager():
     model = micro(padding='mask').eval()
     compiled = torch.compile(model, backend='eager')

@@ -7,6 +7,7 @@ from mmdet.registry import MODELS
 
 from swin_pos_det.models import SwinPosTransformer, SwinPosTransformerV2
 from tests import reference_position
+from tests.dtypes import LOW
 
 from .test_parity import VARIANTS, randomise
 
@@ -76,7 +77,7 @@ def test_variants_have_the_published_size(variant):
     assert parameters['stages.0.downsample.norm.weight'].shape == (2 * dims, )
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', LOW)
 def test_training_in_half_precision_from_scratch_stays_finite(dtype):
     """With images that are black in part, whose tokens are all alike, and scales that have run away."""
     torch.manual_seed(0)
