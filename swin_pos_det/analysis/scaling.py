@@ -19,14 +19,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..models.swin_blocks import SwinBlock
+from .benchmark.models import VARIANTS as SIZES
 
 GB = 1e9
-VARIANTS = {
-    't': dict(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
-    's': dict(embed_dims=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),
-    'b': dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
-    'l': dict(embed_dims=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)),
-}
+VARIANTS = {name.lower(): SIZES[name] for name in ('T', 'S', 'B', 'L')}
 
 
 @dataclass(frozen=True)
