@@ -25,7 +25,7 @@ def replacing(path: Union[str, os.PathLike]) -> Iterator[Path]:
     Raises:
         CheckpointError: if it cannot be written, for a full disk or a read-only folder. What was there before stays.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link goes on pointing at its file
     draft = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -171,6 +171,12 @@ def _to_v1(state_dict: Dict[str, Tensor], variant: Variant, to: str, target: Opt
             if key.endswith(TABLE):
                 state_dict[key] = resample_table(value, windows[int(key.split('.')[1])], target, mode)
         windows = [target] * len(windows)
+    embedding = state_dict.get('absolute_pos_embed')
+    if to == 'microsoft' and embedding is not None and embedding.dim() == 3:
+        if variant.absolute_grid is None:
+            raise ValueError('the Swin authors have an absolute position embedding as a map, whose grid cannot be told '
+                             f'from the checkpoint, which has {embedding.shape[1]} tokens')
+        state_dict['absolute_pos_embed'] = embedding.transpose(1, 2).unflatten(2, variant.absolute_grid)
     return EXPORTS[to].from_mmdet(state_dict, windows)
 
 

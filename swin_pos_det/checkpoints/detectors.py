@@ -43,6 +43,10 @@ def place_backbones(model: nn.Module, state_dict: Mapping[Any, Any]) -> Mapping[
     keys = [key for key in state_dict if isinstance(key, str)]
     without = [prefix for prefix in backbones if not any(key.startswith(prefix) for key in keys)]
     if without:
+        state_dict = _copied_into_parts(state_dict, without, model)
+        keys = [key for key in state_dict if isinstance(key, str)]
+        without = [prefix for prefix in without if not any(key.startswith(prefix) for key in keys)]
+    if without:
         state_dict = _moved(state_dict, without, list(backbones), _children(model))
     metadata = getattr(state_dict, '_metadata', None) or {}
     for prefix, backbone in backbones.items():
@@ -67,6 +71,29 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 
 def _children(model: nn.Module) -> List[str]:
     return [name for name, _ in _unwrapped(model).named_children()]
+
+
+def _copied_into_parts(state_dict: Mapping[Any, Any], without: List[str], model: nn.Module) -> Mapping[Any, Any]:
+    """A file of one detector for a model that has such detectors in it, as mmdet's semi-supervised ones do.
+
+    Those put ``student.`` and ``teacher.`` before the keys themselves, but later, and only if no key has them yet.
+    """
+    placed, metadata = OrderedDict(state_dict), OrderedDict(getattr(state_dict, '_metadata', None) or {})
+    for prefix in without:
+        part, _, name = prefix[:-1].rpartition('.')
+        if not part or not any(isinstance(key, str) and key.startswith(f'{name}.') for key in state_dict):
+            return state_dict
+        children = [child for child, _ in _unwrapped(model).get_submodule(part).named_children()]
+        for content, here in ((placed, state_dict), (metadata, dict(metadata))):
+            for key in here:
+                if isinstance(key, str) and key.split('.')[0] in children:
+                    content[f'{part}.{key}'] = here[key]
+    for content in (placed, metadata):
+        own = _children(model)
+        for key in [key for key in content if isinstance(key, str) and key.split('.')[0] not in own]:
+            del content[key]
+    placed._metadata = metadata
+    return placed
 
 
 def _moved(state_dict: Mapping[Any, Any], without: List[str], backbones: List[str],

@@ -34,14 +34,17 @@ def _reject_by_content(source: Source, name: str) -> None:
     if text.startswith(b'version https://git-lfs'):
         raise CheckpointError(f'checkpoint {name} is a Git LFS pointer, not the file itself: run "git lfs pull"')
     if head.startswith(_ZIP_MAGIC):
-        if not zipfile.is_zipfile(source):
+        try:
+            whole, members = zipfile.is_zipfile(source), []
+            if whole:
+                with zipfile.ZipFile(source) as archive:
+                    members = archive.namelist()
+        # NotImplementedError: of an impossible version or method; ValueError: names that are no text
+        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+            raise CheckpointError(f'checkpoint {name} is damaged ({error}): copy or download it again') from error
+        if not whole:
             raise CheckpointError(f'checkpoint {name} is truncated: its end is missing, as after a download or a save '
                                   'that was interrupted. Copy or download it again, or use an earlier checkpoint')
-        try:
-            with zipfile.ZipFile(source) as archive:
-                members = archive.namelist()
-        except (zipfile.BadZipFile, NotImplementedError) as error:  # the latter: of an impossible version or method
-            raise CheckpointError(f'checkpoint {name} is damaged ({error}): copy or download it again') from error
         if any(member.endswith('/constants.pkl') for member in members):
             raise CheckpointError(f'checkpoint {name} is a TorchScript archive; a checkpoint with a state dict '
                                       'is needed')

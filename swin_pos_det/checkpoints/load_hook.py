@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..layers import parameters_of_position, resample_absolute, table_size
 from .formats import TABLE, Format
 from .report import LoadReport
-from .variants import Variant, config_changes, describe_model, describe_weights, square_window
+from .variants import Variant, config_changes, describe_weights, square_window
 from .weights import ABSOLUTE_GRID, POSITION, TABLE_WINDOWS, SwinWeights, read_weights
 
 Pair = Tuple[int, int]
@@ -28,9 +28,11 @@ class LoadsAnySwin:
     """Mixed into a backbone, before ``nn.Module``: whatever loads weights into it goes through this module's hook.
 
     Attributes:
+        variant: of the backbone as it was built, whatever has been put into it since.
         load_report: what the last load did; None before the first.
     """
 
+    variant: Variant
     load_report: Optional[LoadReport] = None
 
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, local_metadata: Dict[str, Any],
@@ -47,7 +49,7 @@ def note_table_windows(backbone: nn.Module, state_dict: Any, prefix: str, local_
 
     Metadata is no key, so the state dict stays that of mmdet's model.
     """
-    model = describe_model(backbone)
+    model = backbone.variant
     local_metadata[TABLE_WINDOWS] = [list(window) if window else None for window in model.windows]
     local_metadata[POSITION] = model.position
     if model.absolute_grid is not None:
@@ -80,7 +82,17 @@ def adapt_state_dict(state_dict: Dict[str, Any], prefix: str, backbone: nn.Modul
     """
     for key in [key for key in state_dict if not isinstance(key, str)]:
         del state_dict[key]  # a checkpoint taken whole may have notes under numbers; torch would stumble on them
-    fitted, report = fit_state_dict(state_dict, prefix, backbone, local_metadata)
+    try:
+        fitted, report = fit_state_dict(state_dict, prefix, backbone, local_metadata)
+    except ValueError:
+        # A part of what is loaded already, such as an adapter: if asked to be strict, torch says what is missing.
+        part, state = _under(state_dict, prefix), backbone.state_dict()
+        if backbone.load_report is None or not all(name in state and _alike(value, state[name])
+                                                   for name, value in part.items()):
+            raise
+        print_log(f'{len(part)} of the {len(state)} weights of {type(backbone).__name__} are in the checkpoint; the '
+                  'others stay as they were loaded before', logger='current', level=logging.WARNING)
+        return
     for key in [key for key in state_dict if key.startswith(prefix)]:
         del state_dict[key]
     state_dict.update((prefix + key, value) for key, value in fitted.items())
@@ -103,8 +115,35 @@ def fit_state_dict(state_dict: Mapping[Any, Any], prefix: str, backbone: nn.Modu
     Raises:
         ValueError: see there.
     """
-    own = {key[len(prefix):]: value for key, value in state_dict.items() if isinstance(key, str)
-           and key.startswith(prefix)}
+    own = _under(state_dict, prefix)
+    try:
+        return _fit_swin(own, state_dict, prefix, backbone, local_metadata)
+    except ValueError:
+        if not _are_its_own(own, backbone, local_metadata):
+            raise
+        return own, LoadReport(f'{type(backbone).__name__}: its own weights, names and all', loaded=list(own))
+
+
+def _under(state_dict: Mapping[Any, Any], prefix: str) -> Dict[str, Any]:
+    return {key[len(prefix):]: value for key, value in state_dict.items() if isinstance(key, str)
+            and key.startswith(prefix)}
+
+
+def _are_its_own(own: Mapping[str, Any], backbone: nn.Module, noted: Optional[Mapping[str, Any]]) -> bool:
+    """Whether a backbone whose modules were wrapped, pruned or quantised gets just what its state dict has."""
+    state = backbone.state_dict()
+    windows = (noted or {}).get(TABLE_WINDOWS)
+    same_windows = windows is None or [window and tuple(window) for window in windows] == list(backbone.variant.windows)
+    return same_windows and own.keys() == state.keys() and all(_alike(own[name], state[name]) for name in state)
+
+
+def _alike(value: Any, own: Any) -> bool:
+    """Quantised modules have more than tensors in their state."""
+    return getattr(value, 'shape', None) == getattr(own, 'shape', None)
+
+
+def _fit_swin(own: Mapping[str, Any], state_dict: Mapping[Any, Any], prefix: str, backbone: nn.Module,
+              local_metadata: Optional[Mapping[str, Any]]) -> Tuple[Dict[str, Tensor], LoadReport]:
     metadata = None if prefix else getattr(state_dict, '_metadata', None)
     try:
         weights = read_weights(own, local_metadata or {}, metadata)
@@ -112,7 +151,7 @@ def fit_state_dict(state_dict: Mapping[Any, Any], prefix: str, backbone: nn.Modu
         under = f' under {prefix!r}' if prefix else ''
         raise ValueError(f'the checkpoint has nothing{under} that {type(backbone).__name__} could load, all its '
                          f'parameters would stay random: {error}') from error
-    model = describe_model(backbone)
+    model = backbone.variant
     variant = describe_weights(weights.state_dict, weights.windows, weights.grid, weights.position)
     report = LoadReport(f'{type(backbone).__name__}: {variant.name if variant else "Swin"} in {weights.where}')
     if variant and {variant.version, model.version} == {1, 2}:
@@ -133,15 +172,21 @@ def fit_state_dict(state_dict: Mapping[Any, Any], prefix: str, backbone: nn.Modu
     if not weights.foreign:  # strict loading is to judge these
         fitted.update((key, weights.state_dict[key]) for key in report.unused if key in weights.state_dict)
     else:  # a classifier has no norms of the outputs, which is no reason for strict loading to fail
-        fitted.update((name, backbone.get_parameter(name).detach()) for name in report.new)
+        parameters = _parameters(backbone)
+        fitted.update((name, parameters[name].detach()) for name in report.new)
     return fitted, report
+
+
+def _parameters(backbone: nn.Module) -> Dict[str, nn.Parameter]:
+    """By their names in state dicts, which say nothing of wrappers for activation checkpointing."""
+    return {name.replace('_checkpoint_wrapped_module.', ''): value for name, value in backbone.named_parameters()}
 
 
 def _fit(weights: SwinWeights, variant: Optional[Variant], model: Variant, backbone: nn.Module,
          report: LoadReport) -> Dict[str, Tensor]:
     """The backbone's parameters from the weights found, fitted; fills the report."""
     own, fitted = weights.state_dict, {}
-    parameters = dict(backbone.named_parameters())
+    parameters, buffers = _parameters(backbone), dict(backbone.named_buffers())
     for name, parameter in parameters.items():
         if name not in own:
             continue
@@ -171,8 +216,8 @@ def _fit(weights: SwinWeights, variant: Optional[Variant], model: Variant, backb
         raise ValueError(
             f'the checkpoint has no weights for {len(random)} of the {len(parameters)} parameters of '
             f'{type(backbone).__name__}, such as {random[0]}: they would stay random')
-    left_out = [name for name in report.unused
-                if _is_computed_with(name, len(model.depths)) and not _is_of_another_scheme(name, backbone)]
+    left_out = [name for name in report.unused if name not in buffers
+                and _is_computed_with(name, len(model.depths)) and not _is_of_another_scheme(name, backbone)]
     if left_out:
         raise ValueError(f'the checkpoint has weights that the model has no parameters for: {len(left_out)}, such as '
                          f'{left_out[0]} of shape {tuple(own[left_out[0]].shape)}, would be left out')
@@ -219,8 +264,7 @@ def _fit_position(name: str, value: Tensor, parameter: Tensor, backbone: nn.Modu
                   report: LoadReport) -> Tensor:
     """A parameter of an attention module's position scheme, as the scheme makes it fit."""
     stage, own_name = _ATTENTION.match(name).groups()
-    attention = backbone.stages[int(stage)].blocks[0].attn.w_msa
-    target, mode = attention.table_window_size, attention.resampling
+    target, mode = backbone.variant.windows[int(stage)], backbone.resampling
     noted = weights.windows[int(stage)] if weights.windows and int(stage) < len(weights.windows) else None
     source = None if noted is None else tuple(noted)
     if own_name == TABLE:
@@ -230,9 +274,13 @@ def _fit_position(name: str, value: Tensor, parameter: Tensor, backbone: nn.Modu
                 f'{name}: the checkpoint has shape {tuple(value.shape)}, the model {tuple(parameter.shape)} for window '
                 f'{target}; a table can be resampled if it has as many heads and is of a square window')
     value = _precise(value)
-    fitted = attention.position.refit(own_name, value, source, target, mode)
+    fitted = backbone.position.refit(own_name, value, source, target, mode)
     if fitted.shape != parameter.shape:
         raise ValueError(f'{name}: the checkpoint has shape {tuple(value.shape)}, the model {tuple(parameter.shape)}')
+    guessed = own_name == TABLE and noted is None and weights.format.native
+    if guessed and not target[0] == target[1] == source[0]:
+        note = f'position: the file does not say of which window its tables are, {source} was taken for it'
+        report.notes += [note] * (note not in report.notes)
     if fitted is value:
         report.loaded.append(name)
     elif own_name == TABLE:

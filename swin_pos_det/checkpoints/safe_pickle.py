@@ -168,6 +168,6 @@ def refused_globals(source: Source) -> list[str]:
     """Names which the pickles of ``source`` ask for and which are on no allow-list."""
     try:
         found = {name for stream in _pickles(source) for name in _globals_in(stream)}
-    except zipfile.BadZipFile:  # damaged, so nothing that it asks for can be told
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):  # damaged, so nothing that it asks for can be told
         return []
     return sorted(found.difference(_get_allowed_globals(), _allowed_globals()))

@@ -32,6 +32,10 @@ def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
     return load_checkpoint_file(filename, map_location)
 
 
+# Names that files of many models have.
+_SHARED_NAMES = ('checkpoint', 'latest', 'model', 'model_best', 'pytorch_model', 'weights')
+
+
 def load_from_http(filename: str, map_location: MapLocation = None) -> dict:
     """Downloads a URL once per machine into torch hub's checkpoint folder, and loads it from there.
 
@@ -40,6 +44,9 @@ def load_from_http(filename: str, map_location: MapLocation = None) -> dict:
     """
     folder = osp.join(torch.hub.get_dir(), 'checkpoints')
     path = osp.join(folder, _cached_name(filename))
+    plain = osp.basename(urlparse(filename).path)
+    if osp.exists(osp.join(folder, plain)) and osp.splitext(plain)[0] not in _SHARED_NAMES:
+        path = osp.join(folder, plain)  # put there by torch, or by hand where there is no network
     try:
         if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not osp.exists(path):
             os.makedirs(folder, exist_ok=True)

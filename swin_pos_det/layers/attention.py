@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .compact import CompactPlan, WindowBias, compact_plan
 from .heads import split_heads
 from .linear import Layer, prepared_layer, prepared_linear, recurring_rows
+from .plain import is_plain
 from .position import PositionSetting, build_position
 from .precision import without_autocast
 from .rows import ROWS
@@ -133,13 +134,20 @@ class WindowAttention(nn.Module):
     def attend(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """All but the last projection: (B, L, C) tokens -> (nW, N, C), for each slot of the windows the result."""
         # Padding is zeros, which a linear layer maps to its bias: so only real tokens need projecting.
-        fill = self.projection_bias()
-        qkv = self.qkv(x) if self.q_bias is None else F.linear(x, self.qkv.weight, fill)
-        q, k, v = self._heads(partition(qkv.flatten(0, 1), plan, fill=fill), plan.window)
+        bias = fill = self.projection_bias()
+        if plan.outside is not None and (type(self.qkv) is not nn.Linear or 'forward' in vars(self.qkv)):
+            fill = self._project(x.new_zeros(1, self.embed_dims), bias).squeeze(0)
+        q, k, v = self._heads(partition(self._project(x, bias).flatten(0, 1), plan, fill=fill), plan.window)
         bias = self.position_bias(plan.window)
         attended = attend(q, k, v, None if bias is None else bias.to(q.dtype), plan.groups, self.scale,
                           self.attn_drop_rate if self.training else 0.)
         return attended.transpose(1, 2).flatten(2)
+
+    def _project(self, x: Tensor, bias: Optional[Tensor]) -> Tensor:
+        """Queries, keys and values of (..., C) tokens; ``bias``: of :meth:`projection_bias`."""
+        if self.q_bias is None:
+            return self.qkv(x)
+        return F.linear(x, self.qkv.weight, bias) if is_plain(self.qkv, nn.Linear) else self.qkv(x) + bias
 
     def compact(self, plan: WindowPlan) -> Optional[CompactPlan]:
         """The plan for :meth:`attend_by_windows`; None where it cannot be used.
@@ -188,7 +196,10 @@ class WindowAttention(nn.Module):
         rows = recurring_rows(plan.rows(SLOTS))
         if self.q_bias is None:
             return prepared_layer(self.qkv, rows, nn.Linear)
-        return prepared_linear(self.qkv.weight, self.projection_bias(), rows)
+        bias = self.projection_bias()
+        if not is_plain(self.qkv, nn.Linear):
+            return lambda x: self._project(x, bias)
+        return prepared_linear(self.qkv.weight, bias, rows)
 
     def _heads(self, windows: Tensor, window: Pair) -> Tuple[Tensor, Tensor, Tensor]:
         """(nW, N, 3 C) -> queries, keys and values (nW, heads, N, channels of a head), position worked into them."""

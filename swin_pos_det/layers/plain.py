@@ -10,5 +10,6 @@ def is_plain(layer: nn.Module, *types: type) -> bool:
 
 
 def has_hooks(layer: nn.Module) -> bool:
-    """Whether somebody waits for a call of ``layer`` itself."""
-    return any((layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks))
+    """Whether somebody waits for calls of ``layer``, or of all modules, or has put another forward in its place."""
+    hooks = layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks
+    return 'forward' in vars(layer) or any(hooks) or nn.modules.module._has_any_global_hook()

@@ -95,7 +95,7 @@ def resample_table(table: Tensor, source: Pair, target: Pair, mode: str = 'bicub
     # Not every device can interpolate half precision.
     full = table.float() if table.dtype in (torch.float16, torch.bfloat16) else table
     if mode == 'geometric':
-        down, across = (_placed_matrix(fake_mode(), s, t, full.dtype, full.device) for s, t in zip(source, target))
+        down, across = (_placed_matrix(s, t, full.dtype, full.device) for s, t in zip(source, target))
         return torch.einsum('ty,yxh,ux->tuh', down, full.unflatten(0, (rows, cols)), across).flatten(0, 1).to(
             table.dtype)
     picture = full.t().reshape(1, -1, rows, cols)
@@ -138,9 +138,17 @@ def _geometric_matrix(source: int, target: int) -> np.ndarray:
     return spline(wanted)
 
 
-@lru_cache(maxsize=MAX_CACHED_MATRICES)
-def _placed_matrix(_: Any, source: int, target: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _placed_matrix(*request: Any) -> Tensor:
     """:func:`geometric_matrix` where it is needed: copying it there in each forward would make a GPU wait."""
+    return _place_matrix(*request) if is_tracing() else _cached_matrix(fake_mode(), *request)
+
+
+@lru_cache(maxsize=MAX_CACHED_MATRICES)
+def _cached_matrix(_: Any, *request: Any) -> Tensor:
+    return _place_matrix(*request)
+
+
+def _place_matrix(source: int, target: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return geometric_matrix(source, target).to(device, dtype)
 

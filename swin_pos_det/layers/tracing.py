@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 import torch
+from torch.autograd import forward_ad
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
@@ -38,12 +39,17 @@ def fake_mode() -> Optional[Any]:
 def is_watched() -> bool:
     """Whether some mode is shown every operator or function: stand-ins for tensors, a FLOP counter, a recorder.
 
-    They know torch's own, and whole windows.
+    They know torch's own, and whole windows. So do transformations of functions, which nothing may be written under.
     """
     if is_tracing():
         return False
     modes = [mode for mode in _get_current_function_mode_stack() if type(mode).__name__ != 'DeviceContext']
-    return bool(modes or _get_current_dispatch_mode_stack())
+    return bool(modes or _get_current_dispatch_mode_stack()) or _is_transformed()
+
+
+def _is_transformed() -> bool:
+    """Whether ``torch.func`` (``vmap``, ``jvp``) or forward-mode differentiation is at work."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def _by_jit() -> bool:

@@ -39,8 +39,8 @@ def can_be_operator(block: nn.Module, x: Tensor) -> bool:
     if not HAS_OPERATOR or not is_compiling() or is_exporting() or torch.is_grad_enabled():
         return False
     own = all(type(weight) in (Tensor, nn.Parameter) for weight in block.parameters()) and not list(block.buffers())
-    seen = nn.modules.module._has_any_global_hook() or any(has_hooks(module) for module in block.modules())
-    return x.device.type == 'cpu' and not block.training and own and not seen
+    seen = any(has_hooks(module) for module in block.modules())
+    return x.device.type == 'cpu' and own and not seen and block.is_as_built()
 
 
 def call_as_operator(block: nn.Module, x: Tensor, number: Tensor, cut: Cut) -> Tensor:

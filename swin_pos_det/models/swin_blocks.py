@@ -9,8 +9,9 @@ from typing import Any, Container, Dict, Optional, Sequence, Tuple
 import torch
 import torch.utils.checkpoint as checkpoint
 from mmcv.cnn import Linear, build_norm_layer
+from mmcv.cnn.bricks import DropPath
 from mmcv.cnn.bricks.transformer import FFN, build_dropout
-from mmengine.model import BaseModule, ModuleList
+from mmengine.model import BaseModule, ModuleList, Sequential
 from torch import Tensor, nn
 
 from ..layers import (
@@ -24,7 +25,6 @@ from ..layers import (
     blocks,
     can_go_by_rows,
     gelu_linear,
-    has_hooks,
     is_plain,
     is_tracing,
     merge,
@@ -83,23 +83,32 @@ class FeedForward(FFN):
 
     def _can_keep_less(self) -> bool:
         """Whether GELU's result need not be kept: in training, without dropout on it, if the layers are plain ones."""
-        dropout, second = self.layers[0][2], self.layers[1]
-        plain = self._has_gelu() and not dropout.p and is_plain(second, nn.Linear, Linear)
-        return torch.is_grad_enabled() and not is_tracing() and plain
+        if not torch.is_grad_enabled() or is_tracing() or not self._is_as_built():
+            return False
+        (_, activation, dropout), second, _ = self.layers
+        return _is_gelu(activation) and dropout.p == 0 and is_plain(second, nn.Linear, Linear)
 
-    def _has_gelu(self) -> bool:
-        activation = self.layers[0][1]
-        return is_plain(activation, nn.GELU) and activation.approximate == 'none'
+    def _is_as_built(self) -> bool:
+        """Whether the layers are arranged as :meth:`added` knows them; which they are, is not looked at."""
+        layers = self.layers
+        return (is_plain(layers, Sequential, nn.Sequential) and len(layers) == 3
+                and is_plain(layers[0], Sequential, nn.Sequential) and len(layers[0]) == 3
+                and all(is_plain(dropout, nn.Dropout) for dropout in (layers[0][2], layers[2])))
 
     def prepared(self, rows: Container[int]) -> Layer:
         """For inference, :meth:`added` without a norm, of some tokens after the other, often ``rows`` at once."""
-        (first, _, _), second, _ = self.layers
-        plain = self._has_gelu() and all(is_plain(layer, nn.Linear, Linear) for layer in (first, second))
-        if not plain or any(has_hooks(layer) for layer in self.modules()):
+        if not self._is_as_built():
+            return self.added
+        (first, activation, _), second, _ = self.layers
+        if not _is_gelu(activation) or not all(is_plain(layer, nn.Linear, Linear) for layer in (first, second)):
             return self.added
         hidden = prepared_linear(first.weight, first.bias, rows, gelu=True)
         out = prepared_linear(second.weight, second.bias, rows)
         return lambda x: out(hidden(x))
+
+
+def _is_gelu(activation: nn.Module) -> bool:
+    return is_plain(activation, nn.GELU) and activation.approximate == 'none'
 
 
 class SwinBlock(BaseModule):
@@ -151,7 +160,7 @@ class SwinBlock(BaseModule):
         return self._forward(x, plan)
 
     def _forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
-        if not self.training and can_go_by_rows(x) and not self._has_hooks():
+        if can_go_by_rows(x) and self.is_as_built():
             return self._forward_by_rows(x, plan)
         if self.norm_order == 'res-post':
             x = x + self.attn(x, plan, norm=self.norm1)
@@ -159,10 +168,15 @@ class SwinBlock(BaseModule):
         x = x + self.attn(self.norm1(x), plan)
         return self.ffn(self.norm2(x), identity=x)
 
-    def _has_hooks(self) -> bool:
-        """Whether somebody waits for a call of one of the modules that going by rows never calls."""
-        passed_over = self.attn, self.attn.w_msa, self.attn.drop, self.ffn
-        return any(module._forward_hooks or module._forward_pre_hooks for module in passed_over)
+    def is_as_built(self) -> bool:
+        """Whether modules that going by rows never calls are this block's own, in evaluation mode, and nobody waits."""
+        attention, drops = self.attn, (nn.Dropout, nn.Identity, DropPath)
+        if any(module.training for module in self.modules()):
+            return False
+        if not is_plain(attention, ShiftedWindowAttention) or not is_plain(attention.w_msa, WindowAttention):
+            return False
+        passed_over = attention.drop, attention.w_msa.proj_drop, getattr(self.ffn, 'dropout_layer', None)
+        return is_plain(self.ffn, FeedForward) and all(is_plain(module, *drops) for module in passed_over)
 
     def _forward_by_rows(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """The same, but attention for some windows at a time, and all that follows for some tokens at a time."""
@@ -234,5 +248,5 @@ class SwinStage(BaseModule):
 
     def _encode(self, x: Tensor, hw_shape: Pair) -> Tensor:
         """(B, H * W, C) tokens with what the position scheme makes of them added."""
-        maps = x.transpose(1, 2).unflatten(2, hw_shape)
+        maps = x.transpose(1, 2).unflatten(2, hw_shape).contiguous()  # else Inductor fails at a second size
         return x + self.position.encode(self, maps).flatten(2).transpose(1, 2)

@@ -12,7 +12,7 @@ from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import LoadsAnySwin, load_pretrained, note_table_windows
+from ..checkpoints import LoadsAnySwin, describe_model, load_pretrained, note_table_windows
 from ..layers import ATTENTIONS, WindowRule, build_position, image_scale, is_tracing, resample_absolute
 from ..layers.position import PositionSetting
 from ..layers.relative_bias import RESAMPLING_MODES
@@ -166,6 +166,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         self._add_absolute_position(pretrain_img_size, patch_size)
         self.drop_after_pos = nn.Dropout(p=drop_rate)
 
+        self.resampling = resampling
         self.padding = padding
         self._warned = False
         self.reference_size = None if reference_size is None else size_pair('reference_size', reference_size)
@@ -198,6 +199,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
                 norm_order=norm_order) for i, dims in enumerate(self.num_features))
         for i in self.out_indices:
             self.add_module(f'norm{i}', build_norm_layer(norm_cfg, self.num_features[i])[1])
+        self.variant = describe_model(self)
         self._register_state_dict_hook(note_table_windows)
         self._freeze_unused()
         self._freeze_stages()

@@ -92,6 +92,16 @@ def test_text_is_written_too(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_link_goes_on_pointing_at_its_file(tmp_path):
+    (tmp_path / 'big').mkdir()
+    link, target = tmp_path / 'link.txt', tmp_path / 'big/target.txt'
+    target.write_text('old')
+    link.symlink_to(target)
+    with replacing(link) as draft:
+        draft.write_text('new')
+    assert link.is_symlink() and target.read_text() == 'new'
+
+
 def test_a_killed_writer_leaves_the_last_good_file(tmp_path):
     for _ in range(3):
         writer = subprocess.Popen([sys.executable, '-c', WRITER, str(tmp_path / 'last.pth')], stdout=subprocess.PIPE,

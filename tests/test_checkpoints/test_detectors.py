@@ -114,6 +114,17 @@ def test_a_second_backbone_takes_what_the_first_has(tmp_path):
         assert torch.equal(backbone.get_parameter(TABLE), state[f'backbone.{MICROSOFT_TABLE}'])
 
 
+def test_detectors_within_a_model_take_the_file_of_one(tmp_path):
+    """As mmdet's semi-supervised ones do, which put the names of both before the keys themselves, but later."""
+    state = detector_state()
+    model = nn.Module()
+    model.student, model.teacher = Detector(), Detector()
+    load_checkpoint(model, save(dict(state_dict=state), tmp_path))
+    for name, value in state.items():
+        for part in ('student', 'teacher'):
+            assert torch.equal(model.state_dict()[f'{part}.{name}'], value), f'{part}.{name}'
+
+
 def test_wrapped_detectors(tmp_path):
 
     class Augmented(BaseTTAModel):

@@ -500,12 +500,25 @@ def test_keys_that_are_no_names(tmp_path):
 
 
 @pytest.mark.parametrize(('to', 'message'), [('timm', 'has no absolute position embedding'),
-                                             ('torchvision', 'has no absolute position embedding'),
-                                             ('microsoft', 'square grids')])
+                                             ('torchvision', 'has no absolute position embedding')])
 def test_what_a_library_has_not_is_not_exported(to, message):
     weights = read_weights(micro(use_abs_pos_embed=True, pretrain_img_size=(112, 56)).state_dict())
     with pytest.raises(ValueError, match=message):
         convert(weights, to)
+
+
+@pytest.mark.parametrize('image', [(112, 56), (16, 64)])  # the latter has as many tokens as a square grid
+def test_a_rectangular_absolute_embedding_becomes_a_map(image):
+    absolute = dict(use_abs_pos_embed=True, pretrain_img_size=image)
+    trained, model = micro(**absolute), micro(**absolute)
+    torch.nn.init.normal_(trained.absolute_pos_embed)
+    exported = convert(read_weights(trained.state_dict()), 'microsoft')
+    assert exported['absolute_pos_embed'].shape == (1, 8, image[0] // 4, image[1] // 4)
+    model.load_state_dict({'model': exported}, strict=False)
+    assert torch.equal(model.absolute_pos_embed, trained.absolute_pos_embed)
+    if image == (112, 56):
+        with pytest.raises(ValueError, match='grid cannot be told from the checkpoint, which has 392 tokens'):
+            convert(read_weights(dict(trained.state_dict())), 'microsoft')
 
 
 def test_only_the_backbone_is_exported():

@@ -221,6 +221,20 @@ def test_settings_of_other_trainings_load(tmp_path, either_mechanism, monkeypatc
     assert type(loaded['config']) is OrderedDict, 'which does nothing of its own'
 
 
+def test_damage_in_the_list_of_a_files_parts_is_said(weights, tmp_path):
+    content = weights.read_bytes()
+    start, outcomes = content.rindex(b'PK\x01\x02'), set()
+    for place in range(start, len(content)):
+        path = tmp_path / 'damaged.pth'
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xff]) + content[place + 1:])
+        try:
+            load_checkpoint_file(path)
+            outcomes.add('loaded')
+        except CheckpointError:
+            outcomes.add('said')
+    assert 'said' in outcomes
+
+
 def test_what_older_torch_does_not_allow_by_itself_loads(tmp_path, either_mechanism):
     path = tmp_path / 'checkpoint.pth'
     plain = {'milestones': Counter([8, 11]), 'seen': {1, 2}, 'number': 1j, 'bytes': bytearray(b'a'),
@@ -376,6 +390,18 @@ def web(tmp_path, monkeypatch):
     yield site, f'http://127.0.0.1:{server.server_port}'
     server.shutdown()
     server.server_close()
+
+
+def test_a_file_that_is_in_the_cache_already_is_used(web, tmp_path):
+    folder = tmp_path / 'torch_home/hub/checkpoints'
+    folder.mkdir(parents=True)
+    for name in ('swin_tiny_patch4_window7_224.pth', 'model.pth'):
+        torch.save(WEIGHTS, folder / name)
+    nowhere = 'http://127.0.0.1:9/v1.0.0'
+    found = CheckpointLoader.load_checkpoint(f'{nowhere}/swin_tiny_patch4_window7_224.pth')
+    assert torch.equal(found['state_dict']['w'], WEIGHTS['state_dict']['w'])
+    with pytest.raises(CheckpointError, match='cannot be downloaded'):  # of which model it is, that name does not say
+        CheckpointLoader.load_checkpoint(f'{nowhere}/model.pth')
 
 
 def test_downloads_are_cached_and_protected(web, tmp_path):

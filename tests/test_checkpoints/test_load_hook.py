@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from mmdet.models.backbones.swin import swin_converter
 from mmengine.runner.checkpoint import get_state_dict, load_checkpoint, load_state_dict, save_checkpoint, weights_to_cpu
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
+from swin_pos_det.checkpoints.weights import TABLE_WINDOWS
 from swin_pos_det.layers import resample_table
 from swin_pos_det.models import SwinPosTransformer
 from tests.test_models.test_parity import MICRO, randomise
@@ -230,6 +232,93 @@ def test_mmdet_checkpoints_load_from_init_cfg(tmp_path, wrap):
     model = micro(init_cfg=dict(type='Pretrained', checkpoint=str(path)))
     model.init_weights()
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+class LowRank(nn.Module):
+    """A linear layer with something learned beside it, as LoRA wraps one."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base_layer = base
+        self.adapter = nn.Linear(base.in_features, base.out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base_layer(x) + self.adapter(x)
+
+
+def _wrap_qkv(model: SwinPosTransformer) -> None:
+    for stage in model.stages:
+        for block in stage.blocks:
+            block.attn.w_msa.qkv = LowRank(block.attn.w_msa.qkv)
+
+
+def _wrap_blocks(model: SwinPosTransformer) -> None:
+    wrappers = pytest.importorskip('torch.distributed.algorithms._checkpoint.checkpoint_wrapper')
+    wrappers.apply_activation_checkpointing(model, check_fn=lambda module: type(module).__name__ == 'SwinBlock')
+
+
+CHANGES = {
+    'a buffer': lambda model: model.stages[0].blocks[0].register_buffer('scale', torch.ones(2)),
+    'pruned': lambda model: prune.l1_unstructured(model.stages[0].blocks[0].ffn.layers[1], 'weight', .5),
+    'pruned qkv': lambda model: prune.l1_unstructured(model.stages[0].blocks[0].attn.w_msa.qkv, 'weight', .5),
+    'low rank': _wrap_qkv,
+    'wrapped': _wrap_blocks,
+}
+
+
+@pytest.mark.parametrize('how', ['torch', 'mmengine'])
+@pytest.mark.parametrize('change', CHANGES)
+def test_a_changed_backbone_takes_what_it_saved(change, how):
+    saved, model = micro(), micro()
+    for each in (saved, model):
+        CHANGES[change](each)
+    randomise(saved)
+    (model.load_state_dict if how == 'torch' else lambda state: load_state_dict(model, state))(saved.state_dict())
+    for name, value in saved.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
+def test_a_wrapped_block_takes_a_plain_checkpoint():
+    plain, model = micro(window_size=5), micro()
+    _wrap_blocks(model)
+    model.load_state_dict(plain.state_dict())
+    key = 'stages.0.blocks.0.attn.w_msa.qkv.weight'
+    assert torch.equal(model.state_dict()[key], plain.state_dict()[key])
+    assert any('resampled' in line for line in model.load_report.lines())
+
+
+def test_what_replaces_a_module_does_not_keep_the_rest_from_being_saved():
+    model = micro()
+    model.stages[0].blocks[0].ffn = nn.Linear(1, 1)
+    model.stages[1].blocks[0].attn = nn.Identity()
+    assert len(model.state_dict()._metadata[''][TABLE_WINDOWS]) == 3
+
+
+def test_a_part_of_what_is_loaded_already():
+    model = micro()
+    name = 'stages.0.blocks.0.attn.w_msa.qkv.weight'
+    adapters = {name: torch.zeros_like(model.state_dict()[name])}
+    with pytest.raises(ValueError, match='would stay random'):
+        model.load_state_dict(adapters, strict=False)
+    model.load_state_dict(micro().state_dict())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    missing = model.load_state_dict(adapters, strict=False).missing_keys
+    assert len(missing) == len(before) - 1 and not model.stages[0].blocks[0].attn.w_msa.qkv.weight.any()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items() if name not in adapters)
+    with pytest.raises(RuntimeError, match='Missing key'):
+        model.load_state_dict(adapters)
+    with pytest.raises(ValueError, match='would stay random'):  # MMEngine's way, which is not strict by default
+        load_state_dict(model, adapters)
+
+
+def test_a_guessed_window_is_said():
+    taken = micro(window_size=(3, 6))
+    taken.load_state_dict(dict(micro(window_size=(6, 3)).state_dict()))
+    assert any('does not say of which window its tables are, (3, 6) was taken' in line
+               for line in taken.load_report.lines())
+    square = micro()
+    square.load_state_dict(dict(micro().state_dict()))
+    assert not square.load_report.notes
 
 
 def test_from_scratch_draws_every_table():

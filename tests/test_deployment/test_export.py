@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 
 import pytest
 import torch
 
 from swin_pos_det.deployment import compare_exported, export_backbone, load_exported
+from swin_pos_det.layers import relative_bias
 from swin_pos_det.models import SwinPosTransformer
 from tests.test_models.test_parity import randomise
 
@@ -39,12 +41,32 @@ def test_equals_the_backbone_at_every_size(tmp_path, settings, kind):
 
 
 @pytest.mark.slow
+def test_the_backbone_is_as_it_was_after_an_export(tmp_path):
+    """Nothing that is made for the graph may get into a cache."""
+    model = micro(window_size=9, table_window_size=7, resampling='geometric')
+    images = torch.randn(1, 3, 61, 90)
+    with torch.no_grad():
+        before = model(images)
+        relative_bias._cached_matrix.cache_clear()
+        run = load_exported(export_backbone(model, tmp_path / 'backbone.pt2'))
+        assert all(torch.equal(a, b) for a, b in zip(model(images), before))
+    assert max(compare_exported(model, run, SIZES[:3]).values()) < 1e-4
+
+
+def test_numbers_that_are_none_are_no_equality():
+    model = micro()
+    differences = compare_exported(model, lambda images: [out * math.nan for out in model(images)], SIZES[:2])
+    assert all(math.isnan(difference) for difference in differences.values())
+
+
+@pytest.mark.slow
 def test_padding_is_hidden_in_a_graph_too(tmp_path):
     model = micro(padding='mask')
     with pytest.warns(UserWarning, match='data_preprocessor'):
         model(torch.randn(1, 3, 40, 40))
-    run = load_exported(export_backbone(model, tmp_path / 'backbone.pt2'))
-    assert max(compare_exported(model, run, SIZES[:3]).values()) < 1e-4
+    with pytest.warns(UserWarning, match='not told the sizes of images'):
+        path = export_backbone(model, tmp_path / 'backbone.pt2')
+    assert max(compare_exported(model, load_exported(path), SIZES[:3]).values()) < 1e-4
 
 
 @pytest.mark.parametrize(('path', 'settings', 'opset', 'message'), [
@@ -78,3 +100,14 @@ def test_compiles_in_one_graph_for_many_sizes():
             for got, want in zip(compiled(images), model(images)):
                 torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
     assert counter.frame_count <= 6, counter.frame_count
+
+
+@pytest.mark.slow
+def test_training_of_a_convolutional_scheme_compiles_for_more_than_one_size():
+    model = SwinPosTransformer(embed_dims=8, depths=(1,), num_heads=(1,), strides=(4,), out_indices=(0,),
+                               drop_path_rate=0., position='peg')
+    torch._dynamo.reset()
+    compiled = torch.compile(model, dynamic=True)
+    for size in ((70, 90), (64, 64)):
+        images = torch.randn(2, 3, *size)
+        torch.testing.assert_close(compiled(images)[0], model(images)[0], rtol=0, atol=1e-5)

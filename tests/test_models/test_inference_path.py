@@ -47,6 +47,110 @@ def test_with_and_without_gradients(monkeypatch, kind, settings, size):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
+class Half(torch.nn.Module):
+
+    def forward(self, x):
+        return x / 2
+
+
+def _patch(module):
+    forward = module.forward
+    module.forward = lambda *args, **kwargs: forward(*args, **kwargs) / 2
+
+
+CHANGES = {
+    'path of attention': lambda block: setattr(block.attn, 'drop', Half()),
+    'dropout of attention': lambda block: setattr(block.attn.w_msa, 'proj_drop', Half()),
+    'path of the network': lambda block: setattr(block.ffn, 'dropout_layer', Half()),
+    'dropout of the network': lambda block: block.ffn.layers.__setitem__(2, Half()),
+    'hidden dropout': lambda block: block.ffn.layers[0].__setitem__(2, Half()),
+    'patched attention': lambda block: _patch(block.attn),
+    'patched windows': lambda block: _patch(block.attn.w_msa),
+    'patched projection': lambda block: _patch(block.attn.w_msa.proj),
+    'patched queries': lambda block: _patch(block.attn.w_msa.qkv),
+    'patched layer': lambda block: _patch(block.ffn.layers[1]),
+    'another network': lambda block: setattr(block, 'ffn', Residual()),
+}
+
+
+class Residual(torch.nn.Module):
+
+    def forward(self, x, identity, norm=None):
+        return identity + x / 2
+
+
+@pytest.mark.parametrize('change', CHANGES)
+def test_changed_blocks_are_the_same_with_and_without_gradients(change):
+    model = SwinPosTransformer(**dict(MICRO, drop_path_rate=0., window_size=7)).eval()
+    randomise(model)
+    images = torch.randn(1, 3, 61, 90)
+    with torch.no_grad():
+        plain = model(images)
+        for stage in model.stages:
+            for block in stage.blocks:
+                CHANGES[change](block)
+        got = model(images)
+    want = model(images)
+    assert (want[0] - plain[0]).abs().max() > 1e-3
+    for a, b in zip(got, want):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+def test_dropout_that_stays_on_in_evaluation():
+    model = SwinPosTransformer(**dict(MICRO, drop_path_rate=0., drop_rate=.3, window_size=7)).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.train()
+    images = torch.randn(1, 3, 61, 90)
+    with torch.no_grad():
+        assert not torch.equal(model(images)[0], model(images)[0])
+
+
+def test_hooks_on_all_modules_see_every_call():
+    model = SwinPosTransformer(**dict(MICRO, window_size=7)).eval()
+    calls = []
+    images = torch.randn(1, 3, 61, 90)
+    with torch.nn.modules.module.register_module_forward_hook(lambda module, *_: calls.append(type(module).__name__)):
+        model(images)
+        want, calls = calls, []
+        with torch.no_grad():
+            model(images)
+    assert calls == want and 'WindowAttention' in want
+
+
+def test_what_wraps_the_projection_of_swin_v2_is_called():
+    class LowRank(torch.nn.Module):
+        def __init__(self, base):
+            super().__init__()
+            self.base, self.weight = base, base.weight
+            self.adapter = torch.nn.Linear(base.in_features, base.out_features, bias=False)
+
+        def forward(self, x):
+            return self.base(x) + self.adapter(x)
+
+    model = SwinPosTransformerV2(**dict(MICRO, drop_path_rate=0., window_size=7)).eval()
+    randomise(model)
+    window_attention = model.stages[0].blocks[0].attn.w_msa
+    window_attention.qkv = LowRank(window_attention.qkv)
+    images = torch.randn(1, 3, 61, 90)
+    want = model(images)
+    sum(out.sum() for out in want).backward()
+    assert window_attention.qkv.adapter.weight.grad.abs().max() > 0
+    with torch.no_grad():
+        for a, b in zip(model(images), want):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+def test_under_transformations_of_functions():
+    model = SwinPosTransformer(**dict(MICRO, window_size=7)).eval()
+    randomise(model)
+    images = torch.randn(2, 1, 3, 61, 90)
+    with torch.no_grad():
+        want = model(images.flatten(0, 1))[0]
+        got = torch.func.vmap(lambda image: model(image)[0])(images).flatten(0, 1)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+
+
 def test_equals_mmdets():
     theirs, ours = pair(**MICRO)
     theirs.train(False)

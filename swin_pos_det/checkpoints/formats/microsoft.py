@@ -52,16 +52,8 @@ def to_mmdet(state_dict: StateDict, version: int = 1) -> Dict[str, Tensor]:
 
 
 def from_mmdet(state_dict: StateDict, windows: Sequence[Pair]) -> Dict[str, Tensor]:
-    """The state dict of the authors' detection backbone: its index buffers too, and an absolute embedding as a map."""
-    renamed = renamed_from_mmdet(state_dict)
-    embedding = renamed.get('absolute_pos_embed')
-    if embedding is not None:
-        side = round(embedding.shape[1]**0.5)
-        if side**2 != embedding.shape[1]:
-            raise ValueError(f'the Swin authors have absolute position embeddings on square grids only, this one has '
-                             f'{embedding.shape[1]} tokens')
-        renamed['absolute_pos_embed'] = embedding.transpose(1, 2).unflatten(2, (side, side))
-    return with_indices(renamed, windows)
+    """The state dict of the authors' detection backbone, with its index buffers."""
+    return with_indices(renamed_from_mmdet(state_dict), windows)
 
 
 def renamed_from_mmdet(state_dict: StateDict, version: int = 1) -> Dict[str, Tensor]:
