@@ -12,7 +12,7 @@ if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.dist import is_main_process
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
 from swin_pos_det.analysis.model_index import AP_NAMES, find_model, read_model_index
@@ -194,7 +194,8 @@ def report(model, checkpoint: Path, rows, log, allowed: float) -> None:
 
 def index_table(models) -> Table:
     """All configs of an index with their figures."""
-    table = Table('config', *AP_NAMES, 'source', title='Figures in the model index')
+    table = Table(Column('config', overflow='fold', ratio=1), *AP_NAMES, Column('source', overflow='fold', ratio=1),
+                  title='Figures in the model index')
     for model in models.values():
         for number, one in enumerate(model.figures):
             table.add_row(model.name if number == 0 else '', *(f'{one.ap[name]:.1f}' if name in one.ap else '-'

@@ -104,6 +104,8 @@ def test(args: argparse.Namespace) -> None:
         cfg = trigger_visualization_hook(cfg, args)
     if args.tta:
         use_test_time_augmentation(cfg)
+    if not is_sharded(args.checkpoint):
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='WholeDetectorHook')]
     runner = build_runner(cfg)
     writing = contextlib.nullcontext()
     if args.out is not None and args.out.endswith('.json'):

@@ -87,6 +87,7 @@ def sweep(cfg: Config, checkpoint: str, windows: Sequence[Window], scales: Seque
         return rows
     cfg = cfg.copy()
     cfg.load_from = checkpoint
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='WholeDetectorHook')]
     runner = Runner.from_cfg(cfg)
     runner.call_hook('before_run')
     runner.load_or_resume()

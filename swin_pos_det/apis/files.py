@@ -19,12 +19,17 @@ from torch import nn
 from tqdm import tqdm
 
 from .images import ImageError, read_image
-from .inference import check_settings, predict_batch, transforms
+from .inference import check_settings, predict_batch, prepare_image, transforms
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.jp2')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 # What OpenCV writes as well as it reads; pictures of other formats are written as PNG.
 _WRITABLE = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+
+# Images of which one side is so many times the other may be less than a pixel wide once they are resized.
+EXTREME_ASPECT = 100
+# Videos that end before so much of what they say they hold are damaged; some say a little more than they hold.
+SHARE_OF_FRAMES = 0.95
 
 
 @dataclass
@@ -101,23 +106,39 @@ def predict_files(model: nn.Module, inputs: Union[str, Path, Sequence[Union[str,
     """
     check_settings(batch_size, score_threshold)
     found = find_inputs(inputs)
+    _check_places(found, Path(out_dir), pictures)
     writer = _Writer(model, Path(out_dir), pictures)
     load, prepare = transforms(model.cfg)
     bar = tqdm(total=sum(map(_count_frames, found)), desc='inference', unit='image', disable=not progress)
     report = PredictionReport(Path(out_dir) / 'predictions.json')
-    frames = _frames(found, load, report)
-    with bar:
-        while batch := list(itertools.islice(frames, batch_size)):
-            samples = predict_batch(model, [frame.image for frame in batch], prepare, score_threshold)
-            for frame, sample in zip(batch, samples):
-                writer.add(frame, sample)
-            bar.update(len(batch))
-    writer.close()
-    report.images, report.detections = len(writer.images), len(writer.annotations)
+    frames = _frames(found, load, prepare, report)
+    try:
+        with bar:
+            while batch := list(itertools.islice(frames, batch_size)):
+                samples = predict_batch(model, [frame.image for frame in batch], prepare, score_threshold)
+                for frame, sample in zip(batch, samples):
+                    writer.add(frame, sample)
+                bar.update(len(batch))
+    finally:  # what was found until an interruption is worth something too
+        writer.close()
+        report.images, report.detections = len(writer.images), len(writer.annotations)
+        if report.images:
+            dump(writer.dataset(), str(report.json))
     if not report.images:
         raise ValueError(f'none of the inputs can be read: {"; ".join(report.skipped.values())}')
-    dump(writer.dataset(), str(report.json))
     return report
+
+
+def _check_places(found: dict[Path, str], out_dir: Path, pictures: bool) -> None:
+    """Nothing may be drawn over an input, and results must have a place before hours are spent on them."""
+    inputs = {os.path.realpath(path) for path in found}
+    for name in found.values() if pictures else ():
+        if os.path.realpath(out_dir / 'vis' / name) in inputs:
+            raise ValueError(f'the picture of {name} would be written over an input, {out_dir / "vis" / name}: give '
+                             'another folder')
+    place = next(folder for folder in (out_dir.absolute(), *out_dir.absolute().parents) if folder.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise ValueError(f'nothing can be written to {out_dir} ({place} is not a folder that may be written to)')
 
 
 @dataclass
@@ -246,21 +267,24 @@ def _count_frames(path: Path) -> int:
     return max(1, count)
 
 
-def _frames(found: dict[Path, str], load: Any, report: PredictionReport) -> Iterator[_Frame]:
+def _frames(found: dict[Path, str], load: Any, prepare: Any, report: PredictionReport) -> Iterator[_Frame]:
     """All images and frames one by one; what cannot be read is noted in ``report``."""
     for path, name in found.items():
         try:
             if _kind(path) == 'video':
                 yield from _video_frames(path, name)
             else:
-                yield _Frame(name, read_image(path, load))
+                image = read_image(path, load)
+                if max(image.shape[:2]) > EXTREME_ASPECT * min(image.shape[:2]):
+                    prepare_image(image, prepare)
+                yield _Frame(name, image)
         except ImageError as error:
-            report.skipped[path] = str(error)
+            report.skipped[path] = str(error) if str(path) in str(error) else f'{path}: {error}'
 
 
 def _video_frames(path: Path, name: str) -> Iterator[_Frame]:
     capture = cv2.VideoCapture(str(path))
-    rate = capture.get(cv2.CAP_PROP_FPS) or 25.
+    rate, count = capture.get(cv2.CAP_PROP_FPS) or 25., int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     index = -1
     try:
         while True:
@@ -273,3 +297,5 @@ def _video_frames(path: Path, name: str) -> Iterator[_Frame]:
         capture.release()
     if index < 0:
         raise ImageError(f'{path} is no video that OpenCV can read')
+    if index + 1 < SHARE_OF_FRAMES * count:
+        raise ImageError(f'{path} ended after {index + 1} of {count} frames')

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence, Union
 
+import cv2
 import numpy as np
 import torch
 from mmcv.transforms import Compose
@@ -22,10 +23,10 @@ from mmengine.runner import load_checkpoint
 from mmengine.utils import import_modules_from_strings
 from torch import nn
 
-from ..checkpoints import CheckpointError
+from ..checkpoints import check_heads
 from ..models.arguments import WindowSize
 from ..type_names import type_name
-from .images import ImageLike, read_image
+from .images import ImageError, ImageLike, read_image
 
 
 def init_detector(config: Union[str, Path, Config], checkpoint: Union[str, Path, None] = None,
@@ -63,7 +64,7 @@ def init_detector(config: Union[str, Path, Config], checkpoint: Union[str, Path,
     meta: dict[str, Any] = {}
     if checkpoint is not None:
         loaded = load_checkpoint(model, os.fspath(checkpoint), map_location='cpu')
-        _check_fit(model, loaded.get('state_dict', loaded), checkpoint)
+        check_heads(model, loaded.get('state_dict', loaded), checkpoint)
         meta = loaded.get('meta') or {}
     model.cfg = cfg
     model.dataset_meta = _dataset_meta(cfg, meta)
@@ -109,7 +110,7 @@ def predict(model: nn.Module, images: Sequence[ImageLike], batch_size: int = 1,
 def predict_batch(model: nn.Module, images: Sequence[np.ndarray], prepare: Callable[[dict], dict],
                   score_threshold: float) -> list[DetDataSample]:
     """:func:`predict` for one batch of loaded images; ``prepare`` is the second of :func:`transforms`."""
-    data = pseudo_collate([prepare(dict(img=image, img_id=index)) for index, image in enumerate(images)])
+    data = pseudo_collate([prepare_image(image, prepare, index) for index, image in enumerate(images)])
     with torch.no_grad():
         samples = model.test_step(data)
     for sample in samples:
@@ -119,6 +120,19 @@ def predict_batch(model: nn.Module, images: Sequence[np.ndarray], prepare: Calla
         instances = sample.pred_instances
         sample.pred_instances = instances[instances.scores >= score_threshold].cpu()
     return [sample.cpu() for sample in samples]
+
+
+def prepare_image(image: np.ndarray, prepare: Callable[[dict], dict], index: int = 0) -> dict:
+    """One loaded image (H, W, 3) as a test pipeline makes it ready.
+
+    Raises:
+        ImageError: if it cannot, as for an image that would be less than a pixel wide.
+    """
+    try:
+        return prepare(dict(img=image, img_id=index))
+    except (cv2.error, ValueError, ZeroDivisionError) as error:
+        height, width = image.shape[:2]
+        raise ImageError(f'an image of {width}x{height} pixels cannot be resized as the config has it') from error
 
 
 def transforms(cfg: Config) -> tuple[Callable[[dict], dict], Callable[[dict], dict]]:
@@ -142,19 +156,6 @@ def check_settings(batch_size: int, score_threshold: float) -> None:
         raise ValueError(f'batch_size must be at least 1, got {batch_size}')
     if not 0 <= score_threshold <= 1:
         raise ValueError(f'score_threshold must be in [0, 1], got {score_threshold:g}')
-
-
-def _check_fit(model: nn.Module, state_dict: dict[str, Any], checkpoint: Union[str, Path]) -> None:
-    """The backbone's load hook does this for its own part."""
-    shapes = {name[7:] if name.startswith('module.') else name: tuple(value.shape)
-              for name, value in state_dict.items() if isinstance(value, torch.Tensor)}
-    wanted = {name: tuple(value.shape) for name, value in model.named_parameters() if not name.startswith('backbone.')}
-    wrong = [name for name, shape in wanted.items() if shapes.get(name) != shape]
-    if wrong:
-        raise CheckpointError(
-            f'checkpoint {checkpoint} is not of this config: {len(wrong)} of {len(wanted)} tensors of neck and heads '
-            f'are missing or have another shape, such as {wrong[0]}: {shapes.get(wrong[0], "missing")}, needed '
-            f'{wanted[wrong[0]]}')
 
 
 def _dataset_meta(cfg: Config, meta: dict[str, Any]) -> dict[str, Any]:

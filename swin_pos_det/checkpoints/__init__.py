@@ -6,7 +6,7 @@ backbones through :mod:`swin_pos_det.checkpoints.detectors`.
 """
 from .atomic import AtomicLocalBackend, register_atomic_writing, replacing
 from .convert import Inspection, convert, inspect_checkpoint, misfits, save_weights, windows_after
-from .detectors import place_backbones, register_placing
+from .detectors import check_heads, place_backbones, register_placing
 from .formats import EXPORTS, EXPORTS_V2, FORMATS, recognise
 from .io import CheckpointError, load_checkpoint_file
 from .load_hook import LoadsAnySwin, adapt_channels, adapt_state_dict, fit_state_dict, note_table_windows
@@ -18,10 +18,11 @@ from .weights import SwinWeights, read_weights
 
 __all__ = [
     'EXPORTS', 'EXPORTS_V2', 'FORMATS', 'AtomicLocalBackend', 'CheckpointError', 'Inspection', 'LoadReport',
-    'LoadsAnySwin', 'SwinWeights', 'Variant', 'adapt_channels', 'adapt_state_dict', 'convert', 'describe_model',
-    'describe_weights', 'fit_state_dict', 'inspect_checkpoint', 'load_checkpoint_file', 'load_pretrained', 'misfits',
-    'note_table_windows', 'place_backbones', 'read_weights', 'recognise', 'register_atomic_writing',
-    'register_placing', 'register_safe_loaders', 'replacing', 'save_weights', 'windows_after'
+    'LoadsAnySwin', 'SwinWeights', 'Variant', 'adapt_channels', 'adapt_state_dict', 'check_heads', 'convert',
+    'describe_model', 'describe_weights', 'fit_state_dict', 'inspect_checkpoint', 'load_checkpoint_file',
+    'load_pretrained', 'misfits', 'note_table_windows', 'place_backbones', 'read_weights', 'recognise',
+    'register_atomic_writing', 'register_placing', 'register_safe_loaders', 'replacing', 'save_weights',
+    'windows_after'
 ]
 
 register_safe_loaders()

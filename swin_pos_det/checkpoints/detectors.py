@@ -14,9 +14,10 @@ import mmengine.runner
 import mmengine.runner.checkpoint as mmengine_checkpoint
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from torch import nn
+from torch import Tensor, nn
 
 from .formats import candidates
+from .io import CheckpointError
 from .load_hook import LoadsAnySwin, fit_state_dict
 from .weights import read_weights, split_state_dict
 
@@ -52,6 +53,31 @@ def place_backbones(model: nn.Module, state_dict: Mapping[Any, Any]) -> Mapping[
     for prefix, backbone in backbones.items():
         fit_state_dict(state_dict, prefix, backbone, metadata.get(prefix[:-1], {}))
     return state_dict
+
+
+def check_heads(model: nn.Module, state_dict: Mapping[Any, Any], checkpoint: Any) -> None:
+    """See that weights are there for all of a detector but its backbone, which looks after itself.
+
+    Args:
+        model: with a ``backbone``; others are not looked at.
+        state_dict: about to be loaded into it, or loaded.
+        checkpoint: its name, for the message.
+
+    Raises:
+        CheckpointError: naming a parameter of neck or heads for which there is no weight, or one of another shape.
+    """
+    model = _unwrapped(model)
+    if not hasattr(model, 'backbone'):
+        return
+    shapes = {name[7:] if name.startswith('module.') else name: tuple(value.shape)
+              for name, value in state_dict.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    wanted = {name: tuple(value.shape) for name, value in model.named_parameters() if not name.startswith('backbone.')}
+    wrong = [name for name, shape in wanted.items() if shapes.get(name) != shape]
+    if wrong:
+        raise CheckpointError(
+            f'checkpoint {checkpoint} is not of this config: {len(wrong)} of {len(wanted)} tensors of neck and heads '
+            f'are missing or have another shape, such as {wrong[0]}: {shapes.get(wrong[0], "missing")}, needed '
+            f'{wanted[wrong[0]]}')
 
 
 def _backbones(module: nn.Module, prefix: str = '') -> Iterator[Tuple[str, nn.Module]]:

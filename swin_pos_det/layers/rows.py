@@ -11,6 +11,8 @@ from .tracing import is_tracing, is_watched
 # Tokens at a time. What a feed-forward network makes of so many stays in a core's cache, even where it has 4 * 768
 # channels; and there is enough of it for the matrix products.
 ROWS = 1024
+# From so many numbers on, 3 MB in float32, it pays: smaller maps stay in the cache as they are.
+ENOUGH_NUMBERS = 3 * 2**18
 
 
 def blocks(length: int, most: int) -> List[slice]:
@@ -34,6 +36,10 @@ def recurring_blocks(length: int, most: int, least: int) -> List[slice]:
 
 
 def can_go_by_rows(x: Tensor) -> bool:
-    """Whether layers are applied to some rows after the other: on a CPU, which has a cache, and without gradients."""
+    """Whether layers are applied to some rows after the other: on a CPU, which has a cache, and without gradients.
+
+    Args:
+        x: the map, of any shape.
+    """
     plain = not torch.is_grad_enabled() and not is_tracing() and not is_watched()
-    return x.device.type == 'cpu' and plain
+    return x.device.type == 'cpu' and plain and x.numel() >= ENOUGH_NUMBERS

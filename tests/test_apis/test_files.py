@@ -11,7 +11,7 @@ import pytest
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from swin_pos_det.apis import find_inputs, predict, predict_files
+from swin_pos_det.apis import files, find_inputs, predict, predict_files
 
 from .conftest import NAMES
 
@@ -83,6 +83,43 @@ def test_no_place_for_results(detector, save, picture, tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(ValueError, match='nothing can be written to .*file'):
         run(detector, save(picture, 'a.png'), tmp_path / 'file')
+
+
+def test_an_image_that_cannot_be_resized_is_skipped(detector, save, picture, tmp_path):
+    paths = [save(picture, 'a.png'), save(np.zeros((2, 3000, 3), np.uint8), 'thin.png'), save(picture, 'z.png')]
+    report = run(detector, paths, tmp_path / 'out', batch_size=3)
+    assert (report.images, list(report.skipped)) == (2, [paths[1]])
+    assert 'thin.png' in report.skipped[paths[1]] and '3000x2 pixels cannot be resized' in report.skipped[paths[1]]
+
+
+def test_what_was_found_until_an_interruption_is_kept(detector, save, picture, tmp_path, monkeypatch):
+    own, calls = files.predict_batch, []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return own(*args)
+
+    monkeypatch.setattr(files, 'predict_batch', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(detector, [save(picture, 'a.png'), save(picture, 'b.png')], tmp_path / 'out')
+    found = json.loads((tmp_path / 'out/predictions.json').read_text())
+    assert [image['file_name'] for image in found['images']] == ['a.png']
+
+
+def test_inputs_are_not_drawn_over(detector, save, picture, tmp_path):
+    path = save(picture, 'vis/a.png')
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match='would be written over an input'):
+        run(detector, path, path.parents[1])
+    assert path.read_bytes() == before
+
+
+def test_a_truncated_video_is_said(detector, video, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, 'SHARE_OF_FRAMES', 1.5)  # as if it had said to hold more
+    report = run(detector, video, tmp_path / 'out')
+    assert report.images == 5 and 'ended after 5 of 5 frames' in report.skipped[video]
 
 
 def test_a_video(detector, video, save, picture, tmp_path):

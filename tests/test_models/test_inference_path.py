@@ -161,6 +161,22 @@ def test_equals_mmdets():
             torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
 
 
+def test_small_maps_go_as_they_are(monkeypatch):
+    """Windows and rows, some at a time, cost more than they save where a map stays in the cache."""
+    taken = []
+    own = swin_blocks.SwinBlock._forward_by_rows
+    monkeypatch.setattr(rows, 'ENOUGH_NUMBERS', 16 * 14 * 14)
+    monkeypatch.setattr(swin_blocks.SwinBlock, '_forward_by_rows',
+                        lambda self, x, plan: taken.append(tuple(x.shape)) or own(self, x, plan))
+    model = SwinPosTransformer(**dict(MICRO, embed_dims=8, window_size=7)).eval()
+    images = torch.randn(1, 3, 112, 112)
+    with torch.no_grad():
+        got = model(images)
+    assert taken == [(1, 28 * 28, 8)] * 2 + [(1, 14 * 14, 16)] * 2
+    for a, b in zip(got, model(images)):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(('settings', 'want'), [
     (dict(), 6), (dict(padding='mask'), 6), (dict(position='rope_mixed'), 4), (dict(position='none'), 6)])
 def test_whether_windows_go_without_padding(monkeypatch, settings, want):

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import mmdet
 import pytest
 import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
 
 ROOT = Path(__file__).parents[2]
 
@@ -126,6 +128,18 @@ def test_unusable_checkpoints(train_tool, test_tool, error_of, nano_config, tmp_
         train_tool, nano_config, '--resume', 'weights.pth')
 
 
+def test_a_checkpoint_without_heads_is_not_evaluated(test_tool, error_of, nano_config, tmp_path, monkeypatch):
+    cfg = Config.fromfile(nano_config)
+    backbone = MODELS.build(cfg.model.backbone)
+    torch.save({'state_dict': {f'backbone.{name}': value for name, value in backbone.state_dict().items()}},
+               tmp_path / 'backbone.pth')
+    data = ['test_dataloader.dataset.num_val=2', 'test_dataloader.dataset.num_train=2',
+            f'test_dataloader.dataset.data_root={tmp_path / "digits"}', 'test_dataloader.num_workers=0',
+            'test_dataloader.persistent_workers=False']
+    error = error_of(test_tool, nano_config, 'backbone.pth', '--cfg-options', *data)
+    assert 'backbone.pth is not of this config: 38 of 38 tensors of neck and heads are missing' in error
+
+
 def test_resume_in_a_work_dir_whose_checkpoint_is_gone(train_tool, error_of, nano_config, tmp_path):
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run/last_checkpoint').write_text('/old/place/epoch_3.pth')
@@ -161,12 +175,13 @@ def test_wrong_setting_of_this_package(train_tool, error_of, nano_config):
     assert '-1' in error
 
 
-def test_a_setting_that_shows_up_in_training(train_tool, error_of, nano_config, tmp_path):
+def test_a_setting_that_shows_up_in_training(train_tool, capsys, nano_config, tmp_path):
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data/notes.txt').write_text('mine')
     places = [f'{part}_dataloader.dataset.data_root=data' for part in ('train', 'val', 'test')]
-    error = error_of(train_tool, nano_config, '--work-dir', 'run', '--cfg-options', *places)
-    assert 'holds other files and no dataset.json' in error
+    assert train_tool.main([nano_config, '--work-dir', 'run', '--cfg-options', *places]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith('error: ') and 'holds other files and no dataset.json' in error
     assert (tmp_path / 'data/notes.txt').read_text() == 'mine'
 
 

@@ -117,6 +117,19 @@ def test_convert_keeps_the_position_scheme_and_the_grid(tmp_path):
     assert any("trained with 'absolute+linear_cpb', the model has 'absolute+log_cpb'" in line for line in lines)
 
 
+def test_a_detector_is_not_written_over_by_its_backbone(tmp_path, capsys):
+    path = tmp_path / 'detector.pth'
+    backbone = {f'backbone.{name}': value for name, value in micro().state_dict().items()}
+    torch.save({'state_dict': {**backbone, 'neck.weight': torch.zeros(2)}}, path)
+    before = path.read_bytes()
+    tool = load_tool('model_converters/convert_swin.py')
+    assert tool.run_cli(tool.run, tool.get_parser(), [str(path), str(path)]) == 1
+    assert 'is the input, of which only the backbone would be left' in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert tool.run_cli(tool.run, tool.get_parser(), [str(path), str(tmp_path / 'backbone.pth')]) == 0
+    assert '1 others' in capsys.readouterr().out
+
+
 def test_export_needs_a_format(timm_file, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run('export_swin', timm_file, tmp_path / 'out.pth')

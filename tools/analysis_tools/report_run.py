@@ -28,8 +28,8 @@ def get_parser() -> argparse.ArgumentParser:
                         help='weights for the pictures (default: the last checkpoint in the work dir)')
     parser.add_argument('--num-images', type=int, default=12, metavar='N',
                         help='validation images to draw, spread over the set; 0 for none (default: 12)')
-    parser.add_argument('--score-threshold', type=float, default=0.3, metavar='S',
-                        help='leave out predictions below this score (default: 0.3)')
+    parser.add_argument('--score-thr', '--score-threshold', dest='score_threshold', type=float, default=0.3,
+                        metavar='S', help='leave out predictions below this score (default: 0.3)')
     parser.add_argument('--traceback', action='store_true', help='show where an error came from')
     return parser
 

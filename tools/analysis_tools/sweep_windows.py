@@ -44,7 +44,8 @@ def get_parser() -> argparse.ArgumentParser:
                         help="windows: 7, or 7,14 for (h, w), or 'global', or 'native': the config's (default: native)")
     parser.add_argument('--scales', nargs='+', type=float, default=[1.], metavar='S',
                         help='factors on the image size of the test pipeline (default: 1)')
-    parser.add_argument('--policy', choices=WINDOW_POLICIES, help="window policy (default: the config's)")
+    parser.add_argument('--window-policy', '--policy', dest='policy', choices=WINDOW_POLICIES,
+                        help="window policy (default: the config's)")
     parser.add_argument('--work-dir', metavar='DIR', help='where results go (default: work_dirs/<config name>)')
     add_common_arguments(parser)
     return parser

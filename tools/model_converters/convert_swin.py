@@ -40,6 +40,8 @@ def get_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Converts as the command line says."""
+    if osp.exists(args.output) and osp.samefile(args.input, args.output):
+        raise UserError(f'{args.output} is the input, of which only the backbone would be left: name another file')
     checkpoint = load_checkpoint_file(args.input, map_location='cpu')
     try:
         found = inspect_checkpoint(checkpoint)
@@ -52,6 +54,9 @@ def run(args: argparse.Namespace) -> None:
     before, after = found.variant.windows[0] or 'unknown', windows[0] if windows else 'unknown'
     print(f'{args.input}: {found.variant.name} in {found.weights.where}, window {before}')
     print(f'{args.output}: {len(converted)} tensors in {layouts[args.to].title} names, window {after}')
+    if found.weights.unused:
+        print(f'{len(found.weights.unused)} others of {args.input} are no part of the backbone, such as '
+              f'{found.weights.unused[0]}, and are left out')
 
 
 if __name__ == '__main__':
