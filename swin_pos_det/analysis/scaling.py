@@ -133,8 +133,12 @@ def count(model: nn.Module, image: Tuple[int, int] = (800, 1344)) -> Counts:
     saved, inputs = _track_saved(model, blocks)
     # Older counters tell modules apart only if they are given the model, which newer ones warn about.
     tracked = {} if importlib.util.find_spec('torch.utils.module_tracker') else dict(mods=model)
-    with FlopCounterMode(display=False, **tracked) as flops, saved:
-        _training_forward(model, torch.empty(1, 3, *image, device='meta'))
+    images = torch.empty(1, 3, *image, device='meta')
+    with saved:
+        _training_forward(model, images)
+    # Not at once: the counter hooks all modules, of which some then keep what they otherwise would not.
+    with FlopCounterMode(display=False, **tracked) as flops:
+        _training_forward(model, images)
     per_module = flops.get_flop_counts()
     block_flops = sum(sum(ops.values()) for name, ops in per_module.items() if name.split('.')[-1].isdigit()
                       and name.split('.')[-2] == 'blocks')

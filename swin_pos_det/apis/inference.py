@@ -132,7 +132,8 @@ def prepare_image(image: np.ndarray, prepare: Callable[[dict], dict], index: int
         return prepare(dict(img=image, img_id=index))
     except (cv2.error, ValueError, ZeroDivisionError) as error:
         height, width = image.shape[:2]
-        raise ImageError(f'an image of {width}x{height} pixels cannot be resized as the config has it') from error
+        raise ImageError(f"an image of {width}x{height} pixels cannot be prepared by the config's test pipeline "
+                         f'({type(error).__name__})') from error
 
 
 def transforms(cfg: Config) -> tuple[Callable[[dict], dict], Callable[[dict], dict]]:

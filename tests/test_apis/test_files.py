@@ -85,11 +85,11 @@ def test_no_place_for_results(detector, save, picture, tmp_path):
         run(detector, save(picture, 'a.png'), tmp_path / 'file')
 
 
-def test_an_image_that_cannot_be_resized_is_skipped(detector, save, picture, tmp_path):
+def test_an_image_that_cannot_be_prepared_is_skipped(detector, save, picture, tmp_path):
     paths = [save(picture, 'a.png'), save(np.zeros((2, 3000, 3), np.uint8), 'thin.png'), save(picture, 'z.png')]
     report = run(detector, paths, tmp_path / 'out', batch_size=3)
     assert (report.images, list(report.skipped)) == (2, [paths[1]])
-    assert 'thin.png' in report.skipped[paths[1]] and '3000x2 pixels cannot be resized' in report.skipped[paths[1]]
+    assert 'thin.png' in report.skipped[paths[1]] and '3000x2 pixels cannot be prepared' in report.skipped[paths[1]]
 
 
 def test_what_was_found_until_an_interruption_is_kept(detector, save, picture, tmp_path, monkeypatch):
