@@ -20,6 +20,7 @@ from swin_pos_det.analysis.coco_files import writing_coco_results
 from swin_pos_det.engine.cli import (
     UserError,
     add_common_arguments,
+    add_hook,
     build_runner,
     check_checkpoint,
     check_data,
@@ -105,7 +106,7 @@ def test(args: argparse.Namespace) -> None:
     if args.tta:
         use_test_time_augmentation(cfg)
     if not is_sharded(args.checkpoint):
-        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='WholeDetectorHook')]
+        add_hook(cfg, type='WholeDetectorHook')
     runner = build_runner(cfg)
     writing = contextlib.nullcontext()
     if args.out is not None and args.out.endswith('.json'):

@@ -15,6 +15,7 @@ from swin_pos_det.engine.amp import use_mixed_precision
 from swin_pos_det.engine.cli import (
     UserError,
     add_common_arguments,
+    add_hook,
     build_runner,
     check_auto_resume,
     check_checkpoint,
@@ -58,11 +59,6 @@ def scale_learning_rate(cfg) -> None:
         raise UserError('--auto-scale-lr needs auto_scale_lr = dict(enable=False, base_batch_size=16) in the config, '
                         f'which has auto_scale_lr = {setting}')
     setting.enable = True
-
-
-def add_hook(cfg, **hook) -> None:
-    """Adds a hook to those of the config."""
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 
 def prepare_resuming(cfg, resume: Optional[str]) -> None:

@@ -16,6 +16,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from tqdm import tqdm
 
+from ..engine.cli import add_hook
 from ..type_names import type_name
 
 Window = Union[int, str, Tuple[int, int], None]
@@ -87,7 +88,7 @@ def sweep(cfg: Config, checkpoint: str, windows: Sequence[Window], scales: Seque
         return rows
     cfg = cfg.copy()
     cfg.load_from = checkpoint
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='WholeDetectorHook')]
+    add_hook(cfg, type='WholeDetectorHook')
     runner = Runner.from_cfg(cfg)
     runner.call_hook('before_run')
     runner.load_or_resume()

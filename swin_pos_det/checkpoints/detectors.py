@@ -104,21 +104,22 @@ def _copied_into_parts(state_dict: Mapping[Any, Any], without: List[str], model:
 
     Those put ``student.`` and ``teacher.`` before the keys themselves, but later, and only if no key has them yet.
     """
-    placed, metadata = OrderedDict(state_dict), OrderedDict(getattr(state_dict, '_metadata', None) or {})
+    parts = {}
     for prefix in without:
         part, _, name = prefix[:-1].rpartition('.')
         if not part or not any(isinstance(key, str) and key.startswith(f'{name}.') for key in state_dict):
             return state_dict
-        children = [child for child, _ in _unwrapped(model).get_submodule(part).named_children()]
-        for content, here in ((placed, state_dict), (metadata, dict(metadata))):
-            for key in here:
-                if isinstance(key, str) and key.split('.')[0] in children:
-                    content[f'{part}.{key}'] = here[key]
-    for content in (placed, metadata):
-        own = _children(model)
-        for key in [key for key in content if isinstance(key, str) and key.split('.')[0] not in own]:
-            del content[key]
-    placed._metadata = metadata
+        parts[part] = _children(_unwrapped(model).get_submodule(part))
+    own = _children(model)
+
+    def place(content: Mapping[Any, Any]) -> Dict[str, Any]:
+        named = {key: value for key, value in content.items() if isinstance(key, str)}
+        kept = {key: value for key, value in named.items() if key.split('.')[0] in own}
+        return OrderedDict(kept, **{f'{part}.{key}': value for part, children in parts.items()
+                                    for key, value in named.items() if key.split('.')[0] in children})
+
+    placed = place(state_dict)
+    placed._metadata = place(getattr(state_dict, '_metadata', None) or {})
     return placed
 
 

@@ -113,7 +113,7 @@ def _restricted_pickle_module() -> types.SimpleNamespace:
 
 
 def protected_torch_load(source: Source, map_location: MapLocation, mmap: bool = False,
-                          use_allow_list: bool = TORCH_HAS_ALLOW_LIST) -> Any:
+                         use_allow_list: bool = TORCH_HAS_ALLOW_LIST) -> Any:
     """``torch.load`` that resolves allowed names only; raises ``UnpicklingError`` (among others) at any other."""
     statistics = dict(HistoryBuffer._statistics_methods)  # unpickling a HistoryBuffer writes into this class attribute
     kwargs: dict[str, Any] = dict(map_location=map_location)

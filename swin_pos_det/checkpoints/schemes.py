@@ -32,10 +32,6 @@ def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
     return load_checkpoint_file(filename, map_location)
 
 
-# Names that files of many models have.
-_SHARED_NAMES = ('checkpoint', 'latest', 'model', 'model_best', 'pytorch_model', 'weights')
-
-
 def load_from_http(filename: str, map_location: MapLocation = None) -> dict:
     """Downloads a URL once per machine into torch hub's checkpoint folder, and loads it from there.
 
@@ -43,10 +39,7 @@ def load_from_http(filename: str, map_location: MapLocation = None) -> dict:
         CheckpointError: The download failed, or :func:`load_checkpoint_file` refuses the file.
     """
     folder = osp.join(torch.hub.get_dir(), 'checkpoints')
-    path = osp.join(folder, _cached_name(filename))
-    plain = osp.basename(urlparse(filename).path)
-    if osp.exists(osp.join(folder, plain)) and osp.splitext(plain)[0] not in _SHARED_NAMES:
-        path = osp.join(folder, plain)  # put there by torch, or by hand where there is no network
+    path = osp.join(folder, _cached_name(filename, folder))
     try:
         if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not osp.exists(path):
             os.makedirs(folder, exist_ok=True)
@@ -58,13 +51,18 @@ def load_from_http(filename: str, map_location: MapLocation = None) -> dict:
     return load_checkpoint_file(path, map_location)
 
 
-def _cached_name(url: str) -> str:
+# On Hugging Face every model is called ``model.safetensors``.
+_SHARED_NAMES = ('checkpoint', 'latest', 'model', 'model_best', 'pytorch_model', 'weights')
+
+
+def _cached_name(url: str, folder: str) -> str:
     """The file name for a URL: its own if that holds a hash, as PyTorch's do, else with one of the URL.
 
-    On Hugging Face every model is called ``model.safetensors``.
+    Its own too if there is such a file, put by torch or, without a network, by hand; unless models share that name.
     """
     stem, suffix = osp.splitext(osp.basename(urlparse(url).path))
-    if re.search(r'-[0-9a-f]{8,}$', stem):
+    there = stem not in _SHARED_NAMES and osp.exists(osp.join(folder, stem + suffix))
+    if there or re.search(r'-[0-9a-f]{8,}$', stem):
         return stem + suffix
     return f'{stem}-{hashlib.sha256(url.encode()).hexdigest()[:8]}{suffix}'
 

@@ -113,6 +113,11 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def add_hook(cfg: Config, **hook: Any) -> None:
+    """Adds a hook, by its settings, to those of the config."""
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
+
+
 def check_data(cfg: Config, needed_for: Iterable[str]) -> None:
     """Fails early, and in one line, when the COCO folder that ``cfg`` names is not there.
 
