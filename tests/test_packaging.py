@@ -23,4 +23,4 @@ def test_an_installed_package_has_its_configs_and_tools(tmp_path):
     env = dict(os.environ, PYTHONPATH=str(tmp_path))
     found = subprocess.run([sys.executable, '-c', program], env=env, cwd=tmp_path, check=True, stdout=subprocess.PIPE,
                            text=True).stdout
-    assert Path(found.strip()) == carried / 'configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py'
+    assert Path(found.splitlines()[-1]) == carried / 'configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py'
