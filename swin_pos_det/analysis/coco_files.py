@@ -8,7 +8,7 @@ import math
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, Sequence, Union
+from typing import Any, Callable, Iterable, Iterator, Sequence
 
 from mmdet.evaluation import CocoMetric
 from mmengine.dist import is_main_process
@@ -16,27 +16,21 @@ from mmengine.evaluator import Evaluator
 from pycocotools.coco import COCO
 
 from ..checkpoints.atomic import replacing
-
-FilePath = Union[str, Path]
-
-
-class CocoFileError(ValueError):
-    """A file of annotations or results cannot be used; the message names it and says what is wrong."""
+from ..datasets.coco_annotations import CocoFileError, FilePath, check_annotations, read_json
 
 
 def load_ground_truth(path: FilePath) -> COCO:
     """Reads a COCO annotation file.
 
     Raises:
-        CocoFileError: if it is not JSON, or has no images, annotations or categories.
+        CocoFileError: if it is not JSON, or cannot be evaluated against, see
+            :func:`~swin_pos_det.datasets.coco_annotations.check_annotations`. Masks are not looked at.
     """
-    dataset = _read_json(path)
-    if not isinstance(dataset, dict):
-        raise CocoFileError(f'{path} holds a {type(dataset).__name__}: ground truth is a COCO annotation file, a dict '
-                            'with images, annotations and categories. The results come first, then the ground truth')
-    for key in ('images', 'categories', 'annotations'):
-        if not isinstance(dataset.get(key), list) or not dataset[key]:
-            raise CocoFileError(f'{path} has no {key}: it cannot be evaluated against')
+    dataset = read_json(path)
+    if isinstance(dataset, list):
+        raise CocoFileError(f'{path} holds a list: ground truth is a COCO annotation file, a dict with images, '
+                            'annotations and categories. The results come first, then the ground truth')
+    check_annotations(dataset, path)
     return as_coco(dataset)
 
 
@@ -66,7 +60,7 @@ def load_results(path: FilePath, gt: COCO) -> list[dict[str, Any]]:
         CocoFileError: if the file is something else, holds none, or one of them cannot be evaluated: an image or
             category that ``gt`` lacks, a box or score that is no finite number, a mask of another size.
     """
-    found = _read_json(path)
+    found = read_json(path)
     if isinstance(found, dict) and {'images', 'annotations', 'categories'} <= set(found):
         found = _with_ids_of(found, gt, path)
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
@@ -153,18 +147,6 @@ def write_json(content: Any, path: FilePath) -> None:
     """
     with replacing(path) as draft:
         draft.write_text(json.dumps(content, allow_nan=False))
-
-
-def _read_json(path: FilePath) -> Any:
-    if not Path(path).is_file():
-        raise CocoFileError(f'{path} does not exist')
-    if str(path).endswith(('.pkl', '.pickle')):
-        raise CocoFileError(f'{path} is a pickle, which could run code when it is read: write the results with '
-                            '--out FILE.json instead')
-    try:
-        return json.loads(Path(path).read_bytes())
-    except ValueError as error:
-        raise CocoFileError(f'{path} is not JSON ({error})') from error
 
 
 def _with_ids_of(dataset: dict[str, Any], gt: COCO, path: FilePath) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ DEFAULT_ROOT = 'data/coco/'
 LAYOUT = ('annotations/instances_train2017.json', 'annotations/instances_val2017.json', 'train2017/', 'val2017/')
 
 # What of a config reads data, by what it is needed for.
-_SECTIONS = {
+SECTIONS = {
     'train': ('train_dataloader', ),
     'val': ('val_dataloader', 'val_evaluator'),
     'test': ('test_dataloader', 'test_evaluator'),
@@ -43,7 +43,7 @@ def apply_coco_root(cfg: Config, root: Optional[str] = None) -> None:
     if not root:
         return
     root = osp.join(osp.abspath(osp.expanduser(root)), '')
-    for section in sum(_SECTIONS.values(), ()):
+    for section in sum(SECTIONS.values(), ()):
         for holder, key in _paths_in(cfg.get(section)):
             holder[key] = root + _below_default_root(holder[key])
     if isinstance(cfg.get('data_root'), str) and _below_default_root(cfg['data_root']) is not None:
@@ -65,7 +65,7 @@ def check_coco_root(cfg: Config, needed_for: Iterable[str] = ('train', 'val')) -
     roots = [osp.abspath(DEFAULT_ROOT)]
     if os.environ.get(ENV):
         roots.insert(0, osp.abspath(osp.expanduser(os.environ[ENV])))
-    wanted = [osp.abspath(path) for part in needed_for for section in _SECTIONS[part]
+    wanted = [osp.abspath(path) for part in needed_for for section in SECTIONS[part]
               for path in _files_of(cfg.get(section))]
     for root in roots:
         ours = [path for path in wanted if path == root or path.startswith(root + os.sep)]

@@ -20,6 +20,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from ..checkpoints import CheckpointError, load_checkpoint_file
+from ..datasets.coco_annotations import check_configured
 from ..datasets.coco_root import CocoRootError, apply_coco_root, check_coco_root
 from .amp import has_accelerator
 from .strategies import check_strategy, choose_runner, run_on_cpu
@@ -119,12 +120,16 @@ def add_hook(cfg: Config, **hook: Any) -> None:
 
 
 def check_data(cfg: Config, needed_for: Iterable[str]) -> None:
-    """Fails early, and in one line, when the COCO folder that ``cfg`` names is not there.
+    """Fails early, and in one line, when the COCO files that ``cfg`` names are not there or cannot be used.
 
     Raises:
         CocoRootError: see :func:`swin_pos_det.datasets.coco_root.check_coco_root`.
+        UserError: see :func:`swin_pos_det.datasets.coco_annotations.check_configured`.
     """
-    check_coco_root(cfg, [part for part in needed_for if cfg.get(f'{part}_dataloader') is not None])
+    parts = [part for part in needed_for if cfg.get(f'{part}_dataloader') is not None]
+    check_coco_root(cfg, parts)
+    with telling_mistakes():
+        check_configured(cfg, parts)
 
 
 def check_checkpoint(path: str, to_resume: bool = False) -> None:

@@ -1,6 +1,7 @@
 """The command lines of train.py and test.py: MMDetection's flags, and one line for each mistake."""
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import mmdet
 import pytest
 import torch
+from mmdet.datasets import CocoDataset
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
@@ -167,6 +169,25 @@ def test_missing_coco(train_tool, test_tool, error_of, tmp_path, monkeypatch, ro
         assert f'{tmp_path}/{root or "data/coco"} does not exist' in error
         assert 'COCO_ROOT' in error
         assert 'annotations/instances_val2017.json' in error
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_damaged_annotations(train_tool, test_tool, error_of, tmp_path, monkeypatch, split):
+    monkeypatch.setenv('COCO_ROOT', str(tmp_path))
+    for folder in ('annotations', 'train2017', 'val2017'):
+        (tmp_path / folder).mkdir()
+    names = CocoDataset.METAINFO['classes']
+    good = dict(images=[dict(id=5, file_name='a.jpg', height=4, width=4)],
+                categories=[dict(id=number, name=name) for number, name in enumerate(names, 1)],
+                annotations=[dict(id=1, image_id=5, category_id=1, bbox=[0, 0, 2, 2], area=4, iscrowd=0,
+                                  segmentation=[[0, 0, 2, 0, 2, 2]])])
+    for other in ('train', 'val'):
+        (tmp_path / f'annotations/instances_{other}2017.json').write_text(json.dumps(good))
+    del good['annotations'][0]['bbox']
+    (tmp_path / f'annotations/instances_{split}2017.json').write_text(json.dumps(good))
+    (tmp_path / 'coco.py').write_text("_base_ = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py'")
+    for arguments in ([train_tool, 'coco.py'], *([[test_tool, 'coco.py', 'any.pth']] if split == 'val' else [])):
+        assert f'instances_{split}2017.json: annotation 0 (id 1) has no bbox' in error_of(*arguments)
 
 
 def test_wrong_setting_of_this_package(train_tool, error_of, nano_config):

@@ -114,6 +114,17 @@ def test_a_pickle_is_written_as_mmdet_does(tested):
     assert Path('results.pkl').stat().st_size > 1000
 
 
+def test_true_boxes_without_masks(tested, eval_tool, digits, capsys):
+    tested('--out', 'results.json')
+    content = json.loads((digits / 'annotations/val.json').read_text())
+    for annotation in content['annotations']:
+        del annotation['segmentation']
+    Path('boxes.json').write_text(json.dumps(content))
+    assert eval_tool.main(['results.json', 'boxes.json']) == 1
+    assert 'has no segmentation. --metric bbox evaluates the boxes alone' in capsys.readouterr().err
+    assert eval_tool.main(['results.json', 'boxes.json', '--metric', 'bbox']) == 0
+
+
 def test_results_in_cocos_format_need_mmdets_metric(tested, capsys):
     status, _ = tested('--out', 'results.json', '--cfg-options', 'test_evaluator._delete_=True',
                        'test_evaluator.type=DumpProposals', 'test_evaluator.output_dir=.')
@@ -129,7 +140,8 @@ def test_results_in_cocos_format_need_mmdets_metric(tested, capsys):
 def test_mistakes_are_told_in_one_line(eval_tool, capsys, results, message):
     Path('gt.json').write_text(json.dumps(dict(
         images=[dict(id=0, width=9, height=9, file_name='a.jpg')], categories=[dict(id=1, name='cat')],
-        annotations=[dict(id=1, image_id=0, category_id=1, bbox=[0, 0, 1, 1], area=1, iscrowd=0)])))
+        annotations=[dict(id=1, image_id=0, category_id=1, bbox=[0, 0, 1, 1], area=1, iscrowd=0,
+                          segmentation=[[0, 0, 1, 0, 1, 1]])])))
     if results is not None:
         Path('results.json').write_text(results)
     arguments = ['results.json', 'gt.json'] + ([] if message else ['--metric', 'segm'])

@@ -14,7 +14,8 @@ from rich.table import Table
 from swin_pos_det.analysis.coco_eval import MAX_DETS, SIZES, CocoScores, confusion_matrix, evaluate, kinds_of
 from swin_pos_det.analysis.coco_files import load_ground_truth, load_results, write_json
 from swin_pos_det.analysis.coco_plots import plot_confusion_matrix, plot_precision_recall
-from swin_pos_det.engine.cli import run_cli, telling_mistakes
+from swin_pos_det.datasets.coco_annotations import CocoFileError, check_masks
+from swin_pos_det.engine.cli import UserError, run_cli, telling_mistakes
 from swin_pos_det.evaluation import EVALUATORS
 
 
@@ -72,6 +73,14 @@ def tables(scores: CocoScores) -> list:
     return [overall, sizes, recall, classes]
 
 
+def check_true_masks(gt, path: str) -> None:
+    """Refuses a ground truth without masks, with the way out."""
+    try:
+        check_masks(gt.dataset, path)
+    except CocoFileError as error:
+        raise UserError(f'{error}. --metric bbox evaluates the boxes alone') from error
+
+
 def run(args: argparse.Namespace) -> None:
     """Evaluates as the command line says."""
     title = osp.basename(args.results)
@@ -79,6 +88,8 @@ def run(args: argparse.Namespace) -> None:
         gt = load_ground_truth(args.ground_truth)
         results = load_results(args.results, gt)
         kinds = args.metric or kinds_of(results) or ['bbox']
+        if 'segm' in kinds:
+            check_true_masks(gt, args.ground_truth)
         scores = [evaluate(gt, results, kind, args.evaluator, args.max_dets, args.classes) for kind in kinds]
         matrix = None
         if args.confusion_matrix:
