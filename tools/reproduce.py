@@ -29,15 +29,9 @@ from swin_pos_det.analysis.reproduce import (
 )
 from swin_pos_det.datasets.coco_root import CocoRootError
 from swin_pos_det.engine.amp import use_mixed_precision
-from swin_pos_det.engine.cli import (
-    UserError,
-    add_common_arguments,
-    build_runner,
-    check_checkpoint,
-    check_data,
-    load_config,
-    run_cli,
-)
+from swin_pos_det.engine.checkpoint_checks import check_checkpoint
+from swin_pos_det.engine.cli import add_common_arguments, build_runner, check_data, load_config, run_cli
+from swin_pos_det.engine.mistakes import UserError
 
 FAILED = 3
 COCO_FILES = ('http://images.cocodataset.org/zips/val2017.zip and '

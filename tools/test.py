@@ -17,19 +17,9 @@ from mmengine.config import ConfigDict
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
 from swin_pos_det.analysis.coco_files import writing_coco_results
-from swin_pos_det.engine.cli import (
-    UserError,
-    add_common_arguments,
-    add_hook,
-    build_runner,
-    check_checkpoint,
-    check_data,
-    check_evaluable,
-    is_sharded,
-    load_config,
-    run_cli,
-    telling_mistakes,
-)
+from swin_pos_det.engine.checkpoint_checks import check_checkpoint, check_evaluable, is_sharded
+from swin_pos_det.engine.cli import add_common_arguments, add_hook, build_runner, check_data, load_config, run_cli
+from swin_pos_det.engine.mistakes import UserError, telling_mistakes
 
 
 def predictions_name(name: str) -> str:

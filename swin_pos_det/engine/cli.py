@@ -1,38 +1,30 @@
-"""What ``tools/train.py`` and ``tools/test.py`` share: arguments, configs, and errors a user can act on."""
+"""What the tools share: arguments, configs, and how a runner is built and run."""
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
-import linecache
 import os
 import os.path as osp
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import init_dist, is_distributed
-from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
-from ..checkpoints import CheckpointError, load_checkpoint_file
+from ..checkpoints import CheckpointError
 from ..datasets.coco_annotations import check_configured
 from ..datasets.coco_root import CocoRootError, apply_coco_root, check_coco_root
 from .amp import has_accelerator
+from .mistakes import UserError, telling_mistakes
 from .strategies import check_strategy, choose_runner, run_on_cpu
 
 # What the system says when files cannot be written.
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR)
-
-_DEEPSPEED_WEIGHTS = '_model_states.pt'
-
-
-class UserError(Exception):
-    """Something on the command line or in a config is wrong; the message says what, and what would be right."""
 
 
 class _Options(DictAction):
@@ -132,59 +124,6 @@ def check_data(cfg: Config, needed_for: Iterable[str]) -> None:
         check_configured(cfg, parts)
 
 
-def check_checkpoint(path: str, to_resume: bool = False) -> None:
-    """Looks at a local checkpoint before anything is built.
-
-    Other places (``http://``) are left to the loader, and folders that a strategy wrote (DeepSpeed's, or FSDP's with
-    a file per process) to the strategy.
-
-    Raises:
-        CheckpointError: if it cannot be loaded, or, with ``to_resume``, if it holds no training state.
-    """
-    if '://' in path or is_sharded(path):
-        return
-    checkpoint = load_checkpoint_file(path, map_location='cpu', mmap=True)
-    lacking = [key for key in ('meta', 'state_dict', 'optimizer', 'message_hub') if key not in checkpoint]
-    if to_resume and lacking:
-        raise CheckpointError(f'checkpoint {path} cannot be resumed from: it has no {", ".join(lacking)}. To start a '
-                              f'new training from its weights, use --cfg-options load_from={path}')
-
-
-def is_sharded(path: str) -> bool:
-    """Whether ``path`` is a folder with the parts of a checkpoint, as MMEngine's strategies write them."""
-    names = os.listdir(path) if osp.isdir(path) else []
-    return any(name == 'rank0.pth' or name.endswith(_DEEPSPEED_WEIGHTS) for name in names)
-
-
-def check_evaluable(path: str) -> None:
-    """Looks at a checkpoint that is to be evaluated: DeepSpeed's strategy can load its folders in a training only.
-
-    Raises:
-        CheckpointError: if it is such a folder, with the command that makes one file of it.
-    """
-    if osp.isdir(path) and any(name.endswith(_DEEPSPEED_WEIGHTS) for name in os.listdir(path)):
-        work_dir, tag = osp.split(osp.abspath(path))
-        raise CheckpointError(f"checkpoint {path} is a folder of DeepSpeed's. Make one file of weights and evaluate "
-                              f'that: python {osp.join(work_dir, "zero_to_fp32.py")} {work_dir} OUT --tag {tag} '
-                              '(needs huggingface_hub)')
-
-
-def check_auto_resume(work_dir: str) -> None:
-    """Looks at the checkpoint that ``--resume`` without a name would pick up in ``work_dir``, if there is one.
-
-    Raises:
-        CheckpointError: if ``last_checkpoint`` in ``work_dir`` names a file that cannot be resumed from.
-    """
-    latest = find_latest_checkpoint(work_dir)
-    if latest is None:
-        print_log(f'nothing to resume in {work_dir}: starting from the beginning', logger='current')
-        return
-    if not osp.isfile(latest) and not is_sharded(latest):
-        raise CheckpointError(f'{osp.join(work_dir, "last_checkpoint")} names {latest!r}, which does not exist; '
-                              f'name one: --resume {osp.join(work_dir, "<checkpoint>.pth")}')
-    check_checkpoint(latest, to_resume=True)
-
-
 def join_processes(cfg: Config) -> None:
     """Joins the other processes of the run, if there are any and it is not done yet; later steps find it done.
 
@@ -211,34 +150,6 @@ def build_runner(cfg: Config) -> Runner:
     with telling_mistakes():
         check_strategy(cfg)
         return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
-
-
-@contextlib.contextmanager
-def telling_mistakes() -> Iterator[None]:
-    """Makes a :class:`UserError` of a setting or file that this package refuses; bugs keep their traceback."""
-    try:
-        yield
-    except (ValueError, TypeError, ImportError, OSError) as error:
-        if _raised_in_this_package(error):
-            raise UserError(str(error)) from error
-        raise
-
-
-def _raised_in_this_package(error: BaseException | None) -> bool:
-    """Whether ``error``, or one in the chain that led to it, comes from a ``raise`` in this package.
-
-    A ``TypeError`` that Python itself raises in a line of this package is a bug of ours and not meant.
-    """
-    if error is None:
-        return False
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is not None and trace.tb_frame.f_globals.get('__name__', '').startswith('swin_pos_det.'):
-        line = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
-        if line.lstrip().startswith('raise '):
-            return True
-    return _raised_in_this_package(error.__context__)
 
 
 def run_cli(command: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser,

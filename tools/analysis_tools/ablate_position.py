@@ -22,7 +22,8 @@ from swin_pos_det.analysis.position_ablation import (
     trainings,
 )
 from swin_pos_det.analysis.study import collect, run_study
-from swin_pos_det.engine.cli import UserError, run_cli
+from swin_pos_det.engine.cli import run_cli
+from swin_pos_det.engine.mistakes import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -19,7 +19,8 @@ from swin_pos_det.analysis.benchmark.plots import plot_growth, plot_windows
 from swin_pos_det.analysis.benchmark.pool import Pool
 from swin_pos_det.analysis.benchmark.report import markdown, record, result, write_json
 from swin_pos_det.analysis.benchmark.runner import Benchmark, Settings, run
-from swin_pos_det.engine.cli import UserError, run_cli
+from swin_pos_det.engine.cli import run_cli
+from swin_pos_det.engine.mistakes import UserError
 
 
 def window(text: str):

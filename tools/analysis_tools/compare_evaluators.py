@@ -13,7 +13,8 @@ from rich.table import Table
 
 from swin_pos_det.analysis.coco_files import as_coco, load_ground_truth
 from swin_pos_det.analysis.evaluator_comparison import compare_evaluators, jittered_detections, replicate
-from swin_pos_det.engine.cli import run_cli, telling_mistakes
+from swin_pos_det.engine.cli import run_cli
+from swin_pos_det.engine.mistakes import telling_mistakes
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from swin_pos_det.analysis.window_tokens import resized_images, token_table
-from swin_pos_det.engine.cli import UserError, run_cli
+from swin_pos_det.engine.cli import run_cli
+from swin_pos_det.engine.mistakes import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -12,7 +12,8 @@ from rich.console import Console
 from tqdm import tqdm
 
 from swin_pos_det.analysis.scaling import GPUS, VARIANTS, Setup, count, mask_rcnn, scaling_table
-from swin_pos_det.engine.cli import UserError, run_cli
+from swin_pos_det.engine.cli import run_cli
+from swin_pos_det.engine.mistakes import UserError
 
 # What it sets, by flag; the rest of Setup keeps its defaults.
 ASSUMPTIONS = dict(

@@ -15,7 +15,8 @@ from swin_pos_det.analysis.coco_eval import MAX_DETS, SIZES, CocoScores, confusi
 from swin_pos_det.analysis.coco_files import load_ground_truth, load_results, write_json
 from swin_pos_det.analysis.coco_plots import plot_confusion_matrix, plot_precision_recall
 from swin_pos_det.datasets.coco_annotations import CocoFileError, check_masks
-from swin_pos_det.engine.cli import UserError, run_cli, telling_mistakes
+from swin_pos_det.engine.cli import run_cli
+from swin_pos_det.engine.mistakes import UserError, telling_mistakes
 from swin_pos_det.evaluation import EVALUATORS
 
 

@@ -10,15 +10,9 @@ if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
 from swin_pos_det.analysis.position_report import draw_position
-from swin_pos_det.engine.cli import (
-    UserError,
-    add_common_arguments,
-    check_checkpoint,
-    check_data,
-    load_config,
-    run_cli,
-    window_size,
-)
+from swin_pos_det.engine.checkpoint_checks import check_checkpoint
+from swin_pos_det.engine.cli import add_common_arguments, check_data, load_config, run_cli, window_size
+from swin_pos_det.engine.mistakes import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -14,7 +14,8 @@ from rich.table import Table
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
 from swin_pos_det.analysis import plot_curves, read_training, summarize, write_metrics
 from swin_pos_det.analysis.predictions import contact_sheet, draw_predictions
-from swin_pos_det.engine.cli import UserError, run_cli
+from swin_pos_det.engine.cli import run_cli
+from swin_pos_det.engine.mistakes import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -16,7 +16,8 @@ from swin_pos_det.analysis.window_study import (
     markdown_over_scales,
     plot_study,
 )
-from swin_pos_det.engine.cli import UserError, run_cli
+from swin_pos_det.engine.cli import run_cli
+from swin_pos_det.engine.mistakes import UserError
 
 KEPT = [('window7', 'fixed'), ('window7', 'fit'), ('elastic', 'fixed'), ('elastic', 'fit')]
 DRAWN = [*KEPT, ('elastic-ms', 'fit')]
