@@ -15,6 +15,10 @@ dist_run() {
         esac
         shift
     done
+    if ! [[ $gpus =~ ^([1-9][0-9]*|auto|gpu|cpu)$ ]]; then
+        echo "error: the number of GPUs must be at least 1, got '$gpus'" >&2
+        exit 2
+    fi
     if ! [[ $restarts =~ ^[0-9]+$ ]]; then
         echo "error: --max-restarts must be a number, got '$restarts'" >&2
         exit 2

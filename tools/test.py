@@ -17,6 +17,7 @@ from mmengine.config import ConfigDict
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
 from swin_pos_det.analysis.coco_files import writing_coco_results
+from swin_pos_det.checkpoints import check_writable
 from swin_pos_det.engine.checkpoint_checks import check_checkpoint, check_evaluable, is_sharded
 from swin_pos_det.engine.cli import add_common_arguments, add_hook, build_runner, check_data, load_config, run_cli
 from swin_pos_det.engine.mistakes import UserError, telling_mistakes
@@ -83,6 +84,8 @@ def test(args: argparse.Namespace) -> None:
     check_data(cfg, ['test'])
     check_checkpoint(args.checkpoint)
     check_evaluable(args.checkpoint)
+    if args.out is not None:
+        check_writable(args.out)
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if not is_sharded(args.checkpoint):

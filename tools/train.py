@@ -21,6 +21,7 @@ from swin_pos_det.engine.cli import (
     join_processes,
     load_config,
     run_cli,
+    share,
 )
 from swin_pos_det.engine.mistakes import UserError, telling_mistakes
 from swin_pos_det.engine.restart import may_restart, resume_after_restart
@@ -40,7 +41,7 @@ def get_parser() -> argparse.ArgumentParser:
                         help='mixed precision: float16 with loss scaling on a GPU, bfloat16 on the CPU')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help="scale the learning rate with the total batch size, from the config's base_batch_size")
-    parser.add_argument('--ema', nargs='?', type=float, const=2e-4, metavar='MOMENTUM',
+    parser.add_argument('--ema', nargs='?', type=share, const=2e-4, metavar='MOMENTUM',
                         help='evaluate and save an exponential moving average of the weights, to which an iteration '
                              'adds MOMENTUM times its weights (default: 0.0002)')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',

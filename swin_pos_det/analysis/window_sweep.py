@@ -128,12 +128,16 @@ def _name(window: Window) -> str:
 def _read(out: Path, about: Dict[str, Any]) -> List[Dict[str, Any]]:
     if not out.is_file():
         return []
-    found = json.loads(out.read_text())
+    try:
+        found = json.loads(out.read_text())
+        rows = [dict(row, window=row['window'], scale=row['scale']) for row in found['rows']]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{out} is damaged, or not of a sweep; delete it, or choose another folder') from error
     different = [key for key, value in about.items() if found.get(key) != value]
     if different:
         raise ValueError(f'{out} is of another sweep: its {different[0]} is {found.get(different[0])!r}, '
                          f'now {about[different[0]]!r}; choose another folder')
-    return found['rows']
+    return rows
 
 
 def _write(out: Path, record: Dict[str, Any]) -> None:

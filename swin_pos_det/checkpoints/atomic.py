@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from contextlib import contextmanager
@@ -43,6 +44,26 @@ def replacing(path: Union[str, os.PathLike]) -> Iterator[Path]:
     finally:
         if draft is not None:
             draft.unlink(missing_ok=True)
+
+
+def check_writable(path: Union[str, os.PathLike]) -> None:
+    """Looks before long work whether its result can be written; the folder is made.
+
+    Args:
+        path: of the file. One that is there stays as it is.
+
+    Raises:
+        CheckpointError: if it cannot.
+    """
+    path = Path(os.path.realpath(path))
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp'):
+            pass
+    except OSError as error:
+        raise CheckpointError(f'{path} cannot be written ({error.strerror or error})') from error
 
 
 def _umask() -> int:

@@ -173,6 +173,13 @@ def check_configured(cfg: Config, needed_for: Iterable[str] = ('train', 'val')) 
             check_classes(found, _classes_of(dataset), path)
 
 
+def coco_datasets(node: Any) -> Iterator[tuple[str, Sequence[str]]]:
+    """(annotation file, classes) of each ``CocoDataset`` below a part of a config."""
+    for path, dataset in _with_annotations(node):
+        if _is_coco_dataset(dataset):
+            yield path, _classes_of(dataset)
+
+
 def _check_fields(items: list[Any], wanted: dict[str, Any], what: str) -> None:
     for index, item in enumerate(items):
         if not isinstance(item, dict):

@@ -83,6 +83,9 @@ def load_exported(path: Union[str, Path], threads: int = 0) -> Run:
     Args:
         path: of :func:`export_backbone`.
         threads: of onnxruntime; 0: its own choice. torch has its own setting.
+
+    Raises:
+        ValueError: if onnxruntime cannot run the file.
     """
     if Path(path).suffix == '.pt2':
         program = torch.export.load(path)
@@ -93,7 +96,13 @@ def load_exported(path: Union[str, Path], threads: int = 0) -> Run:
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    except Exception as error:
+        if not type(error).__module__.startswith('onnxruntime.'):  # its errors have no base of their own
+            raise
+        raise ValueError(f'onnxruntime {onnxruntime.__version__} cannot run {path}; is its opset too new? {error}'
+                         ) from error
     return lambda images: [torch.from_numpy(found) for found in session.run(None, {'images': images.numpy()})]
 
 

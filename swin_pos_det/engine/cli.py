@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import math
 import os
 import os.path as osp
 import re
@@ -21,10 +22,12 @@ from ..datasets.coco_annotations import check_configured
 from ..datasets.coco_root import CocoRootError, apply_coco_root, check_coco_root
 from .amp import has_accelerator
 from .mistakes import UserError, telling_mistakes
+from .setting_checks import check_launcher, check_neck, check_num_classes, check_optimizer
 from .strategies import check_strategy, choose_runner, run_on_cpu
 
 # What the system says when files cannot be written.
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR)
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR,
+                 errno.EEXIST)
 
 
 class _Options(DictAction):
@@ -79,12 +82,33 @@ def window_size(text: str, words: Sequence[str] = ()) -> int | tuple[int, int] |
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
+def share(text: str) -> float:
+    """An argparse type: a number above 0 and below 1."""
+    return _between(text, 1., 'above 0 and below 1')
+
+
+def factor(text: str) -> float:
+    """An argparse type: a number above 0."""
+    return _between(text, math.inf, 'above 0')
+
+
+def _between(text: str, end: float, meant: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < end:
+        raise argparse.ArgumentTypeError(f'{text!r} must be a number {meant}')
+    return value
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """Reads ``args.config`` with the command line's changes: options, launcher, work dir, ``COCO_ROOT``.
 
     Raises:
-        UserError: if the config cannot be read, or an option does not fit it.
+        UserError: if the config cannot be read, an option does not fit it, or the launcher has not started this.
     """
+    check_launcher(args.launcher)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if not osp.isfile(args.config):
         raise UserError(f'config {args.config} does not exist (current directory: {os.getcwd()})')
@@ -102,6 +126,8 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('./work_dirs', osp.splitext(osp.basename(args.config))[0])
+    if osp.exists(cfg.work_dir) and not osp.isdir(cfg.work_dir):
+        raise UserError(f'the work dir {cfg.work_dir} is a file; --work-dir names a folder, which is made if need be')
     apply_coco_root(cfg)
     return cfg
 
@@ -116,12 +142,13 @@ def check_data(cfg: Config, needed_for: Iterable[str]) -> None:
 
     Raises:
         CocoRootError: see :func:`swin_pos_det.datasets.coco_root.check_coco_root`.
-        UserError: see :func:`swin_pos_det.datasets.coco_annotations.check_configured`.
+        UserError: see :func:`swin_pos_det.datasets.coco_annotations.check_configured`, and :func:`check_num_classes`.
     """
     parts = [part for part in needed_for if cfg.get(f'{part}_dataloader') is not None]
     check_coco_root(cfg, parts)
     with telling_mistakes():
         check_configured(cfg, parts)
+        check_num_classes(cfg, parts)
 
 
 def join_processes(cfg: Config) -> None:
@@ -141,7 +168,7 @@ def build_runner(cfg: Config) -> Runner:
     """Builds the runner that ``cfg`` asks for: ``FlexibleRunner`` if it names a strategy.
 
     Raises:
-        UserError: if a part of this package refuses its settings.
+        UserError: if a part refuses its settings, or does not fit another.
     """
     choose_runner(cfg)
     if cfg.launcher == 'pytorch' and not has_accelerator():
@@ -149,7 +176,10 @@ def build_runner(cfg: Config) -> Runner:
         run_on_cpu(cfg)
     with telling_mistakes():
         check_strategy(cfg)
-        return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+        check_optimizer(cfg)
+        runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+    check_neck(runner.model)
+    return runner
 
 
 def run_cli(command: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser,

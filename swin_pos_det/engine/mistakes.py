@@ -2,8 +2,20 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import inspect
 import linecache
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any
+
+from mmengine.registry.build_functions import build_from_cfg, build_scheduler_from_cfg
+
+# What MMEngine builds the parts of a config with, and its variables there for the class and for what the config says.
+_BUILDERS = {build_from_cfg.__code__: ('obj_cls', 'obj_type'),
+             build_scheduler_from_cfg.__code__: ('scheduler_cls', 'scheduler_type')}
+_HINT = '(--traceback shows where)'
 
 
 class UserError(Exception):
@@ -12,13 +24,27 @@ class UserError(Exception):
 
 @contextlib.contextmanager
 def telling_mistakes() -> Iterator[None]:
-    """Makes a :class:`UserError` of a setting or file that this package refuses; bugs keep their traceback."""
+    """Makes a :class:`UserError` of a setting or file that is refused; bugs keep their traceback.
+
+    Refused means: by a ``raise`` in this package, or by a part that is just being built from the settings of a config,
+    whoever wrote it.
+    """
     try:
         yield
     except (ValueError, TypeError, ImportError, OSError) as error:
         if _raised_in_this_package(error):
             raise UserError(str(error)) from error
+        _tell_refused_settings(error)
         raise
+    except (KeyError, AssertionError) as error:
+        _tell_refused_settings(error)
+        raise
+
+
+def closest(name: str, known: Iterable[Any]) -> str:
+    """``' (did you mean ...?)'`` with the known name that is most like another, or nothing if none is."""
+    found = difflib.get_close_matches(name, [text for text in known if isinstance(text, str)], 1)
+    return f' (did you mean {found[0]!r}?)' if found else ''
 
 
 def _raised_in_this_package(error: BaseException | None) -> bool:
@@ -28,11 +54,56 @@ def _raised_in_this_package(error: BaseException | None) -> bool:
     """
     if error is None:
         return False
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is not None and trace.tb_frame.f_globals.get('__name__', '').startswith('swin_pos_det.'):
-        line = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
-        if line.lstrip().startswith('raise '):
-            return True
+    frames = _frames(error)
+    if (frames and frames[-1].tb_frame.f_globals.get('__name__', '').startswith('swin_pos_det.')
+            and _line(frames[-1]).startswith('raise ')):
+        return True
     return _raised_in_this_package(error.__context__)
+
+
+def _tell_refused_settings(error: BaseException) -> None:
+    """Raises a :class:`UserError` if ``error`` comes from building a part that a config describes."""
+    frames = _frames(error)
+    building = [frame for frame in frames if frame.tb_frame.f_code in _BUILDERS]
+    if not building:
+        return
+    seen = building[-1].tb_frame.f_locals
+    built, asked = map(seen.get, _BUILDERS[building[-1].tb_frame.f_code])
+    name = getattr(built, '__name__', str(built))
+    wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if built is None and isinstance(asked, str):
+        known = [key for registry in _with_parents(seen['registry']) for key in registry.module_dict]
+        message = (f'there is no {seen["registry"].name} called {asked!r}{closest(asked, known)}. '
+                   'If it is yours, the config must import its module: '
+                   "custom_imports = dict(imports=['my_module'])")
+    elif isinstance(error, TypeError) and wrong:
+        message = f'{name} has no setting {wrong[1]!r}{closest(wrong[1], _settings_of(built))}'
+    else:
+        what = str(error.args[0] if isinstance(error, KeyError) and error.args else error) or _line(frames[-1])
+        missing = 'it lacks ' if isinstance(error, KeyError) and len(what.split()) == 1 else ''
+        message = f'the settings of {name} are refused: {missing}{what}'
+    raise UserError(f'{message} {_HINT}') from error
+
+
+def _with_parents(registry: Any) -> Iterator[Any]:
+    while registry is not None:
+        yield registry
+        registry = registry.parent
+
+
+def _settings_of(built: Any) -> Iterator[str]:
+    for kind in inspect.getmro(built) if inspect.isclass(built) else [built]:
+        with contextlib.suppress(TypeError, ValueError):  # of classes that are not Python's
+            yield from inspect.signature(kind).parameters
+
+
+def _frames(error: BaseException) -> list[TracebackType]:
+    found, trace = [], error.__traceback__
+    while trace is not None:
+        found.append(trace)
+        trace = trace.tb_next
+    return found
+
+
+def _line(frame: TracebackType) -> str:
+    return linecache.getline(frame.tb_frame.f_code.co_filename, frame.tb_lineno).strip()

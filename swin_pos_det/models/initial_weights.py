@@ -1,6 +1,7 @@
 """Where a backbone's first weights come from."""
 from __future__ import annotations
 
+import os
 import warnings
 from functools import partial
 from typing import Any, Optional
@@ -40,13 +41,16 @@ def resolve_init_cfg(init_cfg: Any, pretrained: Optional[str]) -> Any:
     """The ``init_cfg`` that ``init_cfg`` and the deprecated ``pretrained`` mean.
 
     Raises:
-        ValueError: for one without a type, or both.
+        ValueError: for one without a type, pretrained weights without a checkpoint, or both.
         TypeError: if ``pretrained`` is no string.
     """
     for cfg in init_cfg if isinstance(init_cfg, list) else [init_cfg] * bool(init_cfg):
         if not isinstance(cfg, dict) or 'type' not in cfg:
             raise ValueError("init_cfg needs a type, such as dict(type='Pretrained', checkpoint='swin.pth'), "
                              f'got {init_cfg!r}')
+        if cfg['type'] == 'Pretrained' and not isinstance(cfg.get('checkpoint'), (str, os.PathLike)):
+            raise ValueError("init_cfg=dict(type='Pretrained') needs checkpoint, a path or URL; got "
+                             f'{cfg.get("checkpoint")!r}. For random weights, init_cfg=None')
     if pretrained is None:
         return init_cfg
     if not isinstance(pretrained, str):

@@ -75,3 +75,8 @@ def test_sweeps_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
         sweep(cfg, checkpoint, [7], [1.], out, policy='fit')
     with pytest.raises(ValueError, match="its options is {}, now {.model.backbone.padding.: .mask.}"):
         sweep(cfg, checkpoint, [7], [1.], out, options={'model.backbone.padding': 'mask'})
+    for damaged in (out.read_text()[:-9], '[]', '{"rows": [{"window": "7"}]}'):
+        out.write_text(damaged)
+        with pytest.raises(ValueError, match='sweep.json is damaged, or not of a sweep; delete it, or choose another'):
+            sweep(cfg, checkpoint, [7], [1.], out)
+        assert out.read_text() == damaged

@@ -13,7 +13,7 @@ import torch
 from mmengine.fileio import get_file_backend
 from mmengine.runner.checkpoint import save_checkpoint
 
-from swin_pos_det.checkpoints import CheckpointError, load_checkpoint_file, replacing
+from swin_pos_det.checkpoints import CheckpointError, check_writable, load_checkpoint_file, replacing
 
 # Writes checkpoints of 8 MB one after the other, as MMEngine's hook does.
 WRITER = '''
@@ -111,3 +111,14 @@ def test_a_killed_writer_leaves_the_last_good_file(tmp_path):
         writer.wait()
         weight = load_checkpoint_file(tmp_path / 'last.pth')['state_dict']['weight']
         assert weight.numel() == 2**21 and (weight == weight[0]).all() and weight[0] >= step
+
+
+def test_whether_a_file_can_be_written(saved):
+    before = saved.read_bytes()
+    check_writable(saved)
+    check_writable(saved.parent / 'new/file.json')
+    assert saved.read_bytes() == before
+    assert not list((saved.parent / 'new').iterdir())
+    for wrong in (saved / 'file.json', saved.parent):
+        with pytest.raises(CheckpointError, match=f'{wrong} cannot be written'):
+            check_writable(wrong)

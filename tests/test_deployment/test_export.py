@@ -111,3 +111,10 @@ def test_training_of_a_convolutional_scheme_compiles_for_more_than_one_size():
     for size in ((70, 90), (64, 64)):
         images = torch.randn(2, 3, *size)
         torch.testing.assert_close(compiled(images)[0], model(images)[0], rtol=0, atol=1e-5)
+
+
+def test_a_file_that_onnxruntime_cannot_run(tmp_path):
+    pytest.importorskip('onnxruntime')
+    (tmp_path / 'backbone.onnx').write_bytes(b'nonsense')
+    with pytest.raises(ValueError, match=r'onnxruntime [\d.]+ cannot run .*backbone.onnx; is its opset too new'):
+        load_exported(tmp_path / 'backbone.onnx')

@@ -221,6 +221,7 @@ def test_compiled_equals_eager():
     (dict(depths=3), TypeError, 'depths takes a list or tuple, one entry per stage, got 3'),
     (dict(out_indices=1), TypeError, 'out_indices takes a list or tuple'),
     (dict(init_cfg=dict(checkpoint='a.pth')), ValueError, 'init_cfg needs a type'),
+    (dict(init_cfg=dict(type='Pretrained', checkpoint=None)), ValueError, 'needs checkpoint, a path or URL; got None'),
     (dict(pretrained=3), TypeError, 'pretrained must be a path or URL, got 3'),
     (dict(pretrained='a.pth', init_cfg=dict(type='Pretrained', checkpoint='b.pth')), ValueError, 'not both'),
     (dict(use_abs_pos_embed=True, pretrain_img_size=2), ValueError, 'smaller than a patch'),

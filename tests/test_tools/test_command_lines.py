@@ -206,9 +206,42 @@ def test_a_setting_that_shows_up_in_training(train_tool, capsys, nano_config, tm
     assert (tmp_path / 'data/notes.txt').read_text() == 'mine'
 
 
-def test_other_errors_keep_their_traceback(train_tool, nano_config):
-    with pytest.raises(KeyError, match='NoSuchDetector'):
-        train_tool.main([nano_config, '--work-dir', 'run', '--cfg-options', 'model.type=NoSuchDetector'])
+@pytest.mark.parametrize(('option', 'message'), [
+    ('model.type=NoSuchDetector', "there is no model called 'NoSuchDetector'"),
+    ('model.backbone.window_sise=7', "SwinPosTransformer has no setting 'window_sise' (did you mean 'window_size'?)"),
+    ('model.backbone.embed_dims=48', 'model.neck.in_channels is [32, 64, 128, 256], but a backbone with embed_dims=48'),
+    ('optim_wrapper.optimizer.type=Adamm', "there is no optimizer called 'Adamm'"),
+    ('train_dataloader.num_workers=-1', 'num_workers option should be non-negative')])
+def test_settings_that_cannot_be(train_tool, error_of, nano_config, option, message):
+    quick = ['train_dataloader.dataset.num_train=1', 'train_dataloader.dataset.num_val=1',
+             'train_dataloader.dataset.data_root=digits']
+    assert message in error_of(train_tool, nano_config, '--work-dir', 'run', '--cfg-options', option, *quick)
+
+
+def test_other_errors_keep_their_traceback(train_tool, nano_config, monkeypatch):
+    def broken(cfg):
+        raise RuntimeError('a bug')
+
+    monkeypatch.setattr('mmengine.runner.Runner.from_cfg', broken)
+    with pytest.raises(RuntimeError, match='a bug'):
+        train_tool.main([nano_config, '--work-dir', 'run'])
+
+
+def test_what_cannot_be_written_is_known_before(train_tool, test_tool, error_of, nano_config, tmp_path):
+    (tmp_path / 'file').write_text('mine')
+    torch.save({'state_dict': {'w': torch.ones(3)}}, tmp_path / 'weights.pth')
+    assert 'the work dir file is a file' in error_of(train_tool, nano_config, '--work-dir', 'file')
+    for out in ('file/a.pkl', 'file/a.json'):
+        error = error_of(test_tool, nano_config, 'weights.pth', '--work-dir', 'run', '--out', out)
+        assert f'{out} cannot be written' in error
+    assert (tmp_path / 'file').read_text() == 'mine'
+
+
+def test_shares_are_between_0_and_1(train_tool, capsys):
+    for wrong in ('2', '0', '-1', 'nan', 'much'):
+        with pytest.raises(SystemExit):
+            train_tool.main(['c.py', f'--ema={wrong}'])
+        assert f"argument --ema: '{wrong}' must be a number above 0 and below 1" in capsys.readouterr().err
 
 
 def test_traceback_on_request(train_tool):

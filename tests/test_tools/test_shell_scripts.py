@@ -56,6 +56,13 @@ def test_restarts_must_be_a_number(echo, tmp_path):
     assert "must be a number, got 'many'" in done.stderr
 
 
+@pytest.mark.parametrize('gpus', ['0', 'x', '-1', '--amp'])
+def test_gpus_must_be_a_number(echo, tmp_path, gpus):
+    done = run('dist_train.sh', 'c.py', gpus, cwd=tmp_path, PYTHON=echo)
+    assert done.returncode == 2
+    assert f"the number of GPUs must be at least 1, got '{gpus}'" in done.stderr
+
+
 @pytest.mark.parametrize('script', ['slurm_train.sh', 'slurm_test.sh'])
 def test_slurm(echo, tmp_path, script):
     """srun starts a task per machine, and each finds out where the first is."""

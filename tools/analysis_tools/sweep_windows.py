@@ -14,8 +14,8 @@ from rich.table import Table
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
 from swin_pos_det.analysis.window_sweep import METRICS, plot_sweep, sweep
 from swin_pos_det.engine.checkpoint_checks import check_checkpoint
-from swin_pos_det.engine.cli import add_common_arguments, check_data, load_config, run_cli, window_size
-from swin_pos_det.engine.mistakes import UserError
+from swin_pos_det.engine.cli import add_common_arguments, check_data, factor, load_config, run_cli, window_size
+from swin_pos_det.engine.mistakes import UserError, telling_mistakes
 from swin_pos_det.layers import WINDOW_POLICIES
 
 
@@ -36,7 +36,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('checkpoint', help='the .pth file to evaluate')
     parser.add_argument('--windows', nargs='+', type=window, default=[None], metavar='W',
                         help="windows: 7, or 7,14 for (h, w), or 'global', or 'native': the config's (default: native)")
-    parser.add_argument('--scales', nargs='+', type=float, default=[1.], metavar='S',
+    parser.add_argument('--scales', nargs='+', type=factor, default=[1.], metavar='S',
                         help='factors on the image size of the test pipeline (default: 1)')
     parser.add_argument('--window-policy', '--policy', dest='policy', choices=WINDOW_POLICIES,
                         help="window policy (default: the config's)")
@@ -52,8 +52,9 @@ def run(args: argparse.Namespace) -> None:
     check_checkpoint(args.checkpoint)
     folder = Path(cfg.work_dir)
     try:
-        rows = sweep(cfg, args.checkpoint, args.windows, args.scales, folder / 'sweep.json', args.policy,
-                     args.cfg_options)
+        with telling_mistakes():
+            rows = sweep(cfg, args.checkpoint, args.windows, args.scales, folder / 'sweep.json', args.policy,
+                         args.cfg_options)
     except ValueError as error:
         raise UserError(str(error)) from error
     plot_sweep(rows, folder / 'sweep.png', osp.basename(args.config))

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from swin_pos_det.analysis.detector import load_detector, register_modules
+from swin_pos_det.checkpoints import check_writable
 from swin_pos_det.deployment import compare_exported, export_backbone, load_exported, time_exported
 from swin_pos_det.engine.checkpoint_checks import check_checkpoint
 from swin_pos_det.engine.cli import add_common_arguments, load_config, run_cli
@@ -49,14 +50,15 @@ def export(args: argparse.Namespace) -> int:
     cfg = load_config(args)
     if args.checkpoint is not None:
         check_checkpoint(args.checkpoint)
+    check_writable(args.out)
     register_modules(cfg)
     with telling_mistakes():
         backbone = load_detector(cfg, args.checkpoint).backbone.cpu()
     try:
         path = export_backbone(backbone, args.out, args.opset)
+        run = load_exported(path, torch.get_num_threads())
     except (ValueError, ImportError) as error:
         raise UserError(str(error)) from error
-    run = load_exported(path, torch.get_num_threads())
     table = Table('images', 'largest difference', title=f'{path} ({path.stat().st_size / 2**20:.0f} MiB)')
     differences = compare_exported(backbone, run, SIZES)
     for size, difference in differences.items():
