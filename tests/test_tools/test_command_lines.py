@@ -33,6 +33,8 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.delenv('COCO_ROOT', raising=False)
     monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.chdir(tmp_path)
+    # Loggers of runners of earlier tests write to streams that pytest has closed.
+    monkeypatch.setattr('logging.raiseExceptions', False)
 
 
 @pytest.fixture
