@@ -93,8 +93,10 @@ def run_study(folder: Path, seeds: Sequence[int], jobs: int, trainings: Mapping[
 
     Raises:
         RuntimeError: if a run fails; it names the log. What was finished stays.
+        ValueError: if ``folder`` has trainings with other options.
     """
     runs = [(name, seed) for seed in seeds for name in trainings]
+    _note_options({folder / name / f'seed{seed}': [*trainings[name].options, *options] for name, seed in runs})
     epochs = {name: _epochs(training, options) for name, training in trainings.items()}  # not safe in threads
     steps = sum(1 + len(_sweeps_of(name, sweeps)) for name, _ in runs)
     stop = threading.Event()
@@ -131,6 +133,19 @@ def _run_one(training: Training, home: Path, seed: int, max_epochs: int, jobs: i
         bar.set_postfix_str(f'{home.parent.name}/{home.name}: {name}')
         _call(command(), home / f'{name}.log', jobs)
         bar.update()
+
+
+def _note_options(homes: Mapping[Path, List[str]]) -> None:
+    """Keeps trainings with other options out of one folder: they would be resumed, and reported, as if the same."""
+    notes = {home / 'options.json': options for home, options in homes.items()}
+    for note, options in notes.items():
+        known = json.loads(note.read_text()) if note.is_file() else options
+        if known != options:
+            raise ValueError(f'{note.parent} is of a study with the options {" ".join(known) or "of its config"}, now '
+                             f'{" ".join(options) or "there are none"}; choose another --work-dir')
+    for note, options in notes.items():
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(options) + '\n')
 
 
 def _epochs(training: Training, options: Sequence[str]) -> int:

@@ -68,6 +68,18 @@ def test_trains_then_sweeps_and_does_nothing_twice(calls, tmp_path, jobs):
     assert again == rows and 'train.py' not in [call[0] for call in calls], 'a finished training is not started again'
 
 
+def test_a_folder_is_for_one_set_of_options(calls, tmp_path):
+    """What was trained with other options would be resumed, or reported, as if it were the same."""
+    run_study(tmp_path, [0], 1, ONE, TWO, options=['a=1'])
+    calls.clear()
+    with pytest.raises(ValueError, match='seed0 is of a study with the options a=1, now a=2; choose another --work'):
+        run_study(tmp_path, [1, 0], 1, ONE, TWO, options=['a=2'])
+    with pytest.raises(ValueError, match='options a=1, now there are none; choose'):
+        run_study(tmp_path, [0], 1, ONE, TWO)
+    assert not calls
+    run_study(tmp_path, [0, 1], 1, ONE, TWO, options=['a=1'])
+
+
 def test_a_training_is_finished_when_its_last_checkpoint_was_noted(tmp_path):
     assert finished_checkpoint(tmp_path, 4) is None
     (tmp_path / 'epoch_4.pth').touch()

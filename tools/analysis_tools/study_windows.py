@@ -56,6 +56,8 @@ def study(args: argparse.Namespace) -> None:
                       args.cfg_options)
     except RuntimeError as error:
         raise UserError(f'{error}; run the same command again to go on') from error
+    except ValueError as error:
+        raise UserError(str(error)) from error
     rows = collect(folder, args.seeds, args.trainings, SWEEPS)
     if not rows:
         raise UserError(f'{folder} holds no evaluation of seeds {args.seeds}')
