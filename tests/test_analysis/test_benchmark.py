@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
+import mmcv
 import pytest
 import torch
 from mmdet.models.backbones.swin import SwinTransformer
@@ -129,6 +130,18 @@ def test_measures_in_turns_and_reports(pool, tmp_path):
     text = (tmp_path / 'new/record.md').read_text()
     assert text.startswith('# Nano\n') and '![growth](growth.png)' in text
     assert 'mmdet: mmdet 3' in text and torch.__version__ in text and 'python benchmark_backbone.py' in text
+
+
+def test_pictures_of_growth_show_what_was_measured(tmp_path):
+    def panels(**measured):
+        rows = [Row(Case(size=(side, side)), 'ours', **{key: value(side) for key, value in measured.items()})
+                for side in (128, 256, 260, 512)]
+        drawn = plot_growth(rows, tmp_path / 'growth.png')
+        return mmcv.imread(tmp_path / 'growth.png').shape[1] if drawn else 0
+
+    time = dict(seconds=lambda side: [side**2 / 1e6])
+    assert panels() == 0
+    assert panels(**time, mib=lambda side: side) == 2 * panels(**time) > 0
 
 
 def test_a_model_that_fails_does_not_stop_the_others(pool):

@@ -26,7 +26,7 @@ def _way(row: Row) -> tuple:
 
 
 def plot_growth(rows: Sequence[Row], path: Path) -> List[Path]:
-    """Time and memory against pixels, on logarithmic axes, with the fitted exponent of each line.
+    """Time, and memory if it was measured, against pixels, with the fitted exponent of each line; axes are logarithmic.
 
     Args:
         rows: of backbones.
@@ -43,18 +43,18 @@ def plot_growth(rows: Sequence[Row], path: Path) -> List[Path]:
         group = sorted(group, key=lambda row: row.case.pixels)
         if len({row.case.pixels for row in group}) > 1:
             lines.append(group)
-    if not lines:
+    labels = dict(median='seconds (median)', mib='peak memory (MiB)')
+    drawn = {what: [line for line in lines if sum(bool(getattr(row, what)) for row in line) > 1] for what in labels}
+    drawn = {what: found for what, found in drawn.items() if found}
+    if not drawn:
         return []
     plt = _pyplot()
     several = len({_way(line[0]) for line in lines}) > 1
     windows = sorted({str(line[0].case.window) for line in lines})
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout='constrained')
-    for axis, what in zip(axes, ('median', 'mib')):
-        for line in lines:
-            points = [(row.case.pixels / 1e6, getattr(row, what)) for row in line if getattr(row, what)]
-            if len(points) < 2:
-                continue
-            x, y = zip(*points)
+    figure, axes = plt.subplots(1, len(drawn), figsize=(5.5 * len(drawn), 4.5), squeeze=False, layout='constrained')
+    for axis, (what, found) in zip(axes[0], drawn.items()):
+        for line in found:
+            x, y = zip(*((row.case.pixels / 1e6, getattr(row, what)) for row in line if getattr(row, what)))
             case = line[0].case
             label = (f'{line[0].model}, window {case.window}' + f', batch {case.batch}' * (case.batch > 1) +
                      f', {case.mode} {case.dtype} {"compiled" if case.compiled else "eager"}' * several +
@@ -62,14 +62,25 @@ def plot_growth(rows: Sequence[Row], path: Path) -> List[Path]:
             marker = MARKERS[windows.index(str(case.window)) % len(MARKERS)]
             axis.plot(x, y, marker=marker, label=label, color=COLOURS.get(line[0].model),
                       linestyle='--' if case.window == 'global' else '-')
-        axis.set(xscale='log', yscale='log', xlabel='megapixels of the batch',
-                 ylabel='seconds (median)' if what == 'median' else 'peak memory (MiB)')
-        axis.grid(alpha=.3, which='both')
-        if axis.lines:
-            axis.legend(fontsize=7)
-        else:
-            axis.text(.5, .5, 'not measured', ha='center', transform=axis.transAxes)
+        axis.set(xscale='log', yscale='log', xlabel='megapixels of the batch', ylabel=labels[what])
+        _number_plainly(axis, sorted({row.case.pixels / 1e6 for line in found for row in line}))
+        axis.grid(alpha=.3)
+        axis.legend(fontsize=7)
     return [_save(figure, path)]
+
+
+def _number_plainly(axis: Any, sizes: Sequence[float]) -> None:
+    """Ticks at the sizes that were measured, those that would overlap left out, and numbers without powers of ten."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+    kept: List[float] = []
+    for size in sizes:
+        if not kept or size > 1.15 * kept[-1]:
+            kept.append(size)
+    axis.xaxis.set_major_locator(FixedLocator(kept))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for which in (axis.xaxis, axis.yaxis):
+        which.set_minor_locator(NullLocator())
+        which.set_major_formatter(FuncFormatter(lambda value, _: f'{value:.3g}' if value < 1000 else f'{value:.0f}'))
 
 
 def plot_windows(rows: Sequence[Row], path: Path) -> List[Path]:
