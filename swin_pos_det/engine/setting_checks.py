@@ -49,6 +49,8 @@ def check_optimizer(cfg: Config) -> None:
 def check_num_classes(cfg: Config, needed_for: Iterable[str]) -> None:
     """Checks that box and mask heads have as many classes as the data sets in COCO's format.
 
+    Heads other than those of a ``roi_head`` may have more: with some, such as Grounding DINO's, it is a length of text.
+
     Args:
         cfg: an MMDetection config.
         needed_for: any of ``'train'``, ``'val'``, ``'test'``.
@@ -60,7 +62,7 @@ def check_num_classes(cfg: Config, needed_for: Iterable[str]) -> None:
     for part in needed_for:
         for path, classes in coco_datasets(cfg.get(f'{part}_dataloader')):
             for where, number in heads:
-                if number != len(classes):
+                if classes and (number < len(classes) or number > len(classes) and '.roi_head.' in where):
                     raise UserError(f'{where}.num_classes is {number}, but the data set of {path} has {len(classes)} '
                                     f'classes ({_few(classes)}): set it to {len(classes)}, or the metainfo of the data '
                                     'set to the classes that are meant')

@@ -100,7 +100,7 @@ def test_an_optimizer_that_is_none():
 
 
 @pytest.mark.parametrize(('model', 'where'), [
-    (dict(bbox_head=dict(num_classes=3)), r'model\.bbox_head'),
+    (dict(bbox_head=dict(num_classes=1)), r'model\.bbox_head'),
     (dict(roi_head=dict(bbox_head=[dict(num_classes=2), dict(num_classes=3)])), r'model\.roi_head\.bbox_head'),
     (dict(roi_head=dict(bbox_head=dict(num_classes=2), mask_head=dict(num_classes=80))), r'model\.roi_head\.mask_head'),
     (dict(module=dict(bbox_head=dict(num_classes=1))), r'model\.module\.bbox_head')])
@@ -116,6 +116,9 @@ def test_heads_for_other_classes(model, where):
 
 
 def test_heads_of_the_right_number():
+    text = Config(dict(model=dict(bbox_head=dict(num_classes=256)), train_dataloader=dict(dataset=dict(
+        type='CocoDataset', ann_file='a.json'))))
+    check_num_classes(text, ['train'])
     cfg = Config(dict(model=dict(rpn_head=dict(num_classes=1), roi_head=dict(bbox_head=dict(num_classes=80))),
                       train_dataloader=dict(dataset=dict(type='CocoDataset', ann_file='a.json'))))
     check_num_classes(cfg, ['train'])
