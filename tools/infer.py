@@ -12,8 +12,9 @@ import torch
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
 from swin_pos_det.apis import init_detector, predict_files
+from swin_pos_det.engine.argument_types import count, fraction, window_size
 from swin_pos_det.engine.checkpoint_checks import check_checkpoint
-from swin_pos_det.engine.cli import add_config_arguments, load_config, run_cli, window_size
+from swin_pos_det.engine.cli import add_config_arguments, load_config, run_cli
 from swin_pos_det.engine.mistakes import telling_mistakes
 from swin_pos_det.layers import WINDOW_POLICIES
 
@@ -42,9 +43,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('inputs', nargs='+', metavar='INPUT',
                         help='an image, a video, a folder of them, or a quoted pattern such as "photos/**/*.jpg"')
     parser.add_argument('--out', required=True, metavar='DIR', help='where results go; made if need be')
-    parser.add_argument('--score-thr', type=float, default=0.3, metavar='S',
+    parser.add_argument('--score-thr', type=fraction, default=0.3, metavar='S',
                         help='detections below this score are neither drawn nor written (default: 0.3)')
-    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images at once (default: 1)')
+    parser.add_argument('--batch-size', type=count, default=1, metavar='N', help='images at once (default: 1)')
     parser.add_argument('--device', type=device, help='such as cuda:0 or cpu (default: a GPU if there is one)')
     parser.add_argument('--window', nargs='+', type=partial(window_size, words=('global', )), metavar='W',
                         help="run with this window: 7, or 7,14 for (h, w), or 'global'; one, or one for each stage. "

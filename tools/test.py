@@ -19,7 +19,15 @@ import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoi
 from swin_pos_det.analysis.coco_files import writing_coco_results
 from swin_pos_det.checkpoints import check_writable
 from swin_pos_det.engine.checkpoint_checks import check_checkpoint, check_evaluable, is_sharded
-from swin_pos_det.engine.cli import add_common_arguments, add_hook, build_runner, check_data, load_config, run_cli
+from swin_pos_det.engine.cli import (
+    add_common_arguments,
+    add_hook,
+    build_runner,
+    check_data,
+    load_config,
+    note_unused,
+    run_cli,
+)
 from swin_pos_det.engine.mistakes import UserError, telling_mistakes
 
 
@@ -91,6 +99,8 @@ def test(args: argparse.Namespace) -> None:
     if not is_sharded(args.checkpoint):
         cfg.pop('strategy', None)  # how a training was spread does not matter here, and a strategy needs its launcher
         cfg.pop('runner_type', None)
+    if not args.show:
+        note_unused(get_parser(), args, ['wait_time'], 'without --show')
     if args.show or args.show_dir:
         if 'visualization' not in cfg.get('default_hooks', {}):
             raise UserError('--show and --show-dir need default_hooks.visualization = dict(type='

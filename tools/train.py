@@ -12,6 +12,7 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
 from swin_pos_det.engine.amp import use_mixed_precision
+from swin_pos_det.engine.argument_types import share
 from swin_pos_det.engine.checkpoint_checks import check_auto_resume, check_checkpoint
 from swin_pos_det.engine.cli import (
     add_common_arguments,
@@ -21,7 +22,6 @@ from swin_pos_det.engine.cli import (
     join_processes,
     load_config,
     run_cli,
-    share,
 )
 from swin_pos_det.engine.mistakes import UserError, telling_mistakes
 from swin_pos_det.engine.restart import may_restart, resume_after_restart

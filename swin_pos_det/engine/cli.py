@@ -3,10 +3,8 @@ from __future__ import annotations
 
 import argparse
 import errno
-import math
 import os
 import os.path as osp
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -63,45 +61,6 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
                         help='show where an error came from, also for mistakes that are told in one line otherwise')
 
 
-def window_size(text: str, words: Sequence[str] = ()) -> int | tuple[int, int] | str:
-    """An argparse type: a window on the command line, ``7`` or ``7,14`` for (h, w).
-
-    Args:
-        text: as typed.
-        words: that may be typed instead of numbers; they are returned as they are.
-
-    Raises:
-        argparse.ArgumentTypeError: if ``text`` is none of these, or a side is less than 1.
-    """
-    if text in words:
-        return text
-    sides = [int(side) if side.isascii() and side.isdigit() else 0 for side in re.split(r'[, ]+', text.strip(' ()[]'))]
-    if len(sides) > 2 or min(sides) < 1:
-        alternatives = ''.join(f', or {word!r}' for word in words)
-        raise argparse.ArgumentTypeError(f'{text!r} is no window: write 7, or 7,14 for (h, w){alternatives}')
-    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
-
-
-def share(text: str) -> float:
-    """An argparse type: a number above 0 and below 1."""
-    return _between(text, 1., 'above 0 and below 1')
-
-
-def factor(text: str) -> float:
-    """An argparse type: a number above 0."""
-    return _between(text, math.inf, 'above 0')
-
-
-def _between(text: str, end: float, meant: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < end:
-        raise argparse.ArgumentTypeError(f'{text!r} must be a number {meant}')
-    return value
-
-
 def load_config(args: argparse.Namespace) -> Config:
     """Reads ``args.config`` with the command line's changes: options, launcher, work dir, ``COCO_ROOT``.
 
@@ -130,6 +89,20 @@ def load_config(args: argparse.Namespace) -> Config:
         raise UserError(f'the work dir {cfg.work_dir} is a file; --work-dir names a folder, which is made if need be')
     apply_coco_root(cfg)
     return cfg
+
+
+def note_unused(parser: argparse.ArgumentParser, args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Says on stderr which of some arguments were given and have no effect.
+
+    Args:
+        parser: of the tool.
+        args: what it has read.
+        names: as in ``args``.
+        why: such as ``'without --confusion-matrix'``.
+    """
+    given = [f'--{name.replace("_", "-")}' for name in names if getattr(args, name) != parser.get_default(name)]
+    if given:
+        print(f'note: {" and ".join(given)} {"has" if len(given) == 1 else "have"} no effect {why}', file=sys.stderr)
 
 
 def add_hook(cfg: Config, **hook: Any) -> None:

@@ -25,12 +25,10 @@ def test_the_table(annotations, capsys, monkeypatch):
     assert '1 images at 1333x800' in shown and '│ yes' in shown
 
 
-@pytest.mark.parametrize(('name', 'arguments', 'message'), [
-    ('coco.json', ['--windows', '7', '0'], '--windows and --scale must be at least 1, got [7, 0]'),
-    ('none.json', [], 'none.json: No such file'), ('empty.json', [], 'no images are in'),
-    ('list.json', [], 'list.json is no COCO annotation file'),
-    ('text.json', [], 'text.json is no COCO annotation file')])
-def test_a_mistake_is_one_line(annotations, capsys, name, arguments, message):
-    assert load_tool('analysis_tools/count_window_tokens.py').main([str(annotations / name), *arguments]) == 1
+@pytest.mark.parametrize(('name', 'message'), [
+    ('none.json', 'none.json: No such file'), ('empty.json', 'no images are in'),
+    ('list.json', 'list.json is no COCO annotation file'), ('text.json', 'text.json is no COCO annotation file')])
+def test_a_mistake_is_one_line(annotations, capsys, name, message):
+    assert load_tool('analysis_tools/count_window_tokens.py').main([str(annotations / name)]) == 1
     error = capsys.readouterr().err
     assert error.startswith('error: ') and error.count('\n') == 1 and message in error

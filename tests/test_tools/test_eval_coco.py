@@ -114,6 +114,16 @@ def test_a_pickle_is_written_as_mmdet_does(tested):
     assert Path('results.pkl').stat().st_size > 1000
 
 
+def test_thresholds_without_a_matrix_are_noted(tested, eval_tool, digits, capsys):
+    tested('--out', 'results.json')
+    capsys.readouterr()
+    common = ['results.json', str(digits / 'annotations/val.json'), '--metric', 'bbox']
+    assert eval_tool.main([*common, '--iou-thr', '0.7']) == 0
+    assert capsys.readouterr().err == 'note: --iou-thr has no effect without --confusion-matrix\n'
+    assert eval_tool.main([*common, '--iou-thr', '0.7', '--confusion-matrix', 'matrix.png']) == 0
+    assert 'note' not in capsys.readouterr().err
+
+
 def test_true_boxes_without_masks(tested, eval_tool, digits, capsys):
     tested('--out', 'results.json')
     content = json.loads((digits / 'annotations/val.json').read_text())

@@ -73,8 +73,6 @@ def test_damaged_files_are_named(infer_tool, detector, capsys):
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['nowhere'], 'nowhere does not exist'), (['*.gif'], 'no file matches'), (['empty'], 'has no images or videos'),
     (['bad.jpg'], 'none of the inputs can be read: bad.jpg is no image'),
-    (['photos', '--score-thr', '2'], 'score_threshold must be in [0, 1]'),
-    (['photos', '--batch-size', '0'], 'batch_size must be at least 1'),
     (['photos', '--window', '7', '8'], 'one entry for each of the 4 stages'),
     (['photos', '--cfg-options', 'model.backbone.padding=none'], 'padding must be one of'),
     (['photos', '--cfg-options', 'model.neck.out_channels=32'], 'is not of this config')])

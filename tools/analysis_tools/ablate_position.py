@@ -22,6 +22,7 @@ from swin_pos_det.analysis.position_ablation import (
     trainings,
 )
 from swin_pos_det.analysis.study import collect, run_study
+from swin_pos_det.engine.argument_types import count
 from swin_pos_det.engine.cli import run_cli
 from swin_pos_det.engine.mistakes import UserError
 
@@ -43,7 +44,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('--schemes', nargs='+', default=[*SCHEMES, *VARIANTS], metavar='NAME',
                         help=f'which of {", ".join([*SCHEMES, *VARIANTS])}, or any other name that position= takes '
                              '(default: these)')
-    parser.add_argument('--jobs', type=int, default=1, metavar='N',
+    parser.add_argument('--jobs', type=count, default=1, metavar='N',
                         help='runs at once, the cores shared out among them (default: 1)')
     parser.add_argument('--report-only', action='store_true', help='run nothing, report what has been measured')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
@@ -56,8 +57,6 @@ def ablate(args: argparse.Namespace) -> None:
     """Runs and reports the ablation."""
     folder = Path(args.work_dir or f'work_dirs/ablate_position_{args.recipe}').absolute()
     recipe = RECIPES[args.recipe]
-    if args.jobs < 1:
-        raise UserError(f'--jobs must be at least 1, got {args.jobs}')
     todo = sweeps(args.schemes, recipe)
     try:
         if not args.report_only:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from swin_pos_det.analysis.coco_files import as_coco, load_ground_truth
 from swin_pos_det.analysis.evaluator_comparison import compare_evaluators, jittered_detections, replicate
+from swin_pos_det.engine.argument_types import count
 from swin_pos_det.engine.cli import run_cli
 from swin_pos_det.engine.mistakes import telling_mistakes
 
@@ -25,12 +26,12 @@ def get_parser() -> argparse.ArgumentParser:
         epilog='Example: python tools/analysis_tools/compare_evaluators.py '
                '$COCO_ROOT/annotations/instances_val2017.json')
     parser.add_argument('ground_truth', metavar='GT', help='COCO annotations with masks')
-    parser.add_argument('--copies', type=int, default=1, metavar='N',
+    parser.add_argument('--copies', type=count, default=1, metavar='N',
                         help='evaluate N copies of each image, for the time that larger data takes (default: 1)')
-    parser.add_argument('--per-image', type=int, default=200, metavar='N',
+    parser.add_argument('--per-image', type=count, default=200, metavar='N',
                         help='at most so many detections for an image, half as many on average (default: 200)')
     parser.add_argument('--seed', type=int, default=0, help='of the detections (default: 0)')
-    parser.add_argument('--runs', type=int, default=3, metavar='N',
+    parser.add_argument('--runs', type=count, default=3, metavar='N',
                         help='time each evaluator N times, in turns, and print the shortest (default: 3)')
     parser.add_argument('--traceback', action='store_true', help='show where an error came from')
     return parser

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from swin_pos_det.analysis.window_tokens import resized_images, token_table
+from swin_pos_det.engine.argument_types import count as count_type
 from swin_pos_det.engine.cli import run_cli
 from swin_pos_det.engine.mistakes import UserError
 
@@ -23,9 +24,9 @@ def get_parser() -> argparse.ArgumentParser:
         epilog='Example: python tools/analysis_tools/count_window_tokens.py $COCO_ROOT/annotations/'
                'instances_val2017.json')
     parser.add_argument('annotations', nargs='+', metavar='FILE', help='COCO annotation files')
-    parser.add_argument('--windows', nargs='+', type=int, default=[7, 8, 10, 12, 14, 16], metavar='N',
+    parser.add_argument('--windows', nargs='+', type=count_type, default=[7, 8, 10, 12, 14, 16], metavar='N',
                         help='nominal windows (default: 7 8 10 12 14 16)')
-    parser.add_argument('--scale', nargs=2, type=int, default=[1333, 800], metavar=('LONG', 'SHORT'),
+    parser.add_argument('--scale', nargs=2, type=count_type, default=[1333, 800], metavar=('LONG', 'SHORT'),
                         help='of the keep-ratio resize (default: 1333 800)')
     parser.add_argument('--traceback', action='store_true', help='show where an error came from')
     return parser
@@ -33,8 +34,6 @@ def get_parser() -> argparse.ArgumentParser:
 
 def count(args: argparse.Namespace) -> None:
     """Counts as the command line says."""
-    if min(*args.windows, *args.scale) < 1:
-        raise UserError(f'--windows and --scale must be at least 1, got {args.windows} and {args.scale}')
     images = []
     for path in args.annotations:
         try:

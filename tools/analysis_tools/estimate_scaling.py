@@ -12,6 +12,8 @@ from rich.console import Console
 from tqdm import tqdm
 
 from swin_pos_det.analysis.scaling import GPUS, VARIANTS, Setup, count, mask_rcnn, scaling_table
+from swin_pos_det.engine.argument_types import count as count_type
+from swin_pos_det.engine.argument_types import factor
 from swin_pos_det.engine.cli import run_cli
 from swin_pos_det.engine.mistakes import UserError
 
@@ -37,7 +39,7 @@ def get_parser() -> argparse.ArgumentParser:
                         help='sizes of Swin: t s b l (default: t b l)')
     parser.add_argument('--gpus', nargs='+', type=int, default=[1, 8, 64, 512], metavar='N',
                         help='numbers of GPUs, up to 8 or multiples of 8 (default: 1 8 64 512)')
-    parser.add_argument('--image', nargs=2, type=int, default=[800, 1344], metavar=('HEIGHT', 'WIDTH'),
+    parser.add_argument('--image', nargs=2, type=count_type, default=[800, 1344], metavar=('HEIGHT', 'WIDTH'),
                         help='size of the padded images (default: 800 1344)')
     parser.add_argument('--float32', action='store_true', help='TF32 instead of bfloat16 autocast')
     parser.add_argument('--fsdp', action='store_true', help='shard parameters, gradients and optimizer state')
@@ -47,7 +49,7 @@ def get_parser() -> argparse.ArgumentParser:
         value = getattr(defaults, name)
         parser.add_argument(f'--{name.replace("_", "-")}', type=type(value), default=value, metavar='X',
                             help=f'{meaning} (default: {value:g})')
-    parser.add_argument('--network-gbit', type=float, metavar='X',
+    parser.add_argument('--network-gbit', type=factor, metavar='X',
                         help="Gbit/s of network for each GPU (default: the DGX's, 200 per A100, 400 per H100)")
     parser.add_argument('--markdown', action='store_true', help='print the table as Markdown')
     parser.add_argument('--traceback', action='store_true', help='show where an error came from')

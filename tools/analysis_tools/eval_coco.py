@@ -15,7 +15,8 @@ from swin_pos_det.analysis.coco_eval import MAX_DETS, SIZES, CocoScores, confusi
 from swin_pos_det.analysis.coco_files import load_ground_truth, load_results, write_json
 from swin_pos_det.analysis.coco_plots import plot_confusion_matrix, plot_precision_recall
 from swin_pos_det.datasets.coco_annotations import CocoFileError, check_masks
-from swin_pos_det.engine.cli import run_cli
+from swin_pos_det.engine.argument_types import fraction
+from swin_pos_det.engine.cli import note_unused, run_cli
 from swin_pos_det.engine.mistakes import UserError, telling_mistakes
 from swin_pos_det.evaluation import EVALUATORS
 
@@ -41,7 +42,7 @@ def get_parser() -> argparse.ArgumentParser:
                         help='who computes: pycocotools (default), or faster-coco-eval, which gives the same sooner')
     parser.add_argument('--confusion-matrix', metavar='PNG', help='draw which classes are taken for which')
     parser.add_argument('--pr-curve', metavar='PNG', help='draw precision over recall')
-    parser.add_argument('--score-thr', type=float, default=0.3, metavar='S',
+    parser.add_argument('--score-thr', type=fraction, default=0.3, metavar='S',
                         help='for the confusion matrix: the lowest score that counts (default: 0.3)')
     parser.add_argument('--iou-thr', type=float, default=0.5, metavar='I',
                         help='for the confusion matrix: the overlap from which on two are the same (default: 0.5)')
@@ -85,6 +86,8 @@ def check_true_masks(gt, path: str) -> None:
 def run(args: argparse.Namespace) -> None:
     """Evaluates as the command line says."""
     title = osp.basename(args.results)
+    if args.confusion_matrix is None:
+        note_unused(get_parser(), args, ['score_thr', 'iou_thr'], 'without --confusion-matrix')
     with telling_mistakes():
         gt = load_ground_truth(args.ground_truth)
         results = load_results(args.results, gt)

@@ -10,6 +10,7 @@ if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without
 
 import swin_pos_det  # noqa: F401 - registers the backbone
 from swin_pos_det.analysis.overfit import use_subset, write_subset
+from swin_pos_det.engine.argument_types import count
 from swin_pos_det.engine.cli import add_common_arguments, build_runner, check_data, load_config, run_cli
 from swin_pos_det.engine.mistakes import UserError
 
@@ -23,7 +24,7 @@ def get_parser() -> argparse.ArgumentParser:
                     'reaches a high AP; the number says nothing about other images.',
         epilog='Example: COCO_ROOT=/data/coco python tools/analysis_tools/overfit_coco.py')
     parser.add_argument('config', nargs='?', default=CONFIG, help='config (default: %(default)s)')
-    parser.add_argument('--images', type=int, default=16, metavar='N', help='how many images (default: %(default)s)')
+    parser.add_argument('--images', type=count, default=16, metavar='N', help='how many images (default: %(default)s)')
     parser.add_argument('--work-dir', default='work_dirs/overfit_coco', metavar='DIR',
                         help='where results go (default: %(default)s)')
     add_common_arguments(parser)

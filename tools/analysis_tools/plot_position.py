@@ -10,8 +10,9 @@ if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
 from swin_pos_det.analysis.position_report import draw_position
+from swin_pos_det.engine.argument_types import count, window_size
 from swin_pos_det.engine.checkpoint_checks import check_checkpoint
-from swin_pos_det.engine.cli import add_common_arguments, check_data, load_config, run_cli, window_size
+from swin_pos_det.engine.cli import add_common_arguments, check_data, load_config, note_unused, run_cli
 from swin_pos_det.engine.mistakes import UserError
 
 
@@ -35,7 +36,7 @@ def get_parser() -> argparse.ArgumentParser:
                         help="the image to attend to (default: the first of the config's test set)")
     parser.add_argument('--point', nargs=2, type=float, metavar=('X', 'Y'),
                         help="pixel of the image whose attention is drawn (default: the image's middle)")
-    parser.add_argument('--num-images', type=int, default=8, metavar='N',
+    parser.add_argument('--num-images', type=count, default=8, metavar='N',
                         help='images of the test set to average attention distances over, when there is no --image '
                              '(default: 8)')
     parser.add_argument('--work-dir', metavar='DIR', help='where results go (default: work_dirs/<config name>)')
@@ -45,11 +46,11 @@ def get_parser() -> argparse.ArgumentParser:
 
 def plot(args: argparse.Namespace) -> None:
     """Draws the pictures and prints their names."""
-    if args.num_images < 1:
-        raise UserError(f'--num-images must be at least 1, got {args.num_images}')
     cfg = load_config(args)
     if args.image is None:
         check_data(cfg, ['test'])
+    else:
+        note_unused(get_parser(), args, ['num_images'], 'with --image')
     if args.checkpoint is not None:
         check_checkpoint(args.checkpoint)
     window = (args.window, args.window) if isinstance(args.window, int) else args.window

@@ -14,6 +14,7 @@ from rich.table import Table
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
 from swin_pos_det.analysis import plot_curves, read_training, summarize, write_metrics
 from swin_pos_det.analysis.predictions import contact_sheet, draw_predictions
+from swin_pos_det.engine.argument_types import fraction
 from swin_pos_det.engine.cli import run_cli
 from swin_pos_det.engine.mistakes import UserError
 
@@ -29,7 +30,7 @@ def get_parser() -> argparse.ArgumentParser:
                         help='weights for the pictures (default: the last checkpoint in the work dir)')
     parser.add_argument('--num-images', type=int, default=12, metavar='N',
                         help='validation images to draw, spread over the set; 0 for none (default: 12)')
-    parser.add_argument('--score-thr', '--score-threshold', dest='score_threshold', type=float, default=0.3,
+    parser.add_argument('--score-thr', '--score-threshold', dest='score_threshold', type=fraction, default=0.3,
                         metavar='S', help='leave out predictions below this score (default: 0.3)')
     parser.add_argument('--traceback', action='store_true', help='show where an error came from')
     return parser

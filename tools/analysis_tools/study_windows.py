@@ -16,6 +16,7 @@ from swin_pos_det.analysis.window_study import (
     markdown_over_scales,
     plot_study,
 )
+from swin_pos_det.engine.argument_types import count
 from swin_pos_det.engine.cli import run_cli
 from swin_pos_det.engine.mistakes import UserError
 
@@ -36,7 +37,7 @@ def get_parser() -> argparse.ArgumentParser:
                         help='one training of each kind per seed (default: 0 1 2)')
     parser.add_argument('--trainings', nargs='+', choices=TRAININGS, default=list(TRAININGS), metavar='NAME',
                         help=f'which of {", ".join(TRAININGS)} (default: all)')
-    parser.add_argument('--jobs', type=int, default=1, metavar='N',
+    parser.add_argument('--jobs', type=count, default=1, metavar='N',
                         help='runs at once, the cores shared out among them (default: 1)')
     parser.add_argument('--report-only', action='store_true', help='run nothing, report what has been measured')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
@@ -48,8 +49,6 @@ def get_parser() -> argparse.ArgumentParser:
 def study(args: argparse.Namespace) -> None:
     """Runs and reports the study."""
     folder = Path(args.work_dir).absolute()
-    if args.jobs < 1:
-        raise UserError(f'--jobs must be at least 1, got {args.jobs}')
     try:
         if not args.report_only:
             run_study(folder, args.seeds, args.jobs, {name: TRAININGS[name] for name in args.trainings}, SWEEPS,

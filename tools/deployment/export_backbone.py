@@ -14,8 +14,9 @@ from rich.table import Table
 from swin_pos_det.analysis.detector import load_detector, register_modules
 from swin_pos_det.checkpoints import check_writable
 from swin_pos_det.deployment import compare_exported, export_backbone, load_exported, time_exported
+from swin_pos_det.engine.argument_types import count
 from swin_pos_det.engine.checkpoint_checks import check_checkpoint
-from swin_pos_det.engine.cli import add_common_arguments, load_config, run_cli
+from swin_pos_det.engine.cli import add_common_arguments, load_config, note_unused, run_cli
 from swin_pos_det.engine.mistakes import UserError, telling_mistakes
 
 # None of them is the size that is exported with, and not all divide by 32.
@@ -38,7 +39,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('--out', default='backbone.onnx', metavar='FILE',
                         help='what to write: .onnx or .pt2 (default: %(default)s)')
     parser.add_argument('--opset', type=int, default=18, help='of ONNX (default: %(default)s)')
-    parser.add_argument('--time', nargs=2, type=int, metavar=('H', 'W'),
+    parser.add_argument('--time', nargs=2, type=count, metavar=('H', 'W'),
                         help='also time it against the backbone with an image of this size')
     parser.add_argument('--work-dir', help=argparse.SUPPRESS)
     add_common_arguments(parser)
@@ -51,6 +52,8 @@ def export(args: argparse.Namespace) -> int:
     if args.checkpoint is not None:
         check_checkpoint(args.checkpoint)
     check_writable(args.out)
+    if args.out.endswith('.pt2'):
+        note_unused(get_parser(), args, ['opset'], 'on .pt2')
     register_modules(cfg)
     with telling_mistakes():
         backbone = load_detector(cfg, args.checkpoint).backbone.cpu()
