@@ -193,6 +193,14 @@ def test_attention_over_a_map_that_memory_cannot_hold_is_not_tried():
     assert 'not run: attention over the whole map would take 178' in row.error
 
 
+def test_memory_of_compiled_models_is_not_read_from_resident_memory(pool, monkeypatch):
+    monkeypatch.setattr(Benchmark, '_peak', lambda self, row, weights: setattr(row, 'mib', 7.))
+    with Benchmark(pool, Settings('nano', memory=True, time=False, matmul=64)) as benchmark:
+        eager, compiled = (benchmark.measure(Case(size=(64, 64), compiled=how)) for how in (False, True))
+    assert {row.mib for row in eager} == {7.}
+    assert {row.mib for row in compiled} == {None}
+
+
 def test_peak_memory_is_that_of_a_fresh_process():
     """A tensor of 300 MB: neither what this process holds nor what building took counts."""
     if worker_module.resident('VmHWM') is None:

@@ -92,7 +92,7 @@ def get_parser() -> argparse.ArgumentParser:
     how.add_argument('--repeats', type=positive, default=5, metavar='N', help='turns of each model (default: 5)')
     how.add_argument('--seconds', type=float, default=0.2, metavar='S', help='a turn lasts at least so long (0.2)')
     how.add_argument('--warm-up', type=positive, default=2, metavar='N', help='runs before the first turn (default: 2)')
-    how.add_argument('--memory', action='store_true', help='measure peak memory too')
+    how.add_argument('--memory', action='store_true', help='measure peak memory too (on a CPU of eager models only)')
     how.add_argument('--no-time', action='store_true', help='measure peak memory only')
     how.add_argument('--matmul', type=positive, default=None, metavar='N',
                      help='side of the matrices whose products show what a machine can do (default: 2048; CUDA: 8192)')

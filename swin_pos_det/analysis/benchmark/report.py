@@ -209,7 +209,7 @@ _LEGEND = f"""\
 - *of the floor*: the time that the model's matrix products alone would take at the measured rate of large ones, over
   the time it took. Products with the padding of windows, without which the result is the same, do not count.
 - *peak*: what two steps need beyond what is held before them: on the CPU the first two, in resident memory of a fresh
-  process; on CUDA what torch's allocator gave out.
+  process (not of compiled models, whose compilation leaves room for them); on CUDA what torch's allocator gave out.
 - *difference*: greatest absolute difference between the model's features and ours, float32, eager. timm rolls before
   it pads, and torchvision does not shift maps as small as a window: there they compute another function, at the same
   cost. Before anything is timed, all must agree to {AGREEMENT:.0e} where maps divide by windows and are larger than
