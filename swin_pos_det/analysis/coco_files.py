@@ -15,7 +15,7 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from pycocotools.coco import COCO
 
-from ..checkpoints.atomic import replacing
+from ..checkpoints import write_json
 from ..datasets.coco_annotations import CocoFileError, FilePath, check_annotations, read_json
 
 
@@ -131,22 +131,8 @@ def merge_results(prefix: FilePath, out: FilePath) -> int:
             box['segmentation'] = mask['segmentation']
             if mask['score'] != box['score']:
                 box['mask_score'] = mask['score']
-    write_json(results, out)
+    write_json(results, out, allow_nan=False)
     return len(results)
-
-
-def write_json(content: Any, path: FilePath) -> None:
-    """Writes a JSON file, and its folder if need be, in one piece: never half a file.
-
-    Args:
-        content: anything JSON can hold, which infinity and NaN are not.
-        path: of the file.
-
-    Raises:
-        CheckpointError: if it cannot be written.
-    """
-    with replacing(path) as draft:
-        draft.write_text(json.dumps(content, allow_nan=False))
 
 
 def _with_ids_of(dataset: dict[str, Any], gt: COCO, path: FilePath) -> list[dict[str, Any]]:

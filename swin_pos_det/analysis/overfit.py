@@ -5,7 +5,8 @@ import json
 import os.path as osp
 
 from mmengine.config import Config
-from mmengine.utils import mkdir_or_exist
+
+from ..checkpoints import write_json
 
 
 def write_subset(annotations: str, out: str, num_images: int) -> int:
@@ -30,9 +31,7 @@ def write_subset(annotations: str, out: str, num_images: int) -> int:
     chosen = set(with_objects[:num_images])
     coco['images'] = [image for image in coco['images'] if image['id'] in chosen]
     coco['annotations'] = [a for a in coco['annotations'] if a['image_id'] in chosen]
-    mkdir_or_exist(osp.dirname(osp.abspath(out)))
-    with open(out, 'w', encoding='utf-8') as file:
-        json.dump(coco, file)
+    write_json(coco, out)
     return len(coco['annotations'])
 
 

@@ -1,12 +1,12 @@
 """What a training amounted to: its metrics, and the curves of its losses and APs."""
 from __future__ import annotations
 
-import json
 import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Optional, Union
 
+from ..checkpoints import write_json
 from .run_log import Training, read_training
 
 _AP = re.compile(r'(?:.*/)?((?:bbox|segm)_mAP(?:_\w+)?)')
@@ -51,7 +51,7 @@ def summarize(work_dir: Union[str, Path], checkpoint: Union[str, Path, None] = N
 
 def write_metrics(metrics: dict[str, Any], path: Union[str, Path]) -> None:
     """Writes what :func:`summarize` gives, as indented JSON."""
-    Path(path).write_text(json.dumps(metrics, indent=2) + '\n')
+    write_json(metrics, path, indent=2)
 
 
 def ap_history(training: Training) -> dict[str, list[tuple[int, float]]]:

@@ -21,6 +21,8 @@ import numpy as np
 from mmengine.config import Config
 from tqdm import tqdm
 
+from ..checkpoints import write_json
+
 _CHECKOUT = Path(__file__).parents[2]
 # Where configs/ and tools/ are: an installed package brings them along.
 HOME = _CHECKOUT if (_CHECKOUT / 'configs').is_dir() else Path(__file__).parents[1] / '.mim'
@@ -144,8 +146,7 @@ def _note_options(homes: Mapping[Path, List[str]]) -> None:
             raise ValueError(f'{note.parent} is of a study with the options {" ".join(known) or "of its config"}, now '
                              f'{" ".join(options) or "there are none"}; choose another --work-dir')
     for note, options in notes.items():
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps(options) + '\n')
+        write_json(options, note)
 
 
 def _epochs(training: Training, options: Sequence[str]) -> int:

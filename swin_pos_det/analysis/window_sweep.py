@@ -16,6 +16,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from tqdm import tqdm
 
+from ..checkpoints import write_json
 from ..engine.cli import add_hook
 from ..type_names import type_name
 
@@ -97,7 +98,7 @@ def sweep(cfg: Config, checkpoint: str, windows: Sequence[Window], scales: Seque
         if native is not None or window is not None or policy is not None:  # mmdet's backbone has the config's alone
             _backbone(runner).set_window_size(native if window is None else window, policy)
         rows.append(dict(window=_name(window), scale=scale, **_evaluate(runner, cfg, scale)))
-        _write(out, dict(about, rows=rows))
+        write_json(dict(about, rows=rows), out, indent=2)
     runner.call_hook('after_run')
     return rows
 
@@ -138,13 +139,6 @@ def _read(out: Path, about: Dict[str, Any]) -> List[Dict[str, Any]]:
         raise ValueError(f'{out} is of another sweep: its {different[0]} is {found.get(different[0])!r}, '
                          f'now {about[different[0]]!r}; choose another folder')
     return rows
-
-
-def _write(out: Path, record: Dict[str, Any]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix('.partial')
-    partial.write_text(json.dumps(record, indent=2) + '\n')
-    os.replace(partial, out)
 
 
 def plot_sweep(rows: Sequence[Dict[str, Any]], path: Path, title: str = '') -> None:

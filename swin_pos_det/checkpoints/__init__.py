@@ -4,7 +4,7 @@ Importing this package makes MMEngine's ``CheckpointLoader`` read through :mod:`
 backend for local files write through :mod:`swin_pos_det.checkpoints.atomic`, and its ``load_state_dict`` look after
 backbones through :mod:`swin_pos_det.checkpoints.detectors`.
 """
-from .atomic import AtomicLocalBackend, check_writable, register_atomic_writing, replacing
+from .atomic import AtomicLocalBackend, check_writable, register_atomic_writing, replacing, write_json
 from .convert import Inspection, convert, inspect_checkpoint, misfits, save_weights, windows_after
 from .detectors import check_heads, place_backbones, register_placing
 from .formats import EXPORTS, EXPORTS_V2, FORMATS, recognise
@@ -21,7 +21,8 @@ __all__ = [
     'LoadsAnySwin', 'SwinWeights', 'Variant', 'adapt_channels', 'adapt_state_dict', 'check_heads', 'check_writable',
     'convert', 'describe_model', 'describe_weights', 'fit_state_dict', 'inspect_checkpoint', 'load_checkpoint_file',
     'load_pretrained', 'misfits', 'note_table_windows', 'place_backbones', 'read_weights', 'recognise',
-    'register_atomic_writing', 'register_placing', 'register_safe_loaders', 'replacing', 'save_weights', 'windows_after'
+    'register_atomic_writing', 'register_placing', 'register_safe_loaders', 'replacing', 'save_weights',
+    'windows_after', 'write_json'
 ]
 
 register_safe_loaders()

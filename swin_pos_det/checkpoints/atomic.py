@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Union
+from typing import Any, Iterator, Optional, Union
 
 from mmengine.fileio import LocalBackend, register_backend
 
@@ -44,6 +45,24 @@ def replacing(path: Union[str, os.PathLike]) -> Iterator[Path]:
     finally:
         if draft is not None:
             draft.unlink(missing_ok=True)
+
+
+def write_json(content: Any, path: Union[str, os.PathLike], indent: Optional[int] = None,
+               allow_nan: bool = True) -> None:
+    """Write a JSON file; see :func:`replacing`.
+
+    Args:
+        content: anything JSON can hold.
+        path: of the file; its folder is made.
+        indent: of its lines. Default: all in one line.
+        allow_nan: whether infinity and NaN are written, which Python reads and others may not.
+
+    Raises:
+        CheckpointError: if it cannot be written.
+        ValueError: for infinity or NaN that is not allowed.
+    """
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(content, indent=indent, allow_nan=allow_nan) + '\n', encoding='utf-8')
 
 
 def check_writable(path: Union[str, os.PathLike]) -> None:

@@ -1,7 +1,6 @@
 """Runs the ablation of position schemes on the embedded data set: tables, a JSON file, pictures."""
 import argparse
 import importlib.util
-import json
 import os.path as osp
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from swin_pos_det.analysis.position_ablation import (
     trainings,
 )
 from swin_pos_det.analysis.study import collect, run_study
+from swin_pos_det.checkpoints import write_json
 from swin_pos_det.engine.argument_types import count
 from swin_pos_det.engine.cli import run_cli
 from swin_pos_det.engine.mistakes import UserError
@@ -80,7 +80,7 @@ def report(rows, recipe, folder: Path) -> None:
         print(markdown_against(rows, recipe, metric=metric))
         print(f'\n{name}, change of the same weights from the setting of the training\n')
         print(markdown_lost(rows, recipe, metric))
-    (folder / 'ablation.json').write_text(json.dumps(rows, indent=1) + '\n')
+    write_json(rows, folder / 'ablation.json', indent=1)
     pictures = [folder / f'ablation_{name}.png' for name in ('box', 'mask')]
     for path, metric in zip(pictures, ('bbox_mAP', 'segm_mAP')):
         plot_schemes(rows, recipe, path, metric)

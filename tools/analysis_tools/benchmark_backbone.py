@@ -17,8 +17,9 @@ from swin_pos_det.analysis.benchmark.cases import DETECTOR_MODES, MODES, PRESETS
 from swin_pos_det.analysis.benchmark.models import MODELS, VARIANTS
 from swin_pos_det.analysis.benchmark.plots import plot_growth, plot_windows
 from swin_pos_det.analysis.benchmark.pool import Pool
-from swin_pos_det.analysis.benchmark.report import markdown, record, result, write_json
+from swin_pos_det.analysis.benchmark.report import markdown, record, result
 from swin_pos_det.analysis.benchmark.runner import Benchmark, Settings, run
+from swin_pos_det.checkpoints import write_json
 from swin_pos_det.engine.cli import run_cli
 from swin_pos_det.engine.mistakes import UserError
 
@@ -158,7 +159,7 @@ def benchmark(args: argparse.Namespace) -> None:
             rows = run(cases, bench, bar.update)
             command = shlex.join(['python', *sys.argv])
             data, tables = result(rows, bench, args.device, args.threads, command), markdown(rows, bench)
-    write_json(args.out / 'benchmark.json', data)
+    write_json(data, args.out / 'benchmark.json', indent=1)
     print(f'\n{tables}\n\n{args.out / "benchmark.json"}')
     folder, stem = (args.record.parent, f'{args.record.stem}-') if args.record else (args.out, '')
     backbones = [] if args.detector else rows

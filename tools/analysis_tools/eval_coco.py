@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from swin_pos_det.analysis.coco_eval import MAX_DETS, SIZES, CocoScores, confusion_matrix, evaluate, kinds_of
-from swin_pos_det.analysis.coco_files import load_ground_truth, load_results, write_json
+from swin_pos_det.analysis.coco_files import load_ground_truth, load_results
 from swin_pos_det.analysis.coco_plots import plot_confusion_matrix, plot_precision_recall
+from swin_pos_det.checkpoints import write_json
 from swin_pos_det.datasets.coco_annotations import CocoFileError, check_masks
 from swin_pos_det.engine.argument_types import fraction
 from swin_pos_det.engine.cli import note_unused, run_cli
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
     for table in sum(map(tables, scores), []):
         console.print(table)
     if args.out:
-        write_json({score.iou_type: score.as_dict() for score in scores}, args.out)
+        write_json({score.iou_type: score.as_dict() for score in scores}, args.out, allow_nan=False)
     if args.pr_curve:
         plot_precision_recall(scores, args.pr_curve, title)
     if matrix is not None:

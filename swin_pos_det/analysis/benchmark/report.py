@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import json
 import os
 import platform
 import statistics
@@ -214,11 +213,3 @@ _LEGEND = f"""\
   it pads, and torchvision does not shift maps as small as a window: there they compute another function, at the same
   cost. Before anything is timed, all must agree to {AGREEMENT:.0e} where maps divide by windows and are larger than
   one, which is measured at images of 64 times the window."""
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write the results, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix('.partial')
-    draft.write_text(json.dumps(data, indent=1) + '\n', encoding='utf-8')
-    os.replace(draft, path)
