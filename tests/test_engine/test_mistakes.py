@@ -1,6 +1,10 @@
 """Mistakes in a config are told in one line; bugs are not."""
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+
+import mmdet
 import pytest
 from mmdet.registry import MODELS
 from mmengine.config import Config
@@ -113,6 +117,21 @@ def test_heads_for_other_classes(model, where):
         check_num_classes(cfg, ['train', 'val'])
     cfg.train_dataloader.dataset.dataset.type = 'CocoPanopticDataset'
     check_num_classes(cfg, ['train'])
+
+
+@pytest.mark.slow
+def test_configs_of_mmdet_pass():
+    """Every tenth that can be read here: some need other packages."""
+    found = 0
+    paths = sorted(path for path in (Path(mmdet.__file__).parent / '.mim/configs').rglob('*.py')
+                   if '_base_' not in path.parts)
+    for path in paths[::10]:
+        with contextlib.suppress(ImportError, FileNotFoundError):
+            cfg = Config.fromfile(path)
+            found += 1
+            check_optimizer(cfg)
+            check_num_classes(cfg, ['train', 'val', 'test'])
+    assert found > 70
 
 
 def test_heads_of_the_right_number():
