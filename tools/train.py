@@ -25,6 +25,7 @@ from swin_pos_det.engine.cli import (
 )
 from swin_pos_det.engine.mistakes import UserError, telling_mistakes
 from swin_pos_det.engine.restart import may_restart, resume_after_restart
+from swin_pos_det.engine.setting_checks import check_optimizer
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -91,6 +92,7 @@ def train(args: argparse.Namespace) -> None:
         scale_learning_rate(cfg)
     if args.ema is not None:
         add_hook(cfg, type='EMAHook', momentum=args.ema)
+    check_optimizer(cfg)
     prepare_resuming(cfg, args.resume)
     runner = build_runner(cfg)
     with telling_mistakes():

@@ -142,11 +142,16 @@ def _note_options(homes: Mapping[Path, List[str]]) -> None:
     notes = {home / 'options.json': options for home, options in homes.items()}
     for note, options in notes.items():
         known = json.loads(note.read_text()) if note.is_file() else options
-        if known != options:
+        if _last_words(known) != _last_words(options):
             raise ValueError(f'{note.parent} is of a study with the options {" ".join(known) or "of its config"}, now '
                              f'{" ".join(options) or "there are none"}; choose another --work-dir')
     for note, options in notes.items():
         write_json(options, note)
+
+
+def _last_words(options: Sequence[str]) -> Dict[str, str]:
+    """Key -> value; of a key that is given twice the last counts."""
+    return {key: value for key, _, value in (option.partition('=') for option in options)}
 
 
 def _epochs(training: Training, options: Sequence[str]) -> int:

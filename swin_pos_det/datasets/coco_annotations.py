@@ -13,8 +13,9 @@ import os.path as osp
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from mmdet.datasets import CocoDataset
 from mmdet.evaluation import CocoMetric
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 FilePath = Union[str, Path]
 
-# What launchers call the number of a process.
+# Where all of these are CocoDataset's own, files are read as it reads them.
+_COCOS_WAY = ('COCOAPI', '__init__', 'full_init', 'load_data_list', 'parse_data_info', '_join_prefix', '_load_metainfo')
+
+# What launchers call the number of a process; torchrun's own comes first.
 _RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 
 
@@ -59,14 +63,17 @@ def read_json(path: FilePath) -> Any:
             gc.enable()
 
 
-def check_annotations(dataset: Any, path: FilePath, evaluated: bool = True, annotated: bool = True) -> None:
+def check_annotations(dataset: Any, path: FilePath, evaluated: bool = True, annotated: bool = True,
+                      loaded: bool = True, classes: Optional[Sequence[str]] = None) -> None:
     """Checks that mmdet and pycocotools can work with annotations.
 
     Args:
         dataset: what the file holds.
         path: the file, for messages.
         evaluated: whether AP will be computed against them, which takes more than a training does.
-        annotated: whether there must be annotations; where not, a model's predictions are all that is wanted.
+        annotated: whether there must be annotations; where not, images are all that is wanted.
+        loaded: whether images will be, by their ``file_name``.
+        classes: names of the categories that count. Default: all.
 
     Raises:
         CocoFileError: if ``dataset`` is no dict with images, categories and annotations; if one of these lacks a field
@@ -75,39 +82,47 @@ def check_annotations(dataset: Any, path: FilePath, evaluated: bool = True, anno
     if not isinstance(dataset, dict):
         raise CocoFileError(f'{path} holds a {type(dataset).__name__}: COCO annotations are a dict with images, '
                             'annotations and categories')
-    if not annotated and not dataset.get('annotations'):
-        dataset = dict(dataset, annotations=[])
     for name, fields in _FIELDS.items():
         items = dataset.get(name)
-        if not isinstance(items, list) or not (items or name == 'annotations' and not annotated):
+        needed = annotated or name == 'images'
+        if not needed and not items:
+            continue
+        if not isinstance(items, list) or not items:
             raise CocoFileError(f'{path} has no {name}')
-        wanted = {key: is_right for key, is_right in fields.items() if evaluated or key != 'iscrowd'}
+        wanted = {key: is_right for key, is_right in fields.items() if loaded or key != 'file_name'}
         _check_fields(items, wanted, f'{path}: {_SINGULAR[name]}')
         for key in ('id', 'name') if name == 'categories' else ('id', ):
-            value, times = Counter(item[key] for item in items).most_common(1)[0] if items else (None, 0)
+            values = (item[key] for item in items if key != 'name' or classes is None or item[key] in classes)
+            value, times = max(Counter(values).items(), key=itemgetter(1), default=(None, 0))
             if times > 1:
                 raise CocoFileError(f'{path}: {times} {name} have the {key} {value!r}; it must be unique')
-    found = dataset['annotations']
+    found = dataset.get('annotations') or []
+    if evaluated:
+        _check_fields(_counted(dataset, classes), dict(iscrowd=_is_flag), f'{path}: annotation')
     for name, key in (('images', 'image_id'), ('categories', 'category_id')):
-        known = {item['id'] for item in dataset[name]}
-        if found and not any(item[key] in known for item in found):
+        ids = [item['id'] for item in dataset.get(name) or []]
+        if found and set(ids).isdisjoint(item[key] for item in found):
             raise CocoFileError(f'{path}: no annotation belongs to one of the {name}: their ids are such as '
-                                f'{dataset[name][0]["id"]!r}, and {key} of annotations is such as {found[0][key]!r}')
+                                f'{ids[:1]}, and {key} of annotations is such as {found[0][key]!r}')
 
 
-def check_masks(dataset: dict[str, Any], path: FilePath, evaluated: bool = True) -> None:
-    """Checks that all annotations have a mask, after :func:`check_annotations`.
+def check_masks(dataset: dict[str, Any], path: FilePath, evaluated: bool = True,
+                classes: Optional[Sequence[str]] = None) -> None:
+    """Checks that all annotations that count have a mask, after :func:`check_annotations`.
 
     Args:
         dataset: what the file holds.
         path: the file, for messages.
         evaluated: whether pycocotools will read the masks. In a training mmdet leaves polygons out that are none.
+        classes: names of the categories that count. Default: all.
 
     Raises:
         CocoFileError: for an annotation whose ``segmentation`` is neither RLE nor polygons.
     """
-    _check_fields(dataset['annotations'], dict(segmentation=_is_mask if evaluated else _may_be_mask),
-                  f'{path}: annotation')
+    counted = _counted(dataset, classes)
+    if not evaluated:  # what mmdet leaves out before it looks at masks
+        counted = [item if item and item['area'] > 0 and not item.get('ignore') else None for item in counted]
+    _check_fields(counted, dict(segmentation=_is_mask if evaluated else _may_be_mask), f'{path}: annotation')
 
 
 def check_classes(dataset: dict[str, Any], classes: Sequence[str], path: FilePath) -> None:
@@ -143,7 +158,7 @@ def check_configured(cfg: Config, needed_for: Iterable[str] = ('train', 'val')) 
     """Checks the annotation files that a config names, each once; in a distributed run, in the first process only.
 
     Looked at are the files of ``CocoDataset`` and ``CocoMetric``, and of their subclasses that read them the same way;
-    files on other machines (``s3://``) are not.
+    files elsewhere (``s3://``, or another backend) are not.
 
     Args:
         cfg: an MMDetection config.
@@ -152,7 +167,7 @@ def check_configured(cfg: Config, needed_for: Iterable[str] = ('train', 'val')) 
     Raises:
         CocoFileError: see :func:`check_annotations`, :func:`check_masks` and :func:`check_classes`.
     """
-    if any(os.environ.get(rank, '0') != '0' for rank in _RANKS):
+    if next((os.environ[rank] for rank in _RANKS if rank in os.environ), '0') != '0':
         return
     users: dict[str, list[MutableMapping]] = {}
     metrics: dict[str, list[MutableMapping]] = {}
@@ -162,15 +177,22 @@ def check_configured(cfg: Config, needed_for: Iterable[str] = ('train', 'val')) 
             if readers is metrics and _is_coco_metric(node) or readers is users and _is_coco_dataset(node):
                 readers.setdefault(path, []).append(node)
     for path in dict.fromkeys([*users, *metrics]):
-        datasets, evaluations = users.get(path, []), metrics.get(path, [])
-        found = read_json(path)
-        check_annotations(found, path, bool(evaluations),
-                          annotated=bool(evaluations) or not all(dataset.get('test_mode') for dataset in datasets))
-        masks_count = any('segm' in metric.get('metric', '') for metric in evaluations)
-        if masks_count or any(map(_loads_masks, datasets)):
-            check_masks(found, path, evaluated=masks_count)
-        for dataset in datasets:
-            check_classes(found, _classes_of(dataset), path)
+        _check_file(path, users.get(path, []), metrics.get(path, []))
+
+
+def _check_file(path: str, datasets: Sequence[MutableMapping], evaluations: Sequence[MutableMapping]) -> None:
+    """Checks one file for all that will read it; what it holds is forgotten before the next is read."""
+    found = read_json(path)
+    known = [classes for classes in map(_classes_of, datasets) if classes]
+    classes = list(dict.fromkeys(name for names in known for name in names)) or None
+    filtered = any((dataset.get('filter_cfg') or {}).get('filter_empty_gt') and not dataset.get('test_mode')
+                   for dataset in datasets)
+    check_annotations(found, path, bool(evaluations), bool(evaluations) or filtered, bool(datasets), classes)
+    masks_count = any('segm' in (metric.get('metric') or '') for metric in evaluations)
+    if masks_count or any(map(_loads_masks, datasets)):
+        check_masks(found, path, masks_count, classes)
+    for names in known if found.get('categories') else ():
+        check_classes(found, names, path)
 
 
 def coco_datasets(node: Any) -> Iterator[tuple[str, Sequence[str]]]:
@@ -180,8 +202,16 @@ def coco_datasets(node: Any) -> Iterator[tuple[str, Sequence[str]]]:
             yield path, _classes_of(dataset)
 
 
+def _counted(dataset: dict[str, Any], classes: Optional[Sequence[str]]) -> list[Any]:
+    """The annotations, in their places; None for those whose category does not count."""
+    ids = {item['id'] for item in dataset.get('categories') or [] if classes is None or item['name'] in classes}
+    return [item if item['category_id'] in ids else None for item in dataset.get('annotations') or []]
+
+
 def _check_fields(items: list[Any], wanted: dict[str, Any], what: str) -> None:
     for index, item in enumerate(items):
+        if item is None and 'id' not in wanted:
+            continue
         if not isinstance(item, dict):
             raise CocoFileError(f'{what} {index} is a {type(item).__name__}, not a dict')
         for key, is_right in wanted.items():
@@ -203,7 +233,7 @@ def _short(value: Any) -> str:
 
 def _is_id(value: Any) -> bool:
     """a number or text"""
-    return isinstance(value, (int, str))
+    return isinstance(value, (int, float, str))
 
 
 def _is_text(value: Any) -> bool:
@@ -249,7 +279,7 @@ _SINGULAR = dict(images='image', categories='category', annotations='annotation'
 _FIELDS = dict(
     images=dict(id=_is_id, file_name=_is_text, height=_is_size, width=_is_size),
     categories=dict(id=_is_id, name=_is_text),
-    annotations=dict(id=_is_id, image_id=_is_id, category_id=_is_id, bbox=_is_box, area=_is_number, iscrowd=_is_flag))
+    annotations=dict(id=_is_id, image_id=_is_id, category_id=_is_id, bbox=_is_box, area=_is_number))
 
 
 def _with_annotations(node: Any) -> Iterator[tuple[str, MutableMapping]]:
@@ -258,9 +288,10 @@ def _with_annotations(node: Any) -> Iterator[tuple[str, MutableMapping]]:
         for item in node:
             yield from _with_annotations(item)
     elif isinstance(node, MutableMapping):
-        path = osp.join(node.get('data_root') or '', node.get('ann_file') or '')
-        if node.get('ann_file') and '://' not in path:
-            yield path, node
+        root, name = node.get('data_root') or '', node.get('ann_file') or ''
+        local = (node.get('backend_args') or {}).get('backend', 'local') == 'local'
+        if isinstance(name, str) and name and isinstance(root, str) and '://' not in root + name and local:
+            yield osp.join(root, name), node
         for key, value in node.items():
             if key not in ('pipeline', 'metainfo'):
                 yield from _with_annotations(value)
@@ -273,7 +304,11 @@ def _is_coco_metric(settings: MutableMapping) -> bool:
 def _is_coco_dataset(settings: MutableMapping) -> bool:
     kind = _built_as(settings, DATASETS)
     return isinstance(kind, type) and issubclass(kind, CocoDataset) and all(
-        getattr(kind, name) is getattr(CocoDataset, name) for name in ('COCOAPI', 'load_data_list', 'parse_data_info'))
+        _same(getattr(kind, name), getattr(CocoDataset, name)) for name in _COCOS_WAY)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return getattr(one, '__func__', one) is getattr(other, '__func__', other)
 
 
 def _built_as(settings: MutableMapping, registry: Registry) -> Any:
@@ -286,5 +321,7 @@ def _loads_masks(dataset: MutableMapping) -> bool:
 
 
 def _classes_of(dataset: MutableMapping) -> Sequence[str]:
+    """Its names; none where they are given as one text, of which mmdet takes any part for a name."""
     kind = _built_as(dataset, DATASETS)
-    return kind._load_metainfo(dataset.get('metainfo') or {}).get('classes') or ()
+    classes = kind._load_metainfo(dataset.get('metainfo') or {}).get('classes') or ()
+    return () if isinstance(classes, str) else classes

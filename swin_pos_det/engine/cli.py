@@ -20,7 +20,7 @@ from ..datasets.coco_annotations import check_configured
 from ..datasets.coco_root import CocoRootError, apply_coco_root, check_coco_root
 from .amp import has_accelerator
 from .mistakes import UserError, telling_mistakes
-from .setting_checks import check_launcher, check_neck, check_num_classes, check_optimizer
+from .setting_checks import check_launcher, check_neck, check_num_classes
 from .strategies import check_strategy, choose_runner, run_on_cpu
 
 # What the system says when files cannot be written.
@@ -149,7 +149,6 @@ def build_runner(cfg: Config) -> Runner:
         run_on_cpu(cfg)
     with telling_mistakes():
         check_strategy(cfg)
-        check_optimizer(cfg)
         runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     check_neck(runner.model)
     return runner

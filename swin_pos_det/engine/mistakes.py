@@ -26,8 +26,8 @@ class UserError(Exception):
 def telling_mistakes() -> Iterator[None]:
     """Makes a :class:`UserError` of a setting or file that is refused; bugs keep their traceback.
 
-    Refused means: by a ``raise`` in this package, or by a part that is just being built from the settings of a config,
-    whoever wrote it.
+    Refused means: by a ``raise`` in this package; or while a part is being built from the settings of a config, whoever
+    wrote it, by a ``raise`` or ``assert``, for a setting that it does not have, or because there is no such part.
     """
     try:
         yield
@@ -76,12 +76,13 @@ def _tell_refused_settings(error: BaseException) -> None:
         message = (f'there is no {seen["registry"].name} called {asked!r}{closest(asked, known)}. '
                    'If it is yours, the config must import its module: '
                    "custom_imports = dict(imports=['my_module'])")
-    elif isinstance(error, TypeError) and wrong:
+    elif isinstance(error, TypeError) and wrong and wrong[1] in seen.get('args', ()):
         message = f'{name} has no setting {wrong[1]!r}{closest(wrong[1], _settings_of(built))}'
-    else:
+    elif built is not None and _line(frames[-1]).startswith(('raise ', 'assert ')):
         what = str(error.args[0] if isinstance(error, KeyError) and error.args else error) or _line(frames[-1])
-        missing = 'it lacks ' if isinstance(error, KeyError) and len(what.split()) == 1 else ''
-        message = f'the settings of {name} are refused: {missing}{what}'
+        message = f'the settings of {name} are refused: {what}'
+    else:
+        return
     raise UserError(f'{message} {_HINT}') from error
 
 

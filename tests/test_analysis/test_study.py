@@ -77,7 +77,7 @@ def test_a_folder_is_for_one_set_of_options(calls, tmp_path):
     with pytest.raises(ValueError, match='options a=1, now there are none; choose'):
         run_study(tmp_path, [0], 1, ONE, TWO)
     assert not calls
-    run_study(tmp_path, [0, 1], 1, ONE, TWO, options=['a=1'])
+    run_study(tmp_path, [0, 1], 1, ONE, TWO, options=['a=2', 'a=1'])
 
 
 def test_a_training_is_finished_when_its_last_checkpoint_was_noted(tmp_path):

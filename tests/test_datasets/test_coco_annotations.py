@@ -1,11 +1,13 @@
 """Annotation files that cannot be used are told in one line, before anything is built."""
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import warnings
 
 import pytest
+from mmdet.datasets import CocoDataset
 from mmengine.config import ConfigDict
 
 from swin_pos_det.datasets.coco_annotations import (
@@ -92,8 +94,8 @@ def test_a_training_needs_less(dataset):
 
 
 @pytest.mark.parametrize(('field', 'message'), [
-    ('image_id', "no annotation belongs to one of the images: their ids are such as 7, and image_id .* such as '7'"),
-    ('category_id', "no annotation belongs to one of the categories: .* such as 3, and category_id .* such as '3'")])
+    ('image_id', r"no annotation belongs to one of the images: their ids are such as \[7\], and image_id .* such as '7'"),
+    ('category_id', r"no annotation belongs to one of the categories: .* such as \[3\], and category_id .* such as '3'")])
 def test_ids_of_another_type(dataset, field, message):
     for annotation in dataset['annotations']:
         annotation[field] = str(annotation[field])
@@ -189,6 +191,66 @@ def test_classes_of_a_config(cfg, tmp_path, dataset):
         check_configured(cfg, ['val'])
 
 
+def test_what_mmdet_leaves_out_may_lack_what_counts(dataset):
+    one = dataset['annotations'][0]
+    one.update(id=1., image_id=7., category_id=3.)  # as pandas writes them
+    unused = dict(id=5, image_id=7, category_id=90, bbox=[0, 0, 1, 1], area=1)
+    dataset['annotations'] = [one, unused, dict(one, id=6, segmentation=[], area=0)]
+    dataset['categories'].append(dict(id=91, name='dog'))
+    check_annotations(dataset, 'gt.json', classes=['cat'])
+    check_masks(dataset, 'gt.json', evaluated=False, classes=['cat'])
+    with pytest.raises(CocoFileError, match=r'annotation 2 .*segmentation \[\]'):
+        check_masks(dataset, 'gt.json', classes=['cat'])
+    with pytest.raises(CocoFileError, match="2 categories have the name 'dog'"):
+        check_annotations(dataset, 'gt.json')
+    del dataset['images'][0]['file_name']
+    check_annotations(dataset, 'gt.json', loaded=False, classes=['cat'])
+
+
+@pytest.mark.parametrize('left', [dict(), dict(annotations=None), dict(annotations=[], categories=[])])
+def test_training_images_without_annotations(tmp_path, dataset, left):
+    """Unlabelled images, and those of a background, where they are not filtered out."""
+    del dataset['annotations']
+    (tmp_path / 'gt.json').write_text(json.dumps(dict(dataset, **left)))
+    for filtered in (False, True):
+        cfg = settings(tmp_path, filter_cfg=dict(filter_empty_gt=filtered))
+        cfg.train_dataloader = cfg.val_dataloader
+        if filtered:
+            with pytest.raises(CocoFileError, match='has no (annotations|categories)'):
+                check_configured(cfg, ['train'])
+        else:
+            check_configured(cfg, ['train'])
+
+
+def test_datasets_that_read_files_in_their_own_way(cfg, tmp_path):
+    class FromFile(CocoDataset):
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, metainfo=dict(classes=('cat', )), **kwargs)
+
+    cfg.pop('val_evaluator')
+    given = dict(cfg.val_dataloader.dataset, ann_file='none.json')
+    for change in (dict(type=FromFile), dict(ann_file=['a.json', 'b.json']),
+                   dict(backend_args=dict(backend='petrel', path_mapping={'data/': 's3://data/'}))):
+        cfg.val_dataloader = dict(dataset=dict(given, **change))
+        check_configured(cfg, ['val'])
+    cfg.val_dataloader = dict(dataset=dict(given, ann_file='gt.json', metainfo=dict(classes='cat')))
+    check_configured(cfg, ['val'])
+
+
+@pytest.mark.parametrize(('ranks', 'checks'), [
+    (dict(RANK='0', SLURM_PROCID='1'), True), (dict(RANK='1', SLURM_PROCID='0'), False), (dict(SLURM_PROCID='1'), False),
+    (dict(OMPI_COMM_WORLD_RANK='0'), True)])
+def test_exactly_one_process_checks(cfg, tmp_path, dataset, monkeypatch, ranks, checks):
+    spoil(tmp_path, dataset, area=None)
+    for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ranks.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(CocoFileError) if checks else contextlib.nullcontext():
+        check_configured(cfg, ['val'])
+
+
 def test_images_without_annotations_can_be_predicted_on(cfg, tmp_path, dataset):
     del dataset['annotations']
     (tmp_path / 'gt.json').write_text(json.dumps(dataset))
@@ -196,6 +258,7 @@ def test_images_without_annotations_can_be_predicted_on(cfg, tmp_path, dataset):
         check_configured(cfg, ['val'])
     cfg.val_evaluator.format_only = True
     cfg.val_dataloader.dataset.test_mode = True
+    cfg.val_dataloader.dataset.pipeline[0].with_mask = True
     check_configured(cfg, ['val'])
 
 
