@@ -3,7 +3,7 @@
 Importing it registers the backbone, the data set, the metric and the hooks with mmdet, and makes MMEngine read
 checkpoints safely.
 """
-from . import checkpoints, datasets, engine, evaluation, models  # noqa: F401  imported for their registrations
+from . import checkpoints, data, engine, evaluation, models  # noqa: F401  imported for their registrations
 from .version import __version__
 
 __all__ = ['__version__']

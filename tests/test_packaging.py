@@ -18,7 +18,8 @@ def test_an_installed_package_has_its_configs_and_tools(tmp_path):
         assert {path.relative_to(carried) for path in (carried / name).rglob('*') if path.is_file()} == want
     assert (carried / 'model-index.yml').read_text() == (ROOT / 'model-index.yml').read_text()
 
-    program = ('import swin_pos_det; from mmengine.config import Config; from swin_pos_det.analysis import study; '
+    program = ('import swin_pos_det; from mmengine.config import Config; '
+               'from swin_pos_det.analysis.studies import study; '
                'print(Config.fromfile(study.config_named("mask-rcnn_swin-pos-nano-p4-w7_fpn_digits")).filename)')
     env = dict(os.environ, PYTHONPATH=str(tmp_path))
     found = subprocess.run([sys.executable, '-c', program], env=env, cwd=tmp_path, check=True, stdout=subprocess.PIPE,

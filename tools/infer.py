@@ -12,10 +12,10 @@ import torch
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
 from swin_pos_det.apis import init_detector, predict_files
-from swin_pos_det.engine.argument_types import count, fraction, window_size
-from swin_pos_det.engine.checkpoint_checks import check_checkpoint
-from swin_pos_det.engine.cli import add_config_arguments, load_config, run_cli
-from swin_pos_det.engine.mistakes import telling_mistakes
+from swin_pos_det.cli.argument_types import count, fraction, window_size
+from swin_pos_det.cli.checkpoint_checks import check_checkpoint
+from swin_pos_det.cli.errors import telling_mistakes
+from swin_pos_det.cli.runner import add_config_arguments, load_config, run_cli
 from swin_pos_det.layers import WINDOW_POLICIES
 
 SOME_SKIPPED = 3

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
-from swin_pos_det.analysis.model_index import AP_NAMES, find_model, read_model_index
-from swin_pos_det.analysis.reproduce import (
+from swin_pos_det.analysis.runs.model_index import AP_NAMES, find_model, read_model_index
+from swin_pos_det.analysis.runs.reproduce import (
     LOG,
     TOLERANCE,
     check_coco_is_whole,
@@ -27,11 +27,11 @@ from swin_pos_det.analysis.reproduce import (
     find_weights,
     logged_figures,
 )
-from swin_pos_det.datasets.coco_root import CocoRootError
+from swin_pos_det.cli.checkpoint_checks import check_checkpoint
+from swin_pos_det.cli.errors import UserError
+from swin_pos_det.cli.runner import add_common_arguments, build_runner, check_data, load_config, run_cli
+from swin_pos_det.data.coco_root import CocoRootError
 from swin_pos_det.engine.amp import use_mixed_precision
-from swin_pos_det.engine.checkpoint_checks import check_checkpoint
-from swin_pos_det.engine.cli import add_common_arguments, build_runner, check_data, load_config, run_cli
-from swin_pos_det.engine.mistakes import UserError
 
 FAILED = 3
 COCO_FILES = ('http://images.cocodataset.org/zips/val2017.zip and '

@@ -16,10 +16,10 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import ConfigDict
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
-from swin_pos_det.analysis.coco_files import writing_coco_results
 from swin_pos_det.checkpoints import check_writable
-from swin_pos_det.engine.checkpoint_checks import check_checkpoint, check_evaluable, is_sharded
-from swin_pos_det.engine.cli import (
+from swin_pos_det.cli.checkpoint_checks import check_checkpoint, check_evaluable, is_sharded
+from swin_pos_det.cli.errors import UserError, telling_mistakes
+from swin_pos_det.cli.runner import (
     add_common_arguments,
     add_hook,
     build_runner,
@@ -28,7 +28,7 @@ from swin_pos_det.engine.cli import (
     note_unused,
     run_cli,
 )
-from swin_pos_det.engine.mistakes import UserError, telling_mistakes
+from swin_pos_det.evaluation.coco_files import writing_coco_results
 
 
 def predictions_name(name: str) -> str:

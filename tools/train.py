@@ -11,10 +11,10 @@ if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
-from swin_pos_det.engine.amp import use_mixed_precision
-from swin_pos_det.engine.argument_types import share
-from swin_pos_det.engine.checkpoint_checks import check_auto_resume, check_checkpoint
-from swin_pos_det.engine.cli import (
+from swin_pos_det.cli.argument_types import share
+from swin_pos_det.cli.checkpoint_checks import check_auto_resume, check_checkpoint
+from swin_pos_det.cli.errors import UserError, telling_mistakes
+from swin_pos_det.cli.runner import (
     add_common_arguments,
     add_hook,
     build_runner,
@@ -23,9 +23,9 @@ from swin_pos_det.engine.cli import (
     load_config,
     run_cli,
 )
-from swin_pos_det.engine.mistakes import UserError, telling_mistakes
+from swin_pos_det.cli.setting_checks import check_optimizer
+from swin_pos_det.engine.amp import use_mixed_precision
 from swin_pos_det.engine.restart import may_restart, resume_after_restart
-from swin_pos_det.engine.setting_checks import check_optimizer
 
 
 def get_parser() -> argparse.ArgumentParser:

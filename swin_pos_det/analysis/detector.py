@@ -17,6 +17,7 @@ from mmengine.runner import load_checkpoint
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
+from ..errors import MissingFileError, SettingError
 from ..type_names import type_name
 
 
@@ -55,7 +56,7 @@ def test_images(cfg: Config, number: int) -> List[Path]:
         ValueError: if the config has no test data.
     """
     if cfg.get('test_dataloader') is None:
-        raise ValueError('the config has no test_dataloader: name an image')
+        raise SettingError('the config has no test_dataloader: name an image')
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(number, len(dataset))).round().astype(int))
     return [Path(dataset.get_data_info(int(index))['img_path']) for index in chosen]
@@ -81,7 +82,7 @@ def model_input(cfg: Config, model: nn.Module,
         FileNotFoundError: if there is no such file.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f'image {path} does not exist')
+        raise MissingFileError(f'image {path} does not exist')
     steps: List[Any] = [step for step in cfg.test_dataloader.dataset.pipeline if 'Annotations' not in type_name(step)]
     before = mmcv.imread(str(path))
     packed = Compose(steps)(dict(img_path=str(path), img_id=0))

@@ -18,6 +18,7 @@ from mmengine.fileio import dump
 from torch import nn
 from tqdm import tqdm
 
+from ..errors import SettingError
 from .images import ImageError, read_image
 from .inference import check_settings, predict_batch, prepare_image, transforms
 
@@ -71,7 +72,7 @@ def find_inputs(inputs: Union[str, Path, Sequence[Union[str, Path]]]) -> dict[Pa
                 found[path] = os.path.relpath(path, root)
             seen.add(os.path.abspath(path))
     if not found:
-        raise ValueError('no inputs were given')
+        raise SettingError('no inputs were given')
     if len(set(found.values())) < len(found):
         root = Path(os.path.commonpath([path.absolute().parent for path in found]))
         found = {path: os.path.relpath(path.absolute(), root) for path in found}
@@ -125,7 +126,7 @@ def predict_files(model: nn.Module, inputs: Union[str, Path, Sequence[Union[str,
         if report.images:
             dump(writer.dataset(), str(report.json))
     if not report.images:
-        raise ValueError(f'none of the inputs can be read: {"; ".join(report.skipped.values())}')
+        raise SettingError(f'none of the inputs can be read: {"; ".join(report.skipped.values())}')
     return report
 
 
@@ -134,11 +135,11 @@ def _check_places(found: dict[Path, str], out_dir: Path, pictures: bool) -> None
     inputs = {os.path.realpath(path) for path in found}
     for name in found.values() if pictures else ():
         if os.path.realpath(out_dir / 'vis' / name) in inputs:
-            raise ValueError(f'the picture of {name} would be written over an input, {out_dir / "vis" / name}: give '
-                             'another folder')
+            raise SettingError(f'the picture of {name} would be written over an input, {out_dir / "vis" / name}: give '
+                               'another folder')
     place = next(folder for folder in (out_dir.absolute(), *out_dir.absolute().parents) if folder.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
-        raise ValueError(f'nothing can be written to {out_dir} ({place} is not a folder that may be written to)')
+        raise SettingError(f'nothing can be written to {out_dir} ({place} is not a folder that may be written to)')
 
 
 @dataclass
@@ -227,7 +228,7 @@ def _make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f'nothing can be written to {path} ({error.strerror})') from error
+        raise SettingError(f'nothing can be written to {path} ({error.strerror})') from error
 
 
 def _matches(given: str) -> tuple[Path, list[Path]]:
@@ -237,16 +238,16 @@ def _matches(given: str) -> tuple[Path, list[Path]]:
         files = sorted(item for item in path.iterdir() if item.is_file() and _kind(item))
         if not files:
             below = any(item.is_dir() for item in path.iterdir())
-            raise ValueError(f'the folder {given} has no images or videos' + (
+            raise SettingError(f'the folder {given} has no images or videos' + (
                 f'; those of its subfolders: "{path / "**" / "*.jpg"}"' if below else ''))
         return path, files
     if path.is_file():
         return path.parent, [path]
     if not glob.has_magic(given):
-        raise ValueError(f'{given} does not exist (current directory: {os.getcwd()})')
+        raise SettingError(f'{given} does not exist (current directory: {os.getcwd()})')
     files = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if os.path.isfile(name))
     if not files:
-        raise ValueError(f'no file matches {given}')
+        raise SettingError(f'no file matches {given}')
     fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts[:-1])
     return Path(*fixed), files
 

@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ..errors import UserError
+
 ImageLike = Union[str, Path, np.ndarray]
 
 
-class ImageError(ValueError):
+class ImageError(UserError, ValueError):
     """An image cannot be used; the message names it, if it is a file, and says why."""
 
 

@@ -24,6 +24,7 @@ from mmengine.utils import import_modules_from_strings
 from torch import nn
 
 from ..checkpoints import check_heads
+from ..errors import SettingError, SettingTypeError
 from ..models.arguments import WindowSize
 from ..type_names import type_name
 from .images import ImageError, ImageLike, read_image
@@ -54,7 +55,7 @@ def init_detector(config: Union[str, Path, Config], checkpoint: Union[str, Path,
     cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(str(config))
     cfg.merge_from_dict(cfg_options or {})
     if cfg.get('test_dataloader') is None:
-        raise ValueError('the config has no test_dataloader, which says how images are prepared')
+        raise SettingError('the config has no test_dataloader, which says how images are prepared')
     if cfg.get('custom_imports'):
         import_modules_from_strings(**cfg.custom_imports)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
@@ -95,7 +96,7 @@ def predict(model: nn.Module, images: Sequence[ImageLike], batch_size: int = 1,
     """
     check_settings(batch_size, score_threshold)
     if isinstance(images, (str, Path, np.ndarray)):
-        raise TypeError(f'images must be a list of them, got one {type(images).__name__}')
+        raise SettingTypeError(f'images must be a list of them, got one {type(images).__name__}')
     load, prepare = transforms(model.cfg)
     found = []
     for start in range(0, len(images), batch_size):
@@ -115,8 +116,8 @@ def predict_batch(model: nn.Module, images: Sequence[np.ndarray], prepare: Calla
         samples = model.test_step(data)
     for sample in samples:
         if 'pred_instances' not in sample:
-            raise ValueError(f'{type(model).__name__} finds no instances with this config: only detectors and instance '
-                             'segmentation are supported')
+            raise SettingError(f'{type(model).__name__} finds no instances with this config: only detectors and '
+                               'instance segmentation are supported')
         instances = sample.pred_instances
         sample.pred_instances = instances[instances.scores >= score_threshold].cpu()
     return [sample.cpu() for sample in samples]
@@ -145,7 +146,7 @@ def transforms(cfg: Config) -> tuple[Callable[[dict], dict], Callable[[dict], di
     pipeline = copy.deepcopy(list(get_test_pipeline_cfg(cfg)))
     kinds = [type_name(transform) for transform in pipeline]
     if kinds[0] != 'LoadImageFromFile':
-        raise ValueError(f'the test pipeline starts with {kinds[0]}; LoadImageFromFile is supported')
+        raise SettingError(f'the test pipeline starts with {kinds[0]}; LoadImageFromFile is supported')
     arrays = dict(pipeline[0], type='mmdet.LoadImageFromNDArray')
     rest = [transform for transform, kind in zip(pipeline[1:], kinds[1:]) if kind != 'LoadAnnotations']
     return TRANSFORMS.build(pipeline[0]), Compose([TRANSFORMS.build(transform) for transform in (arrays, *rest)])
@@ -154,9 +155,9 @@ def transforms(cfg: Config) -> tuple[Callable[[dict], dict], Callable[[dict], di
 def check_settings(batch_size: int, score_threshold: float) -> None:
     """Raises ValueError unless the batch size is at least 1 and the threshold in [0, 1]."""
     if batch_size < 1:
-        raise ValueError(f'batch_size must be at least 1, got {batch_size}')
+        raise SettingError(f'batch_size must be at least 1, got {batch_size}')
     if not 0 <= score_threshold <= 1:
-        raise ValueError(f'score_threshold must be in [0, 1], got {score_threshold:g}')
+        raise SettingError(f'score_threshold must be in [0, 1], got {score_threshold:g}')
 
 
 def _dataset_meta(cfg: Config, meta: dict[str, Any]) -> dict[str, Any]:
@@ -172,6 +173,6 @@ def _dataset_meta(cfg: Config, meta: dict[str, Any]) -> dict[str, Any]:
 def _set_window(model: nn.Module, window: Optional[WindowSize], policy: Optional[str]) -> None:
     backbone = getattr(model, 'backbone', None)
     if not hasattr(backbone, 'set_window_size'):
-        raise ValueError(f'the window cannot be set: the backbone is a {type(backbone).__name__}, not a '
-                         'SwinPosTransformer')
+        raise SettingError(f'the window cannot be set: the backbone is a {type(backbone).__name__}, not a '
+                           'SwinPosTransformer')
     backbone.set_window_size(backbone.window_size if window is None else window, policy)

@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor, nn
 
+from ..errors import SettingError
 from ..layers import parameters_of_position, resample_table
 from .atomic import replacing
 from .formats import EXPORTS, EXPORTS_V2, TABLE
@@ -78,7 +79,7 @@ def inspect_checkpoint(checkpoint: Mapping[str, Any]) -> Inspection:
     weights = read_weights(checkpoint)
     variant = describe_weights(weights.state_dict, weights.windows, weights.grid, weights.position)
     if variant is None:
-        raise ValueError('the Swin backbone in it has no patch embedding')
+        raise SettingError('the Swin backbone in it has no patch embedding')
     state_dict = unwrap(checkpoint)[1]
     kind, classes = 'backbone', None
     for key, value in state_dict.items():
@@ -120,17 +121,17 @@ def convert(weights: SwinWeights, to: str = 'mmdet', window: Optional[Union[int,
             cannot be told.
     """
     if to not in EXPORTS:
-        raise ValueError(f'unknown format {to!r}: write one of {", ".join(EXPORTS)}')
+        raise SettingError(f'unknown format {to!r}: write one of {", ".join(EXPORTS)}')
     variant = describe_weights(weights.state_dict, weights.windows, weights.grid, weights.position)
     if variant is None:
-        raise ValueError('the Swin backbone in it has no patch embedding')
+        raise SettingError('the Swin backbone in it has no patch embedding')
     target = None if window is None else (window, window) if isinstance(window, int) else tuple(window)
     state_dict = {key: value for key, value in weights.state_dict.items() if _BACKBONE.match(key)}
     if to == 'mmdet' and TABLE not in variant.position_parameters:
         exported = state_dict  # of our own names, and nobody else's
     elif to != 'mmdet' and not _others_have(variant, state_dict):
-        raise ValueError(f'{EXPORTS[to].title} Swin has no such model: position={variant.position!r}, '
-                         f'attention={variant.attention!r}, norm_order={variant.norm_order!r}')
+        raise SettingError(f'{EXPORTS[to].title} Swin has no such model: position={variant.position!r}, '
+                           f'attention={variant.attention!r}, norm_order={variant.norm_order!r}')
     elif TABLE not in variant.position_parameters:
         exported = _to_v2(state_dict, variant, to, target)
     else:
@@ -164,7 +165,7 @@ def _others_have(variant: Variant, state_dict: Mapping[str, Tensor]) -> bool:
 def _to_v1(state_dict: Dict[str, Tensor], variant: Variant, to: str, target: Optional[Pair],
            mode: str) -> Dict[str, Tensor]:
     if None in variant.windows:
-        raise ValueError('the windows of the tables cannot be told from the checkpoint')
+        raise SettingError('the windows of the tables cannot be told from the checkpoint')
     windows = list(variant.windows)
     if target is not None:
         for key, value in state_dict.items():
@@ -174,23 +175,23 @@ def _to_v1(state_dict: Dict[str, Tensor], variant: Variant, to: str, target: Opt
     embedding = state_dict.get('absolute_pos_embed')
     if to == 'microsoft' and embedding is not None and embedding.dim() == 3:
         if variant.absolute_grid is None:
-            raise ValueError('the Swin authors have an absolute position embedding as a map, whose grid cannot be told '
-                             f'from the checkpoint, which has {embedding.shape[1]} tokens')
+            raise SettingError('the Swin authors have an absolute position embedding as a map, whose grid cannot be '
+                               f'told from the checkpoint, which has {embedding.shape[1]} tokens')
         state_dict['absolute_pos_embed'] = embedding.transpose(1, 2).unflatten(2, variant.absolute_grid)
     return EXPORTS[to].from_mmdet(state_dict, windows)
 
 
 def _to_v2(state_dict: Dict[str, Tensor], variant: Variant, to: str, target: Optional[Pair]) -> Dict[str, Tensor]:
     if 'absolute_pos_embed' in state_dict:
-        raise ValueError(f"{EXPORTS_V2[to].title} Swin V2 is exported without an absolute position embedding, these "
-                         'weights have one')
+        raise SettingError(f"{EXPORTS_V2[to].title} Swin V2 is exported without an absolute position embedding, these "
+                           'weights have one')
     learned = list(variant.windows)
     if variant.qkv_bias and variant.key_bias and to != 'mmdet':
-        raise ValueError(f'{EXPORTS_V2[to].title} Swin V2 has no bias of keys, these weights have one')
+        raise SettingError(f'{EXPORTS_V2[to].title} Swin V2 has no bias of keys, these weights have one')
     if to in ('microsoft', 'torchvision') and None in learned:
-        raise ValueError('the checkpoint does not say by which window offsets were measured in training, which is in '
-                         f'{EXPORTS_V2[to].title} files: load it into a SwinPosTransformerV2 with '
-                         'pretrained_window_sizes and export what that saves')
+        raise SettingError('the checkpoint does not say by which window offsets were measured in training, which is in '
+                           f'{EXPORTS_V2[to].title} files: load it into a SwinPosTransformerV2 with '
+                           'pretrained_window_sizes and export what that saves')
     return EXPORTS_V2[to].from_mmdet(state_dict, [target] * len(learned) if target else learned, learned)
 
 

@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
+from ..errors import SettingError
 from .formats import candidates
 from .io import CheckpointError
 from .load_hook import LoadsAnySwin, fit_state_dict
@@ -131,8 +132,8 @@ def _moved(state_dict: Mapping[Any, Any], without: List[str], backbones: List[st
         try:
             read_weights(state_dict)
         except ValueError as error:
-            raise ValueError(f'the checkpoint has nothing under {without[0]!r}, all parameters there would stay '
-                             f'random: {error}') from error
+            raise SettingError(f'the checkpoint has nothing under {without[0]!r}, all parameters there would stay '
+                               f'random: {error}') from error
     layout, origin = found[0]
     others = set(split_state_dict(state_dict, layout, origin)[1])
     moved = [key for key in state_dict

@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
+from ..errors import UserError
 from .safe_pickle import MapLocation, Refused, Source, opened, protected_torch_load, refused_globals
 from .weights import ABSOLUTE_GRID, POSITION, TABLE_WINDOWS
 
 _ZIP_MAGIC = b'PK\x03\x04'
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint cannot be used; the message names the file and says what is wrong with it."""
 
 

@@ -9,6 +9,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..errors import SettingError
 from ..layers import parameters_of_position, resample_absolute, table_size
 from .formats import TABLE, Format
 from .report import LoadReport
@@ -149,18 +150,18 @@ def _fit_swin(own: Mapping[str, Any], state_dict: Mapping[Any, Any], prefix: str
         weights = read_weights(own, local_metadata or {}, metadata)
     except ValueError as error:
         under = f' under {prefix!r}' if prefix else ''
-        raise ValueError(f'the checkpoint has nothing{under} that {type(backbone).__name__} could load, all its '
-                         f'parameters would stay random: {error}') from error
+        raise SettingError(f'the checkpoint has nothing{under} that {type(backbone).__name__} could load, all its '
+                           f'parameters would stay random: {error}') from error
     model = backbone.variant
     variant = describe_weights(weights.state_dict, weights.windows, weights.grid, weights.position)
     report = LoadReport(f'{type(backbone).__name__}: {variant.name if variant else "Swin"} in {weights.where}')
     if variant and {variant.version, model.version} == {1, 2}:
-        raise ValueError(f'these are weights of a Swin V{variant.version}, in {weights.where}; the model is a Swin '
-                         f"V{model.version}: give the backbone type='{_TYPES[variant.version]}'")
+        raise SettingError(f'these are weights of a Swin V{variant.version}, in {weights.where}; the model is a Swin '
+                           f"V{model.version}: give the backbone type='{_TYPES[variant.version]}'")
     try:
         fitted = _fit(weights, variant, model, backbone, report)
     except ValueError as error:
-        raise ValueError(f'{error}{_advice(variant, model)}') from error
+        raise SettingError(f'{error}{_advice(variant, model)}') from error
     report.unused += weights.unused
     if weights.position not in (None, model.position):
         report.notes.append(f'position: the weights were trained with {weights.position!r}, the model has '
@@ -192,8 +193,8 @@ def _fit(weights: SwinWeights, variant: Optional[Variant], model: Variant, backb
             continue
         value = own[name]
         if not value.is_floating_point():
-            raise ValueError(f'{name}: the checkpoint has {str(value.dtype)[6:]}, not floating-point numbers; '
-                             'quantised weights cannot be used')
+            raise SettingError(f'{name}: the checkpoint has {str(value.dtype)[6:]}, not floating-point numbers; '
+                               'quantised weights cannot be used')
         in_attention = _ATTENTION.match(name)
         if in_attention and in_attention[2].split('.')[0] in backbone.position.parameters:
             fitted[name] = _fit_position(name, value, parameter, backbone, weights, report)
@@ -203,8 +204,8 @@ def _fit(weights: SwinWeights, variant: Optional[Variant], model: Variant, backb
             fitted[name] = adapt_channels(value, parameter.shape[1])
             report.adapted[name] = f'patch embedding from {value.shape[1]} to {parameter.shape[1]} channels'
         elif value.shape != parameter.shape:
-            raise ValueError(f'{name}: the checkpoint has shape {tuple(value.shape)}, the model '
-                             f'{tuple(parameter.shape)}')
+            raise SettingError(f'{name}: the checkpoint has shape {tuple(value.shape)}, the model '
+                               f'{tuple(parameter.shape)}')
         else:
             fitted[name] = value
             report.loaded.append(name)
@@ -213,14 +214,14 @@ def _fit(weights: SwinWeights, variant: Optional[Variant], model: Variant, backb
     report.unused = [name for name in own if name not in parameters]
     random = [name for name in missing if name not in report.new]
     if random:
-        raise ValueError(
+        raise SettingError(
             f'the checkpoint has no weights for {len(random)} of the {len(parameters)} parameters of '
             f'{type(backbone).__name__}, such as {random[0]}: they would stay random')
     left_out = [name for name in report.unused if name not in buffers
                 and _is_computed_with(name, len(model.depths)) and not _is_of_another_scheme(name, backbone)]
     if left_out:
-        raise ValueError(f'the checkpoint has weights that the model has no parameters for: {len(left_out)}, such as '
-                         f'{left_out[0]} of shape {tuple(own[left_out[0]].shape)}, would be left out')
+        raise SettingError(f'the checkpoint has weights that the model has no parameters for: {len(left_out)}, such as '
+                           f'{left_out[0]} of shape {tuple(own[left_out[0]].shape)}, would be left out')
     return fitted
 
 
@@ -270,13 +271,13 @@ def _fit_position(name: str, value: Tensor, parameter: Tensor, backbone: nn.Modu
     if own_name == TABLE:
         source = _source_window(noted, value, parameter, target, weights.format)
         if source is None or value.shape[1] != parameter.shape[1]:
-            raise ValueError(
+            raise SettingError(
                 f'{name}: the checkpoint has shape {tuple(value.shape)}, the model {tuple(parameter.shape)} for window '
                 f'{target}; a table can be resampled if it has as many heads and is of a square window')
     value = _precise(value)
     fitted = backbone.position.refit(own_name, value, source, target, mode)
     if fitted.shape != parameter.shape:
-        raise ValueError(f'{name}: the checkpoint has shape {tuple(value.shape)}, the model {tuple(parameter.shape)}')
+        raise SettingError(f'{name}: the checkpoint has shape {tuple(value.shape)}, the model {tuple(parameter.shape)}')
     guessed = own_name == TABLE and noted is None and weights.format.native
     if guessed and not target[0] == target[1] == source[0]:
         note = f'position: the file does not say of which window its tables are, {source} was taken for it'
@@ -297,7 +298,7 @@ def _fit_absolute(value: Tensor, parameter: Tensor, variant: Optional[Variant], 
     source = variant and variant.absolute_grid
     tokens = value.flatten(2).transpose(1, 2) if value.dim() == 4 else value  # (1, C, h, w) -> (1, h * w, C)
     if not source or tokens.dim() != 3 or tokens.shape[2] != parameter.shape[2]:
-        raise ValueError(
+        raise SettingError(
             f'{ABSOLUTE}: the checkpoint has shape {tuple(value.shape)}, the model {tuple(parameter.shape)} for the '
             f'grid {model.absolute_grid}; an embedding can be resampled if it has as many channels and is of a square '
             'grid')

@@ -7,6 +7,7 @@ from typing import Any, Mapping, Optional
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
+from ..errors import SettingError
 from .weights import unwrap
 
 
@@ -26,7 +27,7 @@ def load_pretrained(backbone: nn.Module, filename: str, prefix: Optional[str] = 
     try:
         backbone.load_state_dict(_under(prefix, checkpoint) if prefix else checkpoint, strict=False)
     except ValueError as error:
-        raise ValueError(f'{filename} does not fit {type(backbone).__name__}: {error}') from error
+        raise SettingError(f'{filename} does not fit {type(backbone).__name__}: {error}') from error
 
 
 def _under(prefix: str, checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -35,6 +36,6 @@ def _under(prefix: str, checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     state_dict = unwrap(checkpoint)[1]
     part = OrderedDict((key[len(prefix):], value) for key, value in state_dict.items() if key.startswith(prefix))
     if not part:
-        raise ValueError(f'it has no keys that start with {prefix!r}; it has, for instance, {sorted(state_dict)[:3]}')
+        raise SettingError(f'it has no keys that start with {prefix!r}; it has, for instance, {sorted(state_dict)[:3]}')
     part._metadata = {'': getattr(state_dict, '_metadata', {}).get(prefix[:-1], {})}
     return part

@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from mmengine.logging import print_log
 from torch import Tensor
 
+from ..errors import SettingError
 from ..layers import table_size
 from .formats import (
     COORDINATES,
@@ -112,15 +113,15 @@ def read_weights(checkpoint: Mapping[Any, Any], noted: Optional[Mapping[str, Any
     if not found:
         keys = sorted(map(str, state_dict))
         if is_swinv2_cr(keys):
-            raise ValueError("these are weights of timm's swinv2_cr, which is another model than the authors' Swin V2 "
-                             "(timm's swinv2_* without _cr)")
-        raise ValueError(f'no Swin backbone is among the {len(keys)} keys, which are, for instance, {keys[:3]}')
+            raise SettingError("these are weights of timm's swinv2_cr, which is another model than the authors' Swin "
+                               "V2 (timm's swinv2_* without _cr)")
+        raise SettingError(f'no Swin backbone is among the {len(keys)} keys, which are, for instance, {keys[:3]}')
     (layout, prefix), others = found[0], [other for _, other in found[1:]]
     own, unused = split_state_dict(state_dict, layout, prefix)
     try:
         converted = layout.to_mmdet(own)
     except (RuntimeError, IndexError) as error:
-        raise ValueError(f'the weights have {layout.title} names, but not the layout: {error}') from error
+        raise SettingError(f'the weights have {layout.title} names, but not the layout: {error}') from error
     unused = [prefix + key for key in own if layout.beyond.match(key)] + unused
     windows = _windows_of_coordinates(converted) if layout.version == 2 else _windows_of_indices(converted)
     if not (noted or {}).get(TABLE_WINDOWS):

@@ -11,6 +11,8 @@ from typing import Callable, Dict, Iterable, List, Sequence, Tuple, Union
 import torch
 from torch import Tensor, nn
 
+from ..errors import MissingPackageError, SettingError
+
 EXPORT_FORMATS = ('onnx', 'pt2')
 
 Run = Callable[[Tensor], List[Tensor]]
@@ -37,15 +39,15 @@ def export_backbone(backbone: nn.Module, path: Union[str, Path], opset: int = 18
     """
     path = Path(path)
     if path.suffix[1:] not in EXPORT_FORMATS:
-        raise ValueError(f'the file must end in .onnx or .pt2, got {path.name!r}')
+        raise SettingError(f'the file must end in .onnx or .pt2, got {path.name!r}')
     if opset < 18:
-        raise ValueError(f'opset must be at least 18, got {opset}')
+        raise SettingError(f'opset must be at least 18, got {opset}')
     if not hasattr(getattr(torch.export, 'Dim', None), 'DYNAMIC'):
-        raise ImportError(f'export with any image size needs torch 2.6 or newer, this is {torch.__version__}')
+        raise MissingPackageError(f'export with any image size needs torch 2.6 or newer, this is {torch.__version__}')
     policies = {stage.window_rule.policy for stage in backbone.stages}
     if policies != {'fixed'}:
-        raise ValueError(f"window_policy={policies.pop()!r} chooses windows by the size of the image, which an "
-                         "exported graph does not know; export with window_policy='fixed'")
+        raise SettingError(f"window_policy={policies.pop()!r} chooses windows by the size of the image, which an "
+                           "exported graph does not know; export with window_policy='fixed'")
     if backbone.padding == 'mask':
         warnings.warn("padding='mask': the exported file hides what completes windows, but it is not told the sizes of "
                       'images, so not what completes a batch: give it images of one size', stacklevel=2)
@@ -69,7 +71,7 @@ def _export_onnx(backbone: nn.Module, images: Tensor, path: Path, free: Dict[int
         import onnx  # noqa: F401 - asked for here, so that one line says what is missing
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"export to ONNX needs {error.name}: pip install 'swin-pos-det[export]'") from error
+        raise MissingPackageError(f"export to ONNX needs {error.name}: pip install 'swin-pos-det[export]'") from error
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
     names = [f'stage{i}' for i in sorted(backbone.out_indices)]
     program = torch.onnx.export(backbone, (images, ), dynamo=True, opset_version=opset, dynamic_shapes=(free, ),
@@ -101,8 +103,8 @@ def load_exported(path: Union[str, Path], threads: int = 0) -> Run:
     except Exception as error:
         if not type(error).__module__.startswith('onnxruntime.'):  # its errors have no base of their own
             raise
-        raise ValueError(f'onnxruntime {onnxruntime.__version__} cannot run {path}; is its opset too new? {error}'
-                         ) from error
+        raise SettingError(f'onnxruntime {onnxruntime.__version__} cannot run {path}; is its opset too new? {error}'
+                           ) from error
     return lambda images: [torch.from_numpy(found) for found in session.run(None, {'images': images.numpy()})]
 
 

@@ -14,6 +14,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
+from ..errors import SettingError
 from ..type_names import type_name
 
 
@@ -36,7 +37,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
     def __init__(self, loss_scale: Any = None, dtype: str | torch.dtype | None = None, **kwargs: Any) -> None:
         if dtype not in (None, 'bfloat16', torch.bfloat16):
-            raise ValueError(f"dtype must be None or 'bfloat16' on the CPU, got {dtype!r}")
+            raise SettingError(f"dtype must be None or 'bfloat16' on the CPU, got {dtype!r}")
         super().__init__(**kwargs)
 
     @contextmanager

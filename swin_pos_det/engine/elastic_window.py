@@ -9,6 +9,8 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from ..errors import SettingError, SettingTypeError
+
 Pair = Tuple[int, int]
 
 
@@ -36,11 +38,11 @@ class ElasticWindowHook(Hook):
 
     def __init__(self, windows: Sequence[Union[int, Pair]], nominal_share: float = 0., seed: int = 0) -> None:
         if not isinstance(windows, (list, tuple, range)):
-            raise TypeError(f'windows takes a list of windows, such as [5, 7, 10, 14], got {windows!r}')
+            raise SettingTypeError(f'windows takes a list of windows, such as [5, 7, 10, 14], got {windows!r}')
         if not windows:
-            raise ValueError('windows must hold at least one window, such as [5, 7, 10, 14], got none')
+            raise SettingError('windows must hold at least one window, such as [5, 7, 10, 14], got none')
         if not 0 <= nominal_share <= 1:
-            raise ValueError(f'nominal_share must be from 0 to 1, got {nominal_share!r}')
+            raise SettingError(f'nominal_share must be from 0 to 1, got {nominal_share!r}')
         self.windows = list(windows)
         self.nominal_share = nominal_share
         self.seed = seed
@@ -73,8 +75,8 @@ class ElasticWindowHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         backbone = getattr(model, 'backbone', None)
         if not hasattr(backbone, 'set_window_size'):
-            raise TypeError(f'ElasticWindowHook needs a SwinPosTransformer as the backbone of the model, '
-                            f'got {type(backbone).__name__}')
+            raise SettingTypeError(f'ElasticWindowHook needs a SwinPosTransformer as the backbone of the model, '
+                                   f'got {type(backbone).__name__}')
         return backbone
 
 

@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
+from ..errors import SettingError
 from ..layers import without_weight_decay
 
 DECAY_TYPES = ('layer_wise', 'stage_wise')
@@ -64,13 +65,13 @@ class SwinLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         settings = dict(paramwise_cfg or {})
         unknown = sorted(set(settings) - set(_KEYS))
         if unknown:
-            raise ValueError(f'paramwise_cfg of {type(self).__name__} takes {" and ".join(_KEYS)}, got {unknown}')
+            raise SettingError(f'paramwise_cfg of {type(self).__name__} takes {" and ".join(_KEYS)}, got {unknown}')
         self.decay_rate = settings.get('decay_rate')
         self.decay_type = settings.get('decay_type', 'layer_wise')
         if not isinstance(self.decay_rate, (int, float)) or not 0 < self.decay_rate <= 1:
-            raise ValueError(f'decay_rate must be above 0 and at most 1, such as 0.8, got {self.decay_rate!r}')
+            raise SettingError(f'decay_rate must be above 0 and at most 1, such as 0.8, got {self.decay_rate!r}')
         if self.decay_type not in DECAY_TYPES:
-            raise ValueError(f'decay_type must be one of {DECAY_TYPES}, got {self.decay_type!r}')
+            raise SettingError(f'decay_type must be one of {DECAY_TYPES}, got {self.decay_type!r}')
         super().__init__(optim_wrapper_cfg, {})
         self.paramwise_cfg = settings  # not empty, or the base class would not ask for groups
 
@@ -79,7 +80,7 @@ class SwinLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         backbone = getattr(module, 'backbone', None)
         stages = getattr(backbone, 'stages', None)
         if stages is None or not all(hasattr(stage, 'blocks') for stage in stages):
-            raise ValueError(f'{type(self).__name__} needs a Swin as the backbone, got {type(backbone).__name__}')
+            raise SettingError(f'{type(self).__name__} needs a Swin as the backbone, got {type(backbone).__name__}')
         depths = [len(stage.blocks) for stage in stages]
         last = layer_of('', depths, self.decay_type)
         spared = set(without_weight_decay())

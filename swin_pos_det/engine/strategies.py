@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel, OptimStateKeyType
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
+from ..errors import SettingError
 from ..models.swin_blocks import SwinBlock
 from ..type_names import type_name
 from .resume import changed_on_loading
@@ -119,7 +120,7 @@ def check_strategy(cfg: Config) -> None:
     ]
     for wrong, message in problems:
         if wrong:
-            raise ValueError(f'strategy {name}: {message}')
+            raise SettingError(f'strategy {name}: {message}')
 
 
 def _hooks(cfg: Config) -> List[str]:

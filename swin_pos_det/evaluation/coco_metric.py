@@ -8,6 +8,7 @@ from mmdet.evaluation import CocoMetric
 from mmdet.evaluation.metrics import coco_metric
 from mmdet.registry import METRICS
 
+from ..errors import SettingError
 from .evaluators import evaluator_class
 
 
@@ -31,8 +32,8 @@ class SwinPosCocoMetric(CocoMetric):
         self.evaluator = evaluator
         self._evaluator_class = evaluator_class(evaluator)
         if self.use_mp_eval and evaluator != 'pycocotools':
-            raise ValueError(f"use_mp_eval=True evaluates with pycocotools in several processes, which evaluator="
-                             f'{evaluator!r} contradicts: set one of them')
+            raise SettingError(f"use_mp_eval=True evaluates with pycocotools in several processes, which evaluator="
+                               f'{evaluator!r} contradicts: set one of them')
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """The metrics of all results; see ``CocoMetric.compute_metrics``."""

@@ -1,6 +1,8 @@
 """The two implementations of COCO's evaluation, by name: pycocotools, and a faster one that must equal it."""
 from __future__ import annotations
 
+from ..errors import MissingPackageError, SettingError
+
 EVALUATORS = ('pycocotools', 'faster')
 
 
@@ -19,13 +21,13 @@ def evaluator_class(name: str) -> type:
         ImportError: if faster-coco-eval is asked for and not installed.
     """
     if name not in EVALUATORS:
-        raise ValueError(f'evaluator must be one of {EVALUATORS}, got {name!r}')
+        raise SettingError(f'evaluator must be one of {EVALUATORS}, got {name!r}')
     if name == 'pycocotools':
         from pycocotools.cocoeval import COCOeval
         return COCOeval
     try:
         from .faster_cocoeval import FasterCOCOeval
     except ImportError as error:
-        raise ImportError(f"evaluator='faster' needs the package faster-coco-eval ({error}): "
-                          'pip install faster-coco-eval') from error
+        raise MissingPackageError(f"evaluator='faster' needs the package faster-coco-eval ({error}): "
+                                  'pip install faster-coco-eval') from error
     return FasterCOCOeval

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import SettingError
 from .compact import CompactPlan, WindowBias, compact_plan
 from .heads import split_heads
 from .linear import Layer, prepared_layer, prepared_linear, recurring_rows
@@ -101,12 +102,12 @@ class WindowAttention(nn.Module):
 
     def _check(self, qk_scale: Optional[float]) -> None:
         if self.attention not in ATTENTIONS:
-            raise ValueError(f'attention must be one of {ATTENTIONS}, got {self.attention!r}')
+            raise SettingError(f'attention must be one of {ATTENTIONS}, got {self.attention!r}')
         if self.attention == 'cosine' and qk_scale is not None:
-            raise ValueError(f"attention='cosine' learns the factor of its logits: qk_scale={qk_scale} cannot be")
+            raise SettingError(f"attention='cosine' learns the factor of its logits: qk_scale={qk_scale} cannot be")
         if self.attention == 'cosine' and not self.position.appearance:
-            raise ValueError(f'position={self.position.name!r} leaves out the appearance term, which '
-                             "attention='cosine' is about: give one of them up")
+            raise SettingError(f'position={self.position.name!r} leaves out the appearance term, which '
+                               "attention='cosine' is about: give one of them up")
 
     def position_bias(self, window: Pair) -> Optional[Tensor]:
         """The bias for windows of ``window`` = (h, w): (num_heads, N, N), differentiable; None without one."""

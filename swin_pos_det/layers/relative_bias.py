@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import SettingError
 from .tracing import fake_mode, is_tracing
 
 Pair = Tuple[int, int]
@@ -85,11 +86,11 @@ def resample_table(table: Tensor, source: Pair, target: Pair, mode: str = 'bicub
     """
     rows, cols = table_size(source)
     if table.shape[0] != rows * cols:
-        raise ValueError(
+        raise SettingError(
             f'a relative position bias table for window {source} has {rows} * {cols} = {rows * cols} rows, '
             f'got {table.shape[0]}')
     if mode not in RESAMPLING_MODES:
-        raise ValueError(f'resampling mode must be one of {RESAMPLING_MODES}, got {mode!r}')
+        raise SettingError(f'resampling mode must be one of {RESAMPLING_MODES}, got {mode!r}')
     if tuple(source) == tuple(target):
         return table
     # Not every device can interpolate half precision.

@@ -4,6 +4,7 @@ from __future__ import annotations
 import warnings
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
+from ..errors import SettingError, SettingTypeError
 from ..layers import GLOBAL, WINDOW_POLICIES, PositionScheme, WindowRule, build_position
 
 Pair = Tuple[int, int]
@@ -19,7 +20,7 @@ def window_rules(window_size: WindowSize, policy: str, num_stages: int) -> List[
         TypeError, ValueError: see :func:`windows_per_stage`, or an unknown policy.
     """
     if policy not in WINDOW_POLICIES:
-        raise ValueError(f'window_policy must be one of {WINDOW_POLICIES}, got {policy!r}')
+        raise SettingError(f'window_policy must be one of {WINDOW_POLICIES}, got {policy!r}')
     return [WindowRule(size, policy) for size in windows_per_stage('window_size', window_size, num_stages, GLOBAL)]
 
 
@@ -43,8 +44,8 @@ def table_windows(table_window_size: Optional[WindowSize], rules: Sequence[Windo
     """
     position = build_position('relative') if position is None else position
     if table_window_size is not None and pretrained_window_sizes is not None:
-        raise ValueError('table_window_size and pretrained_window_sizes are two names of one setting: give one, got '
-                         f'{table_window_size!r} and {pretrained_window_sizes!r}')
+        raise SettingError('table_window_size and pretrained_window_sizes are two names of one setting: give one, got '
+                           f'{table_window_size!r} and {pretrained_window_sizes!r}')
     given: List[Any] = [None] * len(rules)
     if table_window_size is not None:
         given = windows_per_stage('table_window_size', table_window_size, len(rules))
@@ -53,8 +54,8 @@ def table_windows(table_window_size: Optional[WindowSize], rules: Sequence[Windo
     found = []
     for stage, (size, rule) in enumerate(zip(given, rules)):
         if size is None and rule.size == GLOBAL and 'table_window_size' in position.uses:
-            raise ValueError(f"stage {stage} has window_size='global', which has no grid of its own: say which window "
-                             'its table holds, such as table_window_size=7')
+            raise SettingError(f"stage {stage} has window_size='global', which has no grid of its own: say which "
+                               'window its table holds, such as table_window_size=7')
         found.append(size if size is not None else None if rule.size == GLOBAL else rule.size)
     return found
 
@@ -100,8 +101,8 @@ def windows_per_stage(name: str, value: WindowSize, num_stages: int, also: Optio
     """
     if isinstance(value, list):
         if len(value) != num_stages:
-            raise ValueError(f'{name} as a list needs one entry for each of the {num_stages} stages, got {value!r} '
-                             f'with {len(value)}; write a tuple (h, w) for a rectangular window')
+            raise SettingError(f'{name} as a list needs one entry for each of the {num_stages} stages, got {value!r} '
+                               f'with {len(value)}; write a tuple (h, w) for a rectangular window')
         return [size_pair(name, entry, also) for entry in value]
     return [size_pair(name, value, also)] * num_stages
 
@@ -118,9 +119,9 @@ def size_pair(name: str, value: Any, also: Optional[str] = None) -> Any:
     sides = (value, value) if is_int(value) else value
     if not isinstance(sides, (tuple, list)) or len(sides) != 2 or not all(is_int(side) for side in sides):
         word = f', or {also!r}' if also else ''
-        raise TypeError(f'{name} takes an int or a pair (h, w) of ints{word}, got {value!r}')
+        raise SettingTypeError(f'{name} takes an int or a pair (h, w) of ints{word}, got {value!r}')
     if min(sides) < 1:
-        raise ValueError(f'{name} must be at least 1 on each side, got {value!r}')
+        raise SettingError(f'{name} must be at least 1 on each side, got {value!r}')
     return int(sides[0]), int(sides[1])
 
 
@@ -133,7 +134,7 @@ def check_rates(**rates: Any) -> None:
     """Raise ValueError unless each is a number from 0 to below 1."""
     for name, value in rates.items():
         if not _is_number(value) or not 0 <= value < 1:
-            raise ValueError(f'{name} must be a number from 0 to below 1, got {value!r}')
+            raise SettingError(f'{name} must be a number from 0 to below 1, got {value!r}')
 
 
 def check_positive(**numbers: Any) -> None:
@@ -142,14 +143,14 @@ def check_positive(**numbers: Any) -> None:
         fractional = name.endswith(('_ratio', '_scale'))
         if not (_is_number(value) if fractional else is_int(value)) or value <= 0:
             kind = 'a number above 0' if fractional else 'an int of at least 1'
-            raise ValueError(f'{name} must be {kind}, got {value!r}')
+            raise SettingError(f'{name} must be {kind}, got {value!r}')
 
 
 def check_choices(**settings: Any) -> None:
     """Raise ValueError unless each value is one of its choices: ``name=(value, choices)``."""
     for name, (value, choices) in settings.items():
         if value not in choices:
-            raise ValueError(f'{name} must be one of {choices}, got {value!r}')
+            raise SettingError(f'{name} must be one of {choices}, got {value!r}')
 
 
 def check_layout(embed_dims: int, depths: Sequence[int], num_heads: Sequence[int], patch_size: Any,
@@ -162,27 +163,27 @@ def check_layout(embed_dims: int, depths: Sequence[int], num_heads: Sequence[int
     per_stage = dict(depths=depths, num_heads=num_heads, strides=strides, out_indices=out_indices)
     for name, value in per_stage.items():
         if not isinstance(value, (list, tuple, range)):
-            raise TypeError(f'{name} takes a list or tuple, one entry per stage, got {value!r}')
+            raise SettingTypeError(f'{name} takes a list or tuple, one entry per stage, got {value!r}')
     num_stages = len(depths)
     if num_stages < 1 or not all(is_int(depth) and depth >= 1 for depth in depths):
-        raise ValueError(f'depths must hold at least one stage of at least one block each, got {depths!r}')
+        raise SettingError(f'depths must hold at least one stage of at least one block each, got {depths!r}')
     for name in ('num_heads', 'strides'):
         if len(per_stage[name]) != num_stages:
-            raise ValueError(f'{name} must have one entry for each of the {num_stages} stages of depths={depths!r}, '
-                             f'got {per_stage[name]!r}')
+            raise SettingError(f'{name} must have one entry for each of the {num_stages} stages of depths={depths!r}, '
+                               f'got {per_stage[name]!r}')
     for stage, heads in enumerate(num_heads):
         dims = embed_dims * 2**stage
         if not is_int(heads) or heads < 1 or dims % heads:
-            raise ValueError(f'num_heads[{stage}] must divide the {dims} channels of stage {stage}, got {heads!r}')
+            raise SettingError(f'num_heads[{stage}] must divide the {dims} channels of stage {stage}, got {heads!r}')
     sizes = [size_pair(f'strides[{i}]', stride) for i, stride in enumerate(strides)]
     if size_pair('patch_size', patch_size) != sizes[0]:
-        raise ValueError(f'patches do not overlap in Swin: strides[0] must equal patch_size={patch_size!r}, '
-                         f'got {strides[0]!r}')
+        raise SettingError(f'patches do not overlap in Swin: strides[0] must equal patch_size={patch_size!r}, '
+                           f'got {strides[0]!r}')
     indices = list(out_indices)
     if not indices or len(set(indices)) != len(indices) or not all(i in range(num_stages) for i in indices):
-        raise ValueError(f'out_indices must be different stages from 0 to {num_stages - 1}, got {out_indices!r}')
+        raise SettingError(f'out_indices must be different stages from 0 to {num_stages - 1}, got {out_indices!r}')
     if not is_int(frozen_stages) or not -1 <= frozen_stages <= num_stages:
-        raise ValueError(f'frozen_stages must be from -1 (nothing) to {num_stages}, got {frozen_stages!r}')
+        raise SettingError(f'frozen_stages must be from -1 (nothing) to {num_stages}, got {frozen_stages!r}')
 
 
 def _is_number(value: Any) -> bool:

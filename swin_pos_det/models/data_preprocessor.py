@@ -7,6 +7,8 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from ..errors import SettingError
+
 Pair = Tuple[int, int]
 
 # A detector hands the batch to its backbone as one tensor and nothing else, so the sizes travel as its attribute.
@@ -26,7 +28,7 @@ def attach_valid_sizes(images: Tensor, sizes: Sequence[Pair]) -> None:
     sizes = [(int(h), int(w)) for h, w in sizes]
     canvas = tuple(images.shape[-2:])
     if len(sizes) != images.shape[0] or not all(1 <= h <= canvas[0] and 1 <= w <= canvas[1] for h, w in sizes):
-        raise ValueError(f'valid sizes {sizes} do not fit a batch of shape {tuple(images.shape)}')
+        raise SettingError(f'valid sizes {sizes} do not fit a batch of shape {tuple(images.shape)}')
     setattr(images, _ATTRIBUTE, sizes)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Optional
 from mmengine.model.weight_init import constant_init, trunc_normal_, trunc_normal_init
 from torch import nn
 
+from ..errors import SettingError, SettingTypeError
 from ..layers import WindowAttention
 from .swin_blocks import SwinBlock
 
@@ -46,16 +47,16 @@ def resolve_init_cfg(init_cfg: Any, pretrained: Optional[str]) -> Any:
     """
     for cfg in init_cfg if isinstance(init_cfg, list) else [init_cfg] * bool(init_cfg):
         if not isinstance(cfg, dict) or 'type' not in cfg:
-            raise ValueError("init_cfg needs a type, such as dict(type='Pretrained', checkpoint='swin.pth'), "
-                             f'got {init_cfg!r}')
+            raise SettingError("init_cfg needs a type, such as dict(type='Pretrained', checkpoint='swin.pth'), "
+                               f'got {init_cfg!r}')
         if cfg['type'] == 'Pretrained' and not isinstance(cfg.get('checkpoint'), (str, os.PathLike)):
-            raise ValueError("init_cfg=dict(type='Pretrained') needs checkpoint, a path or URL; got "
-                             f'{cfg.get("checkpoint")!r}. For random weights, init_cfg=None')
+            raise SettingError("init_cfg=dict(type='Pretrained') needs checkpoint, a path or URL; got "
+                               f'{cfg.get("checkpoint")!r}. For random weights, init_cfg=None')
     if pretrained is None:
         return init_cfg
     if not isinstance(pretrained, str):
-        raise TypeError(f'pretrained must be a path or URL, got {pretrained!r}')
+        raise SettingTypeError(f'pretrained must be a path or URL, got {pretrained!r}')
     if init_cfg:
-        raise ValueError(f'give init_cfg or pretrained, not both: got {init_cfg!r} and {pretrained!r}')
+        raise SettingError(f'give init_cfg or pretrained, not both: got {init_cfg!r} and {pretrained!r}')
     warnings.warn('pretrained is deprecated, write init_cfg=dict(type="Pretrained", checkpoint=...)', stacklevel=3)
     return dict(type='Pretrained', checkpoint=pretrained)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checkpoints import LoadsAnySwin, describe_model, load_pretrained, note_table_windows
+from ..errors import SettingError
 from ..layers import ATTENTIONS, WindowRule, build_position, image_scale, is_tracing, resample_absolute
 from ..layers.position import PositionSetting
 from ..layers.relative_bias import RESAMPLING_MODES
@@ -223,8 +224,8 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
     def _window_rules(self, window_size: WindowSize, policy: str, num_stages: int) -> List[WindowRule]:
         rules = window_rules(window_size, policy, num_stages)
         if policy == 'scale' and self.reference_size is None:
-            raise ValueError("window_policy='scale' needs reference_size, the image size in pixels at which windows "
-                             'have their nominal size, such as (800, 1333)')
+            raise SettingError("window_policy='scale' needs reference_size, the image size in pixels at which windows "
+                               'have their nominal size, such as (800, 1333)')
         if policy != 'scale' and self.reference_size is not None:
             warnings.warn(f'reference_size={self.reference_size} has no effect with window_policy={policy!r}',
                           stacklevel=4)
@@ -263,7 +264,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         patch = size_pair('patch_size', patch_size)
         self.absolute_grid = image[0] // patch[0], image[1] // patch[1]
         if min(self.absolute_grid) < 1:
-            raise ValueError(f'pretrain_img_size={pretrain_img_size!r} is smaller than a patch of {patch_size!r}')
+            raise SettingError(f'pretrain_img_size={pretrain_img_size!r} is smaller than a patch of {patch_size!r}')
         self.absolute_pos_embed = nn.Parameter(
             torch.zeros(1, self.absolute_grid[0] * self.absolute_grid[1], self.num_features[0]))
 
@@ -325,7 +326,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
             ValueError: if ``x`` is not such a batch.
         """
         if x.dim() != 4 or x.shape[1] != self.in_channels or 0 in x.shape:
-            raise ValueError(f'expected images of shape (B, {self.in_channels}, H, W), got {tuple(x.shape)}')
+            raise SettingError(f'expected images of shape (B, {self.in_channels}, H, W), got {tuple(x.shape)}')
         scale = 1. if self.reference_size is None else image_scale(x.shape[-2:], self.reference_size)
         valid = self._valid_sizes(x)
         x, hw_shape = self.patch_embed(zero_outside(x, valid))

@@ -8,7 +8,7 @@ import mmdet
 import pytest
 from mmengine.fileio import load
 
-from swin_pos_det.analysis.model_index import read_model_index
+from swin_pos_det.analysis.runs.model_index import read_model_index
 from tests.test_configs.test_configs import CONFIGS
 
 ROOT = Path(__file__).parents[2]

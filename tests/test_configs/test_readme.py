@@ -9,7 +9,7 @@ import pytest
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 
-from swin_pos_det.engine.cli import check_data
+from swin_pos_det.cli.runner import check_data
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,8 +13,8 @@ import torch
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
-from swin_pos_det.datasets.digits_on_photos import make_digits_on_photos
-from swin_pos_det.engine.cli import build_runner
+from swin_pos_det.cli.runner import build_runner
+from swin_pos_det.data.digits.on_photos import make_digits_on_photos
 from tests.test_configs.test_configs import CONFIGS, FOLDER
 from tests.test_configs.tiny import ITERATIONS, tiny
 

@@ -6,7 +6,7 @@ from typing import Any, Iterator
 
 from mmengine.config import Config
 
-from swin_pos_det.datasets.coco_root import apply_coco_root
+from swin_pos_det.data.coco_root import apply_coco_root
 from swin_pos_det.engine.amp import use_mixed_precision
 
 ITERATIONS = 2

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swin_pos_det.analysis import study
+from swin_pos_det.analysis.studies import study
 
 from .conftest import load_tool
 

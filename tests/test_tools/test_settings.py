@@ -12,8 +12,8 @@ from mmengine.hooks import Hook
 from torch.utils.checkpoint import checkpoint
 
 from swin_pos_det.checkpoints import load_checkpoint_file
+from swin_pos_det.cli.runner import load_config
 from swin_pos_det.engine import check_strategy, choose_runner, strategies
-from swin_pos_det.engine.cli import load_config
 from tests.test_engine.test_checkpoint_hook import Rising  # noqa: F401  registers it
 from tests.test_engine.test_resume import Images, TinyDetector  # noqa: F401
 from tests.test_tools.conftest import ROOT

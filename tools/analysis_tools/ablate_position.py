@@ -8,7 +8,7 @@ from pathlib import Path
 if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
     sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
-from swin_pos_det.analysis.position_ablation import (
+from swin_pos_det.analysis.studies.position_ablation import (
     RECIPES,
     REFERENCE,
     SCHEMES,
@@ -20,11 +20,11 @@ from swin_pos_det.analysis.position_ablation import (
     sweeps,
     trainings,
 )
-from swin_pos_det.analysis.study import collect, run_study
+from swin_pos_det.analysis.studies.study import collect, run_study
 from swin_pos_det.checkpoints import write_json
-from swin_pos_det.engine.argument_types import count
-from swin_pos_det.engine.cli import run_cli
-from swin_pos_det.engine.mistakes import UserError
+from swin_pos_det.cli.argument_types import count
+from swin_pos_det.cli.errors import UserError
+from swin_pos_det.cli.runner import run_cli
 
 
 def get_parser() -> argparse.ArgumentParser:

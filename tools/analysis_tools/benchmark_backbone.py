@@ -20,8 +20,8 @@ from swin_pos_det.analysis.benchmark.pool import Pool
 from swin_pos_det.analysis.benchmark.report import markdown, record, result
 from swin_pos_det.analysis.benchmark.runner import Benchmark, Settings, run
 from swin_pos_det.checkpoints import write_json
-from swin_pos_det.engine.cli import run_cli
-from swin_pos_det.engine.mistakes import UserError
+from swin_pos_det.cli.errors import UserError
+from swin_pos_det.cli.runner import run_cli
 
 
 def window(text: str):

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from swin_pos_det.analysis.coco_files import as_coco, load_ground_truth
-from swin_pos_det.analysis.evaluator_comparison import compare_evaluators, jittered_detections, replicate
-from swin_pos_det.engine.argument_types import count
-from swin_pos_det.engine.cli import run_cli
-from swin_pos_det.engine.mistakes import telling_mistakes
+from swin_pos_det.analysis.studies.evaluator_comparison import compare_evaluators, jittered_detections, replicate
+from swin_pos_det.cli.argument_types import count
+from swin_pos_det.cli.errors import telling_mistakes
+from swin_pos_det.cli.runner import run_cli
+from swin_pos_det.evaluation.coco_files import as_coco, load_ground_truth
 
 
 def get_parser() -> argparse.ArgumentParser:

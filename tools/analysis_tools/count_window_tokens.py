@@ -10,10 +10,10 @@ if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without
 from rich.console import Console
 from rich.table import Table
 
-from swin_pos_det.analysis.window_tokens import resized_images, token_table
-from swin_pos_det.engine.argument_types import count as count_type
-from swin_pos_det.engine.cli import run_cli
-from swin_pos_det.engine.mistakes import UserError
+from swin_pos_det.analysis.studies.window_tokens import resized_images, token_table
+from swin_pos_det.cli.argument_types import count as count_type
+from swin_pos_det.cli.errors import UserError
+from swin_pos_det.cli.runner import run_cli
 
 
 def get_parser() -> argparse.ArgumentParser:

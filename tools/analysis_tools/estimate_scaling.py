@@ -11,11 +11,11 @@ if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without
 from rich.console import Console
 from tqdm import tqdm
 
-from swin_pos_det.analysis.scaling import GPUS, VARIANTS, Setup, count, mask_rcnn, scaling_table
-from swin_pos_det.engine.argument_types import count as count_type
-from swin_pos_det.engine.argument_types import factor
-from swin_pos_det.engine.cli import run_cli
-from swin_pos_det.engine.mistakes import UserError
+from swin_pos_det.analysis.studies.scaling import GPUS, VARIANTS, Setup, count, mask_rcnn, scaling_table
+from swin_pos_det.cli.argument_types import count as count_type
+from swin_pos_det.cli.argument_types import factor
+from swin_pos_det.cli.errors import UserError
+from swin_pos_det.cli.runner import run_cli
 
 # What it sets, by flag; the rest of Setup keeps its defaults.
 ASSUMPTIONS = dict(

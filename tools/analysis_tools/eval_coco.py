@@ -11,15 +11,15 @@ if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without
 from rich.console import Console
 from rich.table import Table
 
-from swin_pos_det.analysis.coco_eval import MAX_DETS, SIZES, CocoScores, confusion_matrix, evaluate, kinds_of
-from swin_pos_det.analysis.coco_files import load_ground_truth, load_results
-from swin_pos_det.analysis.coco_plots import plot_confusion_matrix, plot_precision_recall
 from swin_pos_det.checkpoints import write_json
-from swin_pos_det.datasets.coco_annotations import CocoFileError, check_masks
-from swin_pos_det.engine.argument_types import fraction
-from swin_pos_det.engine.cli import note_unused, run_cli
-from swin_pos_det.engine.mistakes import UserError, telling_mistakes
+from swin_pos_det.cli.argument_types import fraction
+from swin_pos_det.cli.errors import UserError, telling_mistakes
+from swin_pos_det.cli.runner import note_unused, run_cli
+from swin_pos_det.data.coco_annotations import CocoFileError, check_masks
 from swin_pos_det.evaluation import EVALUATORS
+from swin_pos_det.evaluation.coco_eval import MAX_DETS, SIZES, CocoScores, confusion_matrix, evaluate, kinds_of
+from swin_pos_det.evaluation.coco_files import load_ground_truth, load_results
+from swin_pos_det.evaluation.coco_plots import plot_confusion_matrix, plot_precision_recall
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -9,10 +9,10 @@ if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without
     sys.path.insert(0, REPO)
 
 import swin_pos_det  # noqa: F401 - registers the backbone
-from swin_pos_det.analysis.overfit import use_subset, write_subset
-from swin_pos_det.engine.argument_types import count
-from swin_pos_det.engine.cli import add_common_arguments, build_runner, check_data, load_config, run_cli
-from swin_pos_det.engine.mistakes import UserError
+from swin_pos_det.analysis.runs.overfit import use_subset, write_subset
+from swin_pos_det.cli.argument_types import count
+from swin_pos_det.cli.errors import UserError
+from swin_pos_det.cli.runner import add_common_arguments, build_runner, check_data, load_config, run_cli
 
 CONFIG = osp.join(REPO, 'configs', 'swin_pos', 'mask-rcnn_swin-pos-nano-p4-w7_fpn_overfit_coco.py')
 

@@ -9,11 +9,11 @@ if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without
     sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
-from swin_pos_det.analysis.position_report import draw_position
-from swin_pos_det.engine.argument_types import count, window_size
-from swin_pos_det.engine.checkpoint_checks import check_checkpoint
-from swin_pos_det.engine.cli import add_common_arguments, check_data, load_config, note_unused, run_cli
-from swin_pos_det.engine.mistakes import UserError
+from swin_pos_det.analysis.position.report import draw_position
+from swin_pos_det.cli.argument_types import count, window_size
+from swin_pos_det.cli.checkpoint_checks import check_checkpoint
+from swin_pos_det.cli.errors import UserError
+from swin_pos_det.cli.runner import add_common_arguments, check_data, load_config, note_unused, run_cli
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
-from swin_pos_det.analysis import plot_curves, read_training, summarize, write_metrics
-from swin_pos_det.analysis.predictions import contact_sheet, draw_predictions
-from swin_pos_det.engine.argument_types import fraction
-from swin_pos_det.engine.cli import run_cli
-from swin_pos_det.engine.mistakes import UserError
+from swin_pos_det.analysis.runs import plot_curves, read_training, summarize, write_metrics
+from swin_pos_det.analysis.runs.predictions import contact_sheet, draw_predictions
+from swin_pos_det.cli.argument_types import fraction
+from swin_pos_det.cli.errors import UserError
+from swin_pos_det.cli.runner import run_cli
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -8,17 +8,17 @@ from pathlib import Path
 if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
     sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
-from swin_pos_det.analysis.study import SCALES, collect, markdown_table, run_study, write_csv
-from swin_pos_det.analysis.window_study import (
+from swin_pos_det.analysis.studies.study import SCALES, collect, markdown_table, run_study, write_csv
+from swin_pos_det.analysis.studies.window_study import (
     SWEEPS,
     TRAININGS,
     markdown_kept,
     markdown_over_scales,
     plot_study,
 )
-from swin_pos_det.engine.argument_types import count
-from swin_pos_det.engine.cli import run_cli
-from swin_pos_det.engine.mistakes import UserError
+from swin_pos_det.cli.argument_types import count
+from swin_pos_det.cli.errors import UserError
+from swin_pos_det.cli.runner import run_cli
 
 KEPT = [('window7', 'fixed'), ('window7', 'fit'), ('elastic', 'fixed'), ('elastic', 'fit')]
 DRAWN = [*KEPT, ('elastic-ms', 'fit')]

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
-from swin_pos_det.analysis.window_sweep import METRICS, plot_sweep, sweep
-from swin_pos_det.engine.argument_types import factor, window_size
-from swin_pos_det.engine.checkpoint_checks import check_checkpoint
-from swin_pos_det.engine.cli import add_common_arguments, check_data, load_config, run_cli
-from swin_pos_det.engine.mistakes import UserError, telling_mistakes
+from swin_pos_det.analysis.studies.window_sweep import METRICS, plot_sweep, sweep
+from swin_pos_det.cli.argument_types import factor, window_size
+from swin_pos_det.cli.checkpoint_checks import check_checkpoint
+from swin_pos_det.cli.errors import UserError, telling_mistakes
+from swin_pos_det.cli.runner import add_common_arguments, check_data, load_config, run_cli
 from swin_pos_det.layers import WINDOW_POLICIES
 
 

@@ -14,8 +14,8 @@ import sys
 if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
     sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
-from swin_pos_det.datasets.digits_on_photos import make_digits_on_photos
-from swin_pos_det.datasets.digits_preview import contact_sheet
+from swin_pos_det.data.digits.on_photos import make_digits_on_photos
+from swin_pos_det.data.digits.preview import contact_sheet
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -13,11 +13,11 @@ from rich.table import Table
 
 from swin_pos_det.analysis.detector import load_detector, register_modules
 from swin_pos_det.checkpoints import check_writable
+from swin_pos_det.cli.argument_types import count
+from swin_pos_det.cli.checkpoint_checks import check_checkpoint
+from swin_pos_det.cli.errors import UserError, telling_mistakes
+from swin_pos_det.cli.runner import add_common_arguments, load_config, note_unused, run_cli
 from swin_pos_det.deployment import compare_exported, export_backbone, load_exported, time_exported
-from swin_pos_det.engine.argument_types import count
-from swin_pos_det.engine.checkpoint_checks import check_checkpoint
-from swin_pos_det.engine.cli import add_common_arguments, load_config, note_unused, run_cli
-from swin_pos_det.engine.mistakes import UserError, telling_mistakes
 
 # None of them is the size that is exported with, and not all divide by 32.
 SIZES = ((1, 224, 224), (1, 256, 320), (1, 333, 500), (3, 200, 301), (1, 97, 640), (2, 480, 352), (1, 64, 64),

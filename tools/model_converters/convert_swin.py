@@ -16,9 +16,9 @@ from swin_pos_det.checkpoints import (
     save_weights,
     windows_after,
 )
-from swin_pos_det.engine.argument_types import window_size
-from swin_pos_det.engine.cli import run_cli
-from swin_pos_det.engine.mistakes import UserError
+from swin_pos_det.cli.argument_types import window_size
+from swin_pos_det.cli.errors import UserError
+from swin_pos_det.cli.runner import run_cli
 from swin_pos_det.layers.relative_bias import RESAMPLING_MODES
 
 

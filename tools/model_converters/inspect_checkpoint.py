@@ -14,8 +14,8 @@ from rich.table import Table
 
 import swin_pos_det  # noqa: F401 - registers the backbone
 from swin_pos_det.checkpoints import inspect_checkpoint, load_checkpoint_file, misfits
-from swin_pos_det.engine.cli import run_cli
-from swin_pos_det.engine.mistakes import UserError
+from swin_pos_det.cli.errors import UserError
+from swin_pos_det.cli.runner import run_cli
 from swin_pos_det.type_names import type_name
 
 

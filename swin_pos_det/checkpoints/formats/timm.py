@@ -12,6 +12,7 @@ from typing import Dict, Optional, Sequence
 
 from torch import Tensor
 
+from ...errors import SettingError
 from . import microsoft
 from .base import Format, Pair, StateDict
 
@@ -37,7 +38,7 @@ def from_mmdet(state_dict: StateDict, windows: Sequence[Pair], learned: Optional
         ValueError: for weights with an absolute position embedding, which timm's Swin has not.
     """
     if 'absolute_pos_embed' in state_dict:
-        raise ValueError("timm's Swin has no absolute position embedding, these weights have")
+        raise SettingError("timm's Swin has no absolute position embedding, these weights have")
     moved = {}
     for key, value in microsoft.renamed_from_mmdet(microsoft.without_output_norms(state_dict), version).items():
         moved[_STAGE_OF_DOWNSAMPLE.sub(lambda match: f'layers.{int(match[1]) + 1}', key)] = value

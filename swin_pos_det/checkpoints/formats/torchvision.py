@@ -9,6 +9,7 @@ from typing import Dict, Sequence
 import torch
 from torch import Tensor
 
+from ...errors import SettingError
 from . import microsoft
 from .base import (
     Format,
@@ -70,7 +71,7 @@ def from_mmdet(state_dict: StateDict, windows: Sequence[Pair]) -> Dict[str, Tens
         ValueError: for weights with an absolute position embedding, which torchvision's Swin has not.
     """
     if 'absolute_pos_embed' in state_dict:
-        raise ValueError("torchvision's Swin has no absolute position embedding, these weights have")
+        raise SettingError("torchvision's Swin has no absolute position embedding, these weights have")
     own = with_indices(microsoft.without_output_norms(state_dict), windows, 'flat')
     return {**_renamed_from_mmdet(own, 1), **microsoft.final_norm(state_dict, len(windows) - 1)}
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...errors import SettingError
 from .base import PositionScheme, register_position
 
 Pair = Tuple[int, int]
@@ -28,7 +29,7 @@ def resample_absolute(embedding: Tensor, source: Pair, target: Pair) -> Tensor:
         ValueError: if the embedding has not h * w tokens.
     """
     if embedding.shape[1] != source[0] * source[1]:
-        raise ValueError(
+        raise SettingError(
             f'an absolute position embedding on the grid {source} has {source[0] * source[1]} tokens, '
             f'got {embedding.shape[1]}')
     if tuple(source) == tuple(target):

@@ -11,6 +11,8 @@ from typing import Any, Callable, ClassVar, Dict, List, Mapping, Optional, Proto
 
 from torch import Tensor, nn
 
+from ...errors import SettingError, SettingTypeError
+
 Pair = Tuple[int, int]
 Draw = Callable[[Tensor], Any]
 PositionSetting = Union[str, Mapping[str, Any], 'PositionScheme', Sequence[Any]]
@@ -168,11 +170,11 @@ def register_position(name: str) -> Callable[[Type[PositionScheme]], Type[Positi
     """
     def register(cls: Type[PositionScheme]) -> Type[PositionScheme]:
         if not (isinstance(cls, type) and issubclass(cls, PositionScheme)):
-            raise TypeError(f'a position scheme must be a subclass of PositionScheme, got {cls!r}')
+            raise SettingTypeError(f'a position scheme must be a subclass of PositionScheme, got {cls!r}')
         taken = POSITIONS.get(name)
         # The same class again is a module that is reloaded.
         if '+' in name or (taken is not None and taken.__qualname__ != cls.__qualname__):
-            raise ValueError(f'{name!r} cannot name a position scheme: ' + (
+            raise SettingError(f'{name!r} cannot name a position scheme: ' + (
                 "'+' joins schemes" if '+' in name else f'it is the name of {taken.__name__}'))
         cls.name = name
         POSITIONS[name] = cls
@@ -204,19 +206,19 @@ def build_position(setting: PositionSetting) -> PositionScheme:
             return _build_one(name, settings)
     elif isinstance(setting, Sequence) and setting:
         return Combined(tuple(scheme for part in setting for scheme in build_position(part).schemes))
-    raise TypeError("position takes a name such as 'relative', dict(type=name, ...), or a list of these, "
-                    f'got {setting!r}')
+    raise SettingTypeError("position takes a name such as 'relative', dict(type=name, ...), or a list of these, "
+                           f'got {setting!r}')
 
 
 def _build_one(name: str, settings: Mapping[str, Any]) -> PositionScheme:
     if name not in POSITIONS:
-        raise ValueError(f'position must be one of {sorted(POSITIONS)}, or several joined by +, got {name!r}')
+        raise SettingError(f'position must be one of {sorted(POSITIONS)}, or several joined by +, got {name!r}')
     cls = POSITIONS[name]
     known = [field.name for field in fields(cls)]
     unknown = sorted(set(settings) - set(known))
     if unknown:
         takes = ', '.join(known) if known else 'no settings'
-        raise ValueError(f'position {name!r} takes {takes}, got {", ".join(unknown)}')
+        raise SettingError(f'position {name!r} takes {takes}, got {", ".join(unknown)}')
     return cls(**settings)
 
 
@@ -236,14 +238,14 @@ class Combined(PositionScheme):
         taken: List[str] = []
         for part in self.parts:
             if part.name in taken or set(part.parameters) & set(self._parameters_of(taken)):
-                raise ValueError(f'position schemes {" and ".join(names)} cannot be joined: they would share their '
-                                 'parameters')
+                raise SettingError(f'position schemes {" and ".join(names)} cannot be joined: they would share their '
+                                   'parameters')
             taken.append(part.name)
         rotating = [part.name for part in self.parts if type(part).rotate is not PositionScheme.rotate
                     and part.appearance]
         if rotating and not self.appearance:
-            raise ValueError(f'{rotating[0]!r} acts on queries and keys, which have no effect without the appearance '
-                             f'term: {" and ".join(names)} cannot be joined')
+            raise SettingError(f'{rotating[0]!r} acts on queries and keys, which have no effect without the appearance '
+                               f'term: {" and ".join(names)} cannot be joined')
 
     def _parameters_of(self, names: Sequence[str]) -> List[str]:
         return [parameter for part in self.parts if part.name in names for parameter in part.parameters]

@@ -8,6 +8,7 @@ from typing import ClassVar, Optional, Union
 import torch
 from torch import Tensor, nn
 
+from ...errors import SettingError
 from ..precision import without_autocast
 from ..relative_bias import gather_bias
 from .base import Pair, PositionScheme, register_position
@@ -50,8 +51,8 @@ class _ContinuousBias(PositionScheme):
         pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (list, tuple)) else ()
         if len(pair) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side >= 1
                                      for side in pair):
-            raise ValueError('pretrained_window_size of a position scheme takes an int of at least 1, or a pair (h, w) '
-                             f'of these, got {size!r}; pretrained_window_sizes of the backbone takes one per stage')
+            raise SettingError('pretrained_window_size of a position scheme takes an int of at least 1, or a pair '
+                               f'(h, w), got {size!r}; pretrained_window_sizes of the backbone takes one per stage')
         object.__setattr__(self, 'pretrained_window_size', pair)
 
     @property
@@ -70,8 +71,8 @@ class _ContinuousBias(PositionScheme):
     def refit(self, name: str, value: Tensor, source: Optional[Pair], target: Pair, mode: str) -> Tensor:
         """As it is, as long as offsets are measured by the same window."""
         if source is not None and source != target:
-            raise ValueError(f'cpb_mlp was learned with offsets measured by a window of {source}, the model measures '
-                             f'them by {target}: say pretrained_window_sizes, whatever the window is now')
+            raise SettingError(f'cpb_mlp was learned with offsets measured by a window of {source}, the model measures '
+                               f'them by {target}: say pretrained_window_sizes, whatever the window is now')
         return value
 
     def bias(self, host: nn.Module, window: Pair) -> Tensor:

@@ -8,6 +8,7 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from ...errors import SettingError
 from ..precision import without_autocast
 from .base import Draw, Pair, PositionScheme, register_position
 
@@ -32,14 +33,14 @@ class _Rotary(PositionScheme):
 
     def __post_init__(self) -> None:
         if isinstance(self.theta, bool) or not isinstance(self.theta, (int, float)) or self.theta <= 1:
-            raise ValueError(f'theta, the ratio of the largest and the smallest frequency, must be a number above 1, '
-                             f'got {self.theta!r}')
+            raise SettingError(f'theta, the ratio of the largest and the smallest frequency, must be a number above 1, '
+                               f'got {self.theta!r}')
 
     def build(self, host: nn.Module) -> None:
         """Nothing but a check."""
         if host.head_dims % 4:
-            raise ValueError(f'{self.name!r} turns pairs of channels for each of two axes: heads need a multiple of 4 '
-                             f'channels, got {host.head_dims}')
+            raise SettingError(f'{self.name!r} turns pairs of channels for each of two axes: heads need a multiple of '
+                               f'4 channels, got {host.head_dims}')
 
     def magnitudes(self, head_dims: int, like: Tensor) -> Tensor:
         """(head_dims / 4,) the frequencies ``theta ** (-t / (head_dims / 4))``, t = 0, 1, .."""

@@ -1,0 +1,1 @@
+"""Pictures and numbers of position: biases, attention maps, attention distance."""

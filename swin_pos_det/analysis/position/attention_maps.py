@@ -1,0 +1,223 @@
+"""Where a backbone attends: its own attention weights, recorded in a forward, and what follows from them.
+
+Letters used in shapes: ``nW`` windows, ``N`` tokens in a window, ``H, W`` the feature map of a stage in tokens.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ...errors import SettingError
+from ...layers import WindowPlan, merge, partition
+from ...layers.windows import WindowGroup
+
+Pair = Tuple[int, int]
+
+
+@dataclass(frozen=True)
+class BlockAttention:
+    """What one block attended to in a forward of one image.
+
+    Attributes:
+        stage, block: which block, from 0.
+        weights: (nW, heads, N, N), float32; entry ``[.., q, k]`` is the share that query q takes from key k, rows sum
+            to 1.
+        plan: how the map was cut into windows.
+        size: the map (H, W).
+        stride: pixels of the image per token, down and across.
+    """
+
+    stage: int
+    block: int
+    weights: Tensor
+    plan: WindowPlan
+    size: Pair
+    stride: Pair
+
+    @property
+    def real(self) -> Tensor:
+        """(nW, N) bool: which slots hold a token of the map; the others are padding."""
+        slots = torch.ones(self.plan.gather.numel(), dtype=torch.bool, device=self.weights.device)
+        if self.plan.padding is not None:
+            slots[self.plan.padding] = False
+        return slots.view(self.plan.num_windows, -1)
+
+
+def record_attention(backbone: nn.Module, image: Tensor,
+                     forward: Optional[Callable[[Tensor], Any]] = None) -> List[BlockAttention]:
+    """Run a backbone on one image and keep the attention weights of every block.
+
+    The weights are the model's own, whatever its position scheme: what a block's ``softmax`` returns, and wherever it
+    calls ``F.scaled_dot_product_attention(q, k, v, ..)``, which is ``weights @ v``, what the same call returns with
+    the identity for ``v``.
+
+    Args:
+        backbone: a :class:`~swin_pos_det.models.SwinPosTransformer`; left in evaluation mode.
+        image: (1, in_channels, H, W), normalised.
+        forward: what to call with the image. Default: the backbone.
+
+    Returns:
+        One entry for each block that was run, in order.
+
+    Raises:
+        ValueError: if ``image`` is not one image.
+    """
+    if image.dim() != 4 or image.shape[0] != 1:
+        raise SettingError(f'attention is recorded of one image, (1, C, H, W), got {tuple(image.shape)}')
+    backbone.eval()
+    recorded: Dict[Pair, List[Tensor]] = {}
+    plans: Dict[Pair, WindowPlan] = {}
+    sizes: Dict[int, Pair] = {}
+    mode, handles = _Recorder(), []
+
+    def enter_stage(stage: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Tuple[Any, ...]) -> None:
+            sizes[stage] = tuple(args[1])
+        return hook
+
+    def enter_block(stage: int, block: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Tuple[Any, ...]) -> None:
+            plans[stage, block] = args[1]
+            mode.found = recorded.setdefault((stage, block), [])
+        return hook
+
+    def leave_block(module: nn.Module, args: Tuple[Any, ...], out: Tensor) -> None:
+        mode.found = []  # a detector's heads may attend too
+
+    for i, stage in enumerate(backbone.stages):
+        handles.append(stage.register_forward_pre_hook(enter_stage(i)))
+        for j, block in enumerate(stage.blocks):
+            handles.append(block.register_forward_pre_hook(enter_block(i, j)))
+            handles.append(block.register_forward_hook(leave_block))
+    try:
+        with torch.no_grad(), mode:
+            (forward or backbone)(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    strides = _strides(backbone)
+    return [BlockAttention(*place, torch.cat(parts).float(), plans[place], sizes[place[0]], strides[place[0]])
+            for place, parts in recorded.items()]
+
+
+class _Recorder(TorchFunctionMode):
+    """Adds the weights of every attention to the list ``found``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: List[Tensor] = []
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Tuple[Any, ...] = (),
+                           kwargs: Optional[Dict[str, Any]] = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            query, key, *rest = args
+            identity = torch.eye(key.shape[-2], dtype=key.dtype, device=key.device)
+            identity = identity.expand(*key.shape[:-1], key.shape[-2]).contiguous()
+            others = dict(kwargs, value=identity) if 'value' in kwargs else kwargs
+            self.found.append(func(query, key, *([identity, *rest[1:]] if rest else []), **others))
+        result = func(*args, **kwargs)
+        if func is Tensor.softmax:
+            self.found.append(result)
+        return result
+
+
+def _strides(backbone: nn.Module) -> List[Pair]:
+    """Pixels per token of each stage."""
+    strides = [tuple(backbone.patch_embed.projection.stride)]
+    for stage in backbone.stages[:-1]:
+        step = stage.downsample.sampler.stride
+        strides.append((strides[-1][0] * step[0], strides[-1][1] * step[1]))
+    return strides
+
+
+def attention_distance(block: BlockAttention, weights: Optional[Tensor] = None) -> Tensor:
+    """How far from itself a token looks, on average: the mean attention distance (ViT, appendix D.7 and figure 11).
+
+    For each query the distances to its keys, weighted by attention; then the mean over queries. Distances are between
+    the tokens' places in the image, so the cyclic shift does not count. Padding is left out, as query and as key.
+
+    Args:
+        block: of :func:`record_attention`.
+        weights: (nW, heads, N, N) to use in place of the block's.
+
+    Returns:
+        (heads,) pixels of the image, float32.
+    """
+    real = block.real
+    weights = (block.weights if weights is None else weights) * real[:, None, None, :]
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-12)
+    token = block.plan.gather.view(real.shape)
+    place = torch.stack([token // block.size[1], token % block.size[1]], -1).float()
+    place = place * torch.tensor(block.stride, dtype=torch.float32, device=place.device)
+    distance = torch.cdist(place, place)[:, None]
+    per_query = (weights * distance).sum(-1) * real[:, None]
+    return per_query.sum((0, 2)) / real.sum()
+
+
+def uniform_distance(block: BlockAttention) -> Tensor:
+    """The :func:`attention_distance` were every token to attend alike to all that it may attend to: (1,) pixels."""
+    allowed = torch.cat([_allowed(group, block.weights) for group in block.plan.groups])
+    return attention_distance(block, allowed / allowed.sum(-1, keepdim=True).clamp(min=1))
+
+
+def _allowed(group: WindowGroup, like: Tensor) -> Tensor:
+    """(count, 1, N, N), 1 for each query and key of a group of windows that may meet, else 0."""
+    mask = group.mask(like.dtype)
+    allowed = like.new_ones(1, 1, *like.shape[-2:]) if mask is None else (mask == 0).to(like.dtype)
+    return allowed.expand(group.count, -1, -1, -1)
+
+
+def attended_from(blocks: Sequence[BlockAttention], token: int, residual: bool = False,
+                  head: Optional[int] = None) -> Tensor:
+    """What a token of the last of consecutive blocks of a stage sees of the map that enters the first of them.
+
+    With one block that is the token's row of attention, averaged over heads. Several are multiplied, which follows
+    attention through the shifts from window to window: attention rollout (Abnar and Zuidema, 2020,
+    https://arxiv.org/abs/2005.00928, section 3). It ignores what values, feed-forward networks and norms do.
+
+    Args:
+        blocks: consecutive blocks of one stage, in the order in which they are run.
+        token: its number in the map, row by row.
+        residual: count the residual connection as half of each block, ``(A + I) / 2``, as rollout does.
+        head: this head alone. Default: the mean over heads.
+
+    Returns:
+        (H, W) shares, float32. They sum to 1 but for what goes to padding.
+
+    Raises:
+        ValueError: without blocks, or if they are not of one stage, or if the map has no such token.
+    """
+    if not blocks or len({(block.stage, block.size) for block in blocks}) != 1:
+        raise SettingError('blocks must be at least one, all of one stage')
+    height, width = blocks[0].size
+    if not 0 <= token < height * width:
+        raise SettingError(f'a map of {height} x {width} tokens has numbers 0 to {height * width - 1}, got {token}')
+    seen = torch.zeros(height * width, 1, device=blocks[0].weights.device)
+    seen[token] = 1
+    for block in reversed(blocks):
+        weights = block.weights.mean(1) if head is None else block.weights[:, head]
+        shares = partition(seen, block.plan).squeeze(-1)  # (nW, N): of each query, how much of it is seen
+        before = merge(torch.einsum('wq,wqk->wk', shares, weights).unsqueeze(-1), block.plan)
+        seen = (seen + before) / 2 if residual else before
+    return seen.view(height, width)
+
+
+def visible_from(block: BlockAttention, token: int) -> Tensor:
+    """(H, W) bool: the tokens that a token may attend to, which are those of its window and of its side of the shift.
+
+    Args:
+        block: of :func:`record_attention`.
+        token: its number in the map, row by row.
+    """
+    number = block.weights.shape[-1]
+    window, slot = divmod(int(block.plan.scatter[token]), number)
+    allowed = torch.cat([_allowed(group, block.weights) for group in block.plan.groups])[window, 0, slot] > 0
+    seen = torch.zeros(block.size[0] * block.size[1], dtype=torch.bool, device=allowed.device)
+    seen[block.plan.gather.view(-1, number)[window][allowed & block.real[window]]] = True
+    return seen.view(block.size)

@@ -1,0 +1,155 @@
+"""All pictures of a model's position: which there are, of which layers and images."""
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+from mmengine.config import Config
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ...errors import SettingError
+from ..detector import load_detector, model_input, register_modules, test_images
+from .attention_maps import BlockAttention, record_attention
+from .fitted_cpb import fitted_cpb
+from .plots import (
+    bias_grid,
+    measure_distances,
+    plot_absolute,
+    plot_attention,
+    plot_attention_distance,
+    plot_bias,
+    plot_bias_at_windows,
+    resampled_grid,
+    rotation_grid,
+)
+
+Pair = Tuple[int, int]
+_OVERVIEW_HEADS = 8
+
+
+def draw_position(cfg: Config, checkpoint: Union[str, Path, None], folder: Path, window: Pair,
+                  image: Union[str, Path, None] = None, point: Optional[Sequence[float]] = None,
+                  num_images: int = 8) -> List[Path]:
+    """Draw every picture that fits a model's position scheme.
+
+    Args:
+        cfg: of a detector with a :class:`~swin_pos_det.models.SwinPosTransformer`.
+        checkpoint: see :func:`~.detector.load_detector`.
+        folder: where the PNGs go.
+        window: (h, w) to resample biases to.
+        image: whose attention is drawn. Default: the first of the test set.
+        point: (x, y) in the image's own pixels. Default: its middle.
+        num_images: of the test set, over which distances are averaged if no image is given.
+
+    Returns:
+        The PNGs.
+
+    Raises:
+        ValueError, FileNotFoundError: if there is no such image or point, or no test data.
+        CheckpointError: if the weights cannot be read.
+    """
+    register_modules(cfg)
+    model = load_detector(cfg, checkpoint)
+    name = Path(str(cfg.filename)).stem + ('' if checkpoint else ', untrained' if not _pretrained(cfg) else '')
+    paths = [Path(image)] if image is not None else test_images(cfg, num_images)
+    first, shown, factors = _recorded(cfg, model, paths[0])
+    place = _place(point, shown, factors, paths[0].name)
+    pictures = draw_biases(model.backbone, folder, window, name)
+    if model.backbone.use_abs_pos_embed:
+        pictures.append(folder / 'absolute.png')
+        plot_absolute(model.backbone.absolute_pos_embed, model.backbone.absolute_grid, pictures[-1],
+                      f'How alike the absolute embedding makes places\n{name}')
+    further = tqdm(paths[1:], desc='images', unit='image', leave=False, disable=len(paths) < 2)
+    others = (_recorded(cfg, model, path)[0] for path in further)
+    pictures.append(folder / 'distance.png')
+    counted = f'{len(paths)} images' if len(paths) > 1 else paths[0].name
+    plot_attention_distance(measure_distances(chain([first], others)), pictures[-1],
+                            f'How far heads look, {counted}\n{name}')
+    pictures.append(folder / 'attention.png')
+    plot_attention(shown, first, place, pictures[-1], f'What one token attends to, {paths[0].name}\n{name}')
+    return pictures
+
+
+def _place(point: Optional[Sequence[float]], shown: np.ndarray, factors: Tuple[float, float],
+           name: str) -> Tuple[float, float]:
+    """A point (x, y) of an image in the pixels of the image as it was resized; the middle without one."""
+    size = shown.shape[1], shown.shape[0]
+    own = [round(side / factor) for side, factor in zip(size, factors)]
+    if point is None:
+        return size[0] / 2, size[1] / 2
+    if not all(0 <= at < side for at, side in zip(point, own)):
+        raise SettingError(f'the point ({point[0]:g}, {point[1]:g}) is not in {name}, which has {own[0]} x {own[1]} '
+                           'pixels')
+    x, y = (min(at * factor, side - 1e-3) for at, factor, side in zip(point, factors, size))
+    return x, y
+
+
+def _recorded(cfg: Config, model: nn.Module,
+              path: Path) -> Tuple[List[BlockAttention], np.ndarray, Tuple[float, float]]:
+    """The attention to an image, the image as it was resized, and by which factors."""
+    pixels, shown, factors = model_input(cfg, model, path)
+    return record_attention(model.backbone, pixels), shown, factors
+
+
+def draw_biases(backbone: nn.Module, folder: Path, window: Pair, name: str) -> List[Path]:
+    """Draw what a backbone's scheme does over offsets: an overview, every block of each stage, another window.
+
+    Of a scheme that turns queries and keys the cosines of :func:`~.position_plots.rotation_grid` are drawn; of one that
+    does neither, nothing.
+    """
+    layers = [[(f'stage {i + 1}\nblock {j + 1}', block.attn.w_msa) for j, block in enumerate(stage.blocks)]
+              for i, stage in enumerate(backbone.stages)]
+    nominal = [stage.window_rule.size for stage in backbone.stages]
+    learned = [_own_window(stage[0][1], size) for stage, size in zip(layers, nominal)]
+    grid_of = next((draw for draw in (bias_grid, rotation_grid) if draw(layers[0][0][1], learned[0]) is not None), None)
+    if grid_of is None:
+        return []
+    what = 'Position bias' if grid_of is bias_grid else 'Cosine between equal contents, as turned,'
+    grids = [[(label, grid_of(layer, own)) for label, layer in stage] for stage, own in zip(layers, learned)]
+    pictures = [folder / 'bias.png']
+    plot_bias([stage[-1] for stage in grids], pictures[0], f'{what} of the last block of each stage\n{name}',
+              _OVERVIEW_HEADS)
+    for number, stage in enumerate(grids, start=1):
+        pictures.append(folder / f'bias_stage{number}.png')
+        plot_bias(stage, pictures[-1], f'{what} of stage {number}\n{name}')
+    pictures.append(folder / 'bias_windows.png')
+    last = [stage[-1] for stage in layers]
+    plot_bias_at_windows([(label, grids_at(layer, own, window)) for (label, layer), own in zip(last, learned)],
+                         pictures[-1], f'{what} at two windows\n{name}')
+    return pictures
+
+
+def grids_at(layer: nn.Module, own: Pair, window: Pair) -> Dict[str, Tensor]:
+    """What a layer's scheme does at its learned window, and what each way to go to another makes of it.
+
+    A learned table is resampled, and a network like Swin V2's is fitted to it. What is a function of offsets, such as
+    a continuous bias, is evaluated; resampling what it gives at its own window is beside it.
+    """
+    at, there = f'window {_side(own)}', f'window {_side(window)}'
+    learned = bias_grid(layer, own)
+    if learned is None:
+        return {at: rotation_grid(layer, own), there: rotation_grid(layer, window)}
+    grids = {f'learned, {at}': learned}
+    if 'resampling' not in layer.position.uses:
+        grids[f'{layer.position.name}, {there}'] = bias_grid(layer, window)
+    for mode in ('bicubic', 'geometric'):
+        grids[f'{mode}, {there}'] = resampled_grid(learned, own, window, mode)
+    if 'resampling' in layer.position.uses:
+        grids[f'fitted log-CPB, {there}'] = fitted_cpb(learned, own, window)
+    return grids
+
+
+def _side(window: Pair) -> str:
+    return str(window[0]) if window[0] == window[1] else f'{window[0]} x {window[1]}'
+
+
+def _own_window(layer: nn.Module, nominal: Union[Pair, str]) -> Pair:
+    """The window that a layer's parameters were learned for, else the one that it runs with."""
+    return layer.table_window_size or (nominal if isinstance(nominal, tuple) else (7, 7))
+
+
+def _pretrained(cfg: Config) -> bool:
+    return bool(cfg.model.backbone.get('init_cfg'))

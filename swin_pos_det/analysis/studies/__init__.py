@@ -1,0 +1,1 @@
+"""Studies that train or evaluate many models: windows, position schemes."""

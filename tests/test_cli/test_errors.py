@@ -1,0 +1,177 @@
+"""Mistakes in a config are told in one line; bugs are not."""
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import mmdet
+import pytest
+from mmdet.models.necks import FPN
+from mmdet.registry import MODELS, OPTIMIZERS
+from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS
+from torch import nn
+from torch.optim import SGD
+
+from swin_pos_det.cli.errors import UserError, closest, telling_mistakes
+from swin_pos_det.cli.setting_checks import check_launcher, check_neck, check_num_classes, check_optimizer
+from swin_pos_det.models import SwinPosTransformer
+
+
+@MODELS.register_module(force=True)
+class Particular(nn.Module):
+    """Refuses its settings in several ways."""
+
+    def __init__(self, size: int = 1, how: str = '') -> None:
+        super().__init__()
+        if how == 'value':
+            raise ValueError(f'size must be 1, got {size}')
+        if how == 'foo':
+            nn.Linear(1, 1, foo=1)  # a mistake of its own, not of its settings
+        dict(size=size)[how or 'size']
+
+
+def told(**settings):
+    with pytest.raises(UserError) as error, telling_mistakes():
+        MODELS.build(settings)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(('settings', 'message'), [
+    (dict(type='Particula'), "there is no model called 'Particula' (did you mean 'Particular'?). If it is yours, the "
+                             "config must import its module: custom_imports = dict(imports=['my_module'])"),
+    (dict(type='XYZ'), "there is no model called 'XYZ'. If it is yours"),
+    (dict(type='Particular', sise=2), "Particular has no setting 'sise' (did you mean 'size'?)"),
+    (dict(type='SwinPosTransformer', window_sise=2), "SwinPosTransformer has no setting 'window_sise' (did you mean "
+                                                     "'window_size'?)"),
+    (dict(type='SwinPosTransformerV2', window_sise=2), "SwinPosTransformerV2 has no setting 'window_sise' (did you "
+                                                       "mean 'window_size'?)"),
+    (dict(type='Particular', size=2, how='value'), 'the settings of Particular are refused: size must be 1, got 2'),
+    (dict(type='FPN', in_channels=3, out_channels=8, num_outs=4),
+     'the settings of FPN are refused: assert isinstance(in_channels, list)'),
+])
+def test_what_building_refuses(settings, message):
+    found = told(**settings)
+    assert found.startswith(message)
+    assert found.endswith('(--traceback shows where)')
+
+
+@pytest.mark.parametrize(('settings', 'error'), [
+    (dict(type='Particular', how='color'), KeyError), (dict(type='Particular', how='foo'), TypeError)])
+def test_bugs_of_a_part_that_is_built_pass(settings, error):
+    with pytest.raises(error, match='color|foo'), telling_mistakes():
+        MODELS.build(settings)
+
+
+def test_this_packages_own_words_come_first():
+    assert told(type='SwinPosTransformer', window_size=-1) == 'window_size must be at least 1 on each side, got -1'
+
+
+def test_a_schedule_that_is_none():
+    optimizer = SGD([nn.Parameter(nn.Linear(1, 1).weight)], lr=1.)
+    for settings, message in ((dict(type='CosineAnnealingLR', T_max=2, end=0), 'CosineAnnealingLR are refused: end sh'),
+                              (dict(type='CosineAnealingLR'), "called 'CosineAnealingLR' (did you mean 'Cosine")):
+        with pytest.raises(UserError) as error, telling_mistakes():
+            PARAM_SCHEDULERS.build(dict(settings, convert_to_iter_based=True), default_args=dict(
+                optimizer=optimizer, epoch_length=4))
+        assert message in str(error.value)
+
+
+@pytest.mark.parametrize('error', [KeyError('a'), ValueError('b'), TypeError('c'), AssertionError(), RuntimeError('d')])
+def test_bugs_pass(error):
+    with pytest.raises(type(error)) as found, telling_mistakes():
+        raise error
+    assert found.value is error
+
+
+def test_closest():
+    assert closest('windw_size', ['window_size', 'depths', 7]) == " (did you mean 'window_size'?)"
+    assert closest('abc', ['window_size']) == ''
+
+
+@pytest.mark.parametrize(('launcher', 'missing', 'command'), [
+    ('pytorch', 'MASTER_ADDR', 'bash tools/dist_train.sh'), ('slurm', 'SLURM_NODELIST', 'bash tools/slurm_train.sh'),
+    ('mpi', 'OMPI_COMM_WORLD_SIZE', 'MASTER_ADDR=127.0.0.1 mpirun')])
+def test_a_launcher_that_has_not_launched(monkeypatch, launcher, missing, command):
+    names = dict(pytorch=['RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'],
+                 slurm=['SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'],
+                 mpi=['OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE', 'MASTER_ADDR'])[launcher]
+    for name in names:
+        monkeypatch.setenv(name, '0')
+    check_launcher(launcher)
+    check_launcher('none')
+    monkeypatch.delenv(missing)
+    with pytest.raises(UserError, match=f'--launcher {launcher} .* {missing} is not set; start .* with: {command}'):
+        check_launcher(launcher)
+
+
+def test_an_optimizer_that_is_none():
+    check_optimizer(Config())
+    check_optimizer(Config(dict(optim_wrapper=dict(optimizer=dict(type='AdamW')))))
+    with pytest.raises(UserError, match=r"no optimizer called 'AdamX' \(did you mean 'Adam"):
+        check_optimizer(Config(dict(optim_wrapper=dict(optimizer=dict(type='AdamX')))))
+    OPTIMIZERS.register_module(name='AdamX', module=SGD)
+    try:
+        check_optimizer(Config(dict(optim_wrapper=dict(optimizer=dict(type='AdamX')))))
+    finally:
+        del OPTIMIZERS.module_dict['AdamX']
+
+
+@pytest.mark.parametrize(('model', 'where'), [
+    (dict(bbox_head=dict(num_classes=1)), r'model\.bbox_head'),
+    (dict(roi_head=dict(bbox_head=[dict(num_classes=2), dict(num_classes=3)])), r'model\.roi_head\.bbox_head'),
+    (dict(roi_head=dict(bbox_head=dict(num_classes=2), mask_head=dict(num_classes=80))), r'model\.roi_head\.mask_head'),
+    (dict(module=dict(bbox_head=dict(num_classes=1))), r'model\.module\.bbox_head')])
+def test_heads_for_other_classes(model, where):
+    cfg = Config(dict(model=model, train_dataloader=dict(dataset=dict(
+        type='RepeatDataset', dataset=dict(type='CocoDataset', ann_file='a.json',
+                                           metainfo=dict(classes=('cat', 'dog')))))))
+    check_num_classes(cfg, ['val'])
+    with pytest.raises(UserError, match=rf'^{where}.num_classes is \d+, but .* a.json has 2 classes \(cat, dog\): set'):
+        check_num_classes(cfg, ['train', 'val'])
+    cfg.train_dataloader.dataset.dataset.type = 'CocoPanopticDataset'
+    check_num_classes(cfg, ['train'])
+
+
+@pytest.mark.slow
+def test_configs_of_mmdet_pass():
+    """Every tenth that can be read here: some need other packages."""
+    found = 0
+    paths = sorted(path for path in (Path(mmdet.__file__).parent / '.mim/configs').rglob('*.py')
+                   if '_base_' not in path.parts)
+    for path in paths[::10]:
+        with contextlib.suppress(ImportError, FileNotFoundError):
+            cfg = Config.fromfile(path)
+            found += 1
+            check_optimizer(cfg)
+            check_num_classes(cfg, ['train', 'val', 'test'])
+    assert found > 70
+
+
+def test_heads_of_the_right_number():
+    text = Config(dict(model=dict(bbox_head=dict(num_classes=256)), train_dataloader=dict(dataset=dict(
+        type='CocoDataset', ann_file='a.json'))))
+    check_num_classes(text, ['train'])
+    for model in (dict(language_model=dict(), bbox_head=dict(num_classes=5)), dict(bbox_head=dict(num_classes=None)),
+                  dict(roi_head=dict(mask_head=dict(class_agnostic=True, num_classes=1)))):
+        text.model = model
+        check_num_classes(text, ['train'])
+    cfg = Config(dict(model=dict(rpn_head=dict(num_classes=1), roi_head=dict(bbox_head=dict(num_classes=80))),
+                      train_dataloader=dict(dataset=dict(type='CocoDataset', ann_file='a.json'))))
+    check_num_classes(cfg, ['train'])
+
+
+def test_a_neck_for_other_channels():
+    model = nn.Module()
+    check_neck(model)
+    model.backbone = SwinPosTransformer(embed_dims=8, num_heads=(1, 1, 1, 1), out_indices=(1, 3))
+    check_neck(model)
+    model.neck = FPN([16, 64], 8, 2)
+    check_neck(model)
+    model.neck = nn.Module()
+    model.neck.in_channels = [64, 16]  # of other necks, in an order of their own
+    check_neck(model)
+    model.neck = FPN([8, 16], 8, 2)
+    with pytest.raises(UserError, match=r'in_channels is \[8, 16\], but .* embed_dims=8 and out_indices=\(1, 3\) gives '
+                                        r'\[16, 64\]'):
+        check_neck(model)
