@@ -16,10 +16,10 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..checkpoints import CheckpointError
-from ..data.coco_annotations import check_configured
 from ..data.coco_root import CocoRootError, apply_coco_root, check_coco_root
 from ..engine.amp import has_accelerator
 from ..engine.strategies import check_strategy, choose_runner, run_on_cpu
+from .data_checks import check_configured
 from .errors import UserError, telling_mistakes
 from .setting_checks import check_launcher, check_neck, check_num_classes
 
@@ -115,7 +115,7 @@ def check_data(cfg: Config, needed_for: Iterable[str]) -> None:
 
     Raises:
         CocoRootError: see :func:`swin_pos_det.data.coco_root.check_coco_root`.
-        UserError: see :func:`swin_pos_det.data.coco_annotations.check_configured`, and :func:`check_num_classes`.
+        UserError: see :func:`swin_pos_det.cli.data_checks.check_configured`, and :func:`check_num_classes`.
     """
     parts = [part for part in needed_for if cfg.get(f'{part}_dataloader') is not None]
     check_coco_root(cfg, parts)

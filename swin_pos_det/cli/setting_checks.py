@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from torch import nn
 
-from ..data.coco_annotations import coco_datasets
 from ..models import SwinPosTransformer
+from .data_checks import coco_datasets
 from .errors import UserError, closest
 
 # What a launcher tells its processes, and how the processes are started with it.

@@ -16,7 +16,7 @@ from mmengine.evaluator import Evaluator
 from pycocotools.coco import COCO
 
 from ..checkpoints import write_json
-from ..data.coco_annotations import CocoFileError, FilePath, check_annotations, read_json
+from ..data.annotation_file import CocoFileError, FilePath, check_annotations, read_json
 
 
 def load_ground_truth(path: FilePath) -> COCO:
@@ -24,7 +24,7 @@ def load_ground_truth(path: FilePath) -> COCO:
 
     Raises:
         CocoFileError: if it is not JSON, or cannot be evaluated against, see
-            :func:`~swin_pos_det.data.coco_annotations.check_annotations`. Masks are not looked at.
+            :func:`~swin_pos_det.data.annotation_file.check_annotations`. Masks are not looked at.
     """
     dataset = read_json(path)
     if isinstance(dataset, list):

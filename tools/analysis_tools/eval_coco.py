@@ -15,7 +15,7 @@ from swin_pos_det.checkpoints import write_json
 from swin_pos_det.cli.argument_types import fraction
 from swin_pos_det.cli.errors import UserError, telling_mistakes
 from swin_pos_det.cli.runner import note_unused, run_cli
-from swin_pos_det.data.coco_annotations import CocoFileError, check_masks
+from swin_pos_det.data.annotation_file import CocoFileError, check_masks
 from swin_pos_det.evaluation import EVALUATORS
 from swin_pos_det.evaluation.coco_eval import MAX_DETS, SIZES, CocoScores, confusion_matrix, evaluate, kinds_of
 from swin_pos_det.evaluation.coco_files import load_ground_truth, load_results

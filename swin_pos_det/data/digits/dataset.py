@@ -1,16 +1,13 @@
-"""MMDetection's side of the embedded data set: a dataset that makes itself, and a metric that follows it."""
+"""MMDetection's side of the embedded data set: a dataset that makes itself."""
 from __future__ import annotations
 
 import os.path as osp
-from collections.abc import Sequence
 
 from mmdet.datasets import CocoDataset
-from mmdet.datasets.api_wrappers import COCO
-from mmdet.registry import DATASETS, METRICS
+from mmdet.registry import DATASETS
 
-from ...evaluation import SwinPosCocoMetric
+from ...errors import MissingFileError
 from .on_photos import CLASSES, digits_root, make_digits_on_photos
-from ...errors import MissingFileError, SettingError
 
 # Ten colours that stay apart on a photograph.
 PALETTE = [(230, 60, 60), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48), (145, 30, 180), (70, 240, 240),
@@ -23,7 +20,7 @@ class DigitsOnPhotosDataset(CocoDataset):
 
     It is an ordinary COCO folder (see :mod:`swin_pos_det.data.digits.on_photos`), made when its annotations are
     first read, by one of the processes that ask for it. In test mode its metainfo has ``ann_file``, the path of the
-    annotations, for :class:`DigitsOnPhotosMetric`.
+    annotations, for :class:`~swin_pos_det.evaluation.DigitsOnPhotosMetric`.
 
     Args:
         data_root: the folder. Empty or None: one in the user's cache folder, or below ``$SWIN_POS_DET_DATA``.
@@ -52,35 +49,3 @@ class DigitsOnPhotosDataset(CocoDataset):
             raise MissingFileError(f'{self.ann_file} does not exist; the data set at {self.data_root} has '
                                    "ann_file='annotations/train.json' and 'annotations/val.json'")
         return super().load_data_list()
-
-
-@METRICS.register_module()
-class DigitsOnPhotosMetric(SwinPosCocoMetric):
-    """``CocoMetric`` on the annotation file of the dataset that is evaluated, wherever that dataset was made.
-
-    Without an annotation file ``CocoMetric`` would rebuild one from the samples, with boxes' areas for masks', and its
-    AP by size would not be COCO's.
-
-    Args:
-        ann_file: another annotation file. None: the one that the dataset's metainfo names.
-        metric: one or several of ``'bbox'``, ``'segm'``, ``'proposal'``, ``'proposal_fast'``.
-        **kwargs: what else ``CocoMetric`` takes, and ``evaluator``, ``'pycocotools'`` or ``'faster'``.
-    """
-
-    def __init__(self, ann_file: str | None = None, metric: str | Sequence[str] = ('bbox', 'segm'), **kwargs) -> None:
-        metric = metric if isinstance(metric, str) else list(metric)
-        super().__init__(ann_file=ann_file, metric=metric, **kwargs)
-
-    @property
-    def dataset_meta(self) -> dict | None:
-        """Metainfo of the dataset that is evaluated; setting it opens the annotation file."""
-        return self._dataset_meta
-
-    @dataset_meta.setter
-    def dataset_meta(self, dataset_meta: dict) -> None:
-        self._dataset_meta = dataset_meta
-        if self._coco_api is None:
-            if 'ann_file' not in dataset_meta:
-                raise SettingError('DigitsOnPhotosMetric needs a DigitsOnPhotosDataset in test mode (test_mode=True), or '
-                                   'ann_file=...; for other datasets use CocoMetric')
-            self._coco_api = COCO(dataset_meta['ann_file'])

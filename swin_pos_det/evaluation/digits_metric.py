@@ -1,0 +1,42 @@
+"""The metric of the embedded data set, which follows the dataset to its annotation file."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.registry import METRICS
+
+from ..errors import SettingError
+from .coco_metric import SwinPosCocoMetric
+
+
+@METRICS.register_module()
+class DigitsOnPhotosMetric(SwinPosCocoMetric):
+    """``CocoMetric`` on the annotation file of the dataset that is evaluated, wherever that dataset was made.
+
+    Without an annotation file ``CocoMetric`` would rebuild one from the samples, with boxes' areas for masks', and its
+    AP by size would not be COCO's.
+
+    Args:
+        ann_file: another annotation file. None: the one that the dataset's metainfo names.
+        metric: one or several of ``'bbox'``, ``'segm'``, ``'proposal'``, ``'proposal_fast'``.
+        **kwargs: what else ``CocoMetric`` takes, and ``evaluator``, ``'pycocotools'`` or ``'faster'``.
+    """
+
+    def __init__(self, ann_file: str | None = None, metric: str | Sequence[str] = ('bbox', 'segm'), **kwargs) -> None:
+        metric = metric if isinstance(metric, str) else list(metric)
+        super().__init__(ann_file=ann_file, metric=metric, **kwargs)
+
+    @property
+    def dataset_meta(self) -> dict | None:
+        """Metainfo of the dataset that is evaluated; setting it opens the annotation file."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict) -> None:
+        self._dataset_meta = dataset_meta
+        if self._coco_api is None:
+            if 'ann_file' not in dataset_meta:
+                raise SettingError('DigitsOnPhotosMetric needs a DigitsOnPhotosDataset with test_mode=True or '
+                                   'ann_file=...; for other datasets use CocoMetric')
+            self._coco_api = COCO(dataset_meta['ann_file'])
