@@ -18,7 +18,7 @@ def main():
     if os.name != 'posix':
         sys.stderr.write('set-up: cannot start: Linux or macOS is needed, this is %s\n' % sys.platform)
         return 1
-    from envsetup.cli import run
+    from envsetup.setup import run
     return run(sys.argv[1:])
 
 

@@ -1,0 +1,140 @@
+"""The set-up's command line and its steps."""
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import checks
+from .commands import SetupError, run_logged, run_python
+from .mmcv_wheel import ensure_mmcv
+
+REPO = Path(__file__).resolve().parents[3]
+DEFAULT_TORCH = 'torch==2.13.0'
+# setuptools 80 and later have no pkg_resources, which mmcv's setup.py and mmengine 0.10.7 import.
+BUILD_TOOLS = ('setuptools<80', 'wheel', 'ninja')
+VENVS = {'openmmlab': '.venv', 'onedl': '.venv-onedl'}  # the stacks own the same import names: one environment each
+VENV_BYTES = 3 * checks.GIB  # measured with a CPU build of torch: 1.7 GiB
+_IMPORTS = '''
+import cv2, torch, mmengine, mmcv.ops, mmdet.apis
+print(*(f'{module.__name__} {module.__version__}' for module in (torch, mmcv, mmdet, mmengine)))
+'''
+_EPILOG = f'''environment variables:
+  TORCH_SPEC          what pip installs as torch (default: what is installed, else {DEFAULT_TORCH})
+  MMCV_FIND_LINKS     further places with prebuilt mmcv wheels, as for pip's --find-links
+  MAX_JOBS            compilers at once when mmcv is built
+  SWIN_POS_DET_CACHE  the folder for built wheels (default: ~/.cache/swin-pos-det)
+A finished set-up returns at once; after an interruption run it again. To start over, delete the folder.'''
+
+
+def requirements(stack: str) -> tuple[str, list[str]]:
+    """Return the pinned mmcv and the other packages; torch is left out, as it is installed first."""
+    text = '\n'.join((REPO / 'requirements' / f'{name}.txt').read_text('utf-8') for name in ('runtime', stack, 'test'))
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(('#', 'torch>'))]
+    mmcv = [line for line in lines if re.match(r'(onedl-)?mmcv==', line)]
+    assert len(mmcv) == 1, f'requirements/{stack}.txt must pin mmcv with =='
+    return mmcv[0], [line for line in lines if line not in mmcv]
+
+
+def wanted_torch(venv: Path) -> str:
+    """Return what pip installs as torch: `$TORCH_SPEC`, else the version that is installed, else the default."""
+    installed = [path.name[6:-10] for path in venv.glob('lib/python3*/site-packages/torch-*.dist-info')]
+    return os.environ.get('TORCH_SPEC') or (f'torch=={installed[0]}' if installed else DEFAULT_TORCH)
+
+
+def fingerprint(stack: str, venv: Path) -> str:
+    """Return a digest of what the environment depends on, written into it when the set-up is done."""
+    files = [*sorted((REPO / 'requirements').glob('*.txt')), *sorted(Path(__file__).parent.glob('*.py')),
+             REPO / 'setup.py', REPO / 'swin_pos_det' / 'version.py']
+    parts = [stack, wanted_torch(venv), sys.version, str(REPO), *(file.read_text('utf-8') for file in files)]
+    return hashlib.sha256('\0'.join(parts).encode()).hexdigest()
+
+
+def find_problems(venv: Path, cache: Path) -> list[str]:
+    """Return everything that would stop the set-up later on."""
+    found = [checks.check_disk(venv, VENV_BYTES)]
+    if not (venv / 'pyvenv.cfg').is_file():
+        found.append(checks.check_venv_module())
+        if venv.is_file() or venv.is_dir() and any(venv.iterdir()):
+            found.append(f'{venv} exists and is no virtual environment: move it away or name another folder')
+    # A prebuilt or cached mmcv needs no compiler; should it not fit, the build fails with a clear message.
+    if not os.environ.get('MMCV_FIND_LINKS') and not any(cache.glob('wheels/*/*.whl')):
+        found.append(checks.check_compiler())
+    return [problem for problem in found if problem]
+
+
+def run_steps(stack: str, venv: Path, cache: Path) -> None:
+    """Install everything, one visible step after the other; pip leaves alone what is there."""
+    python, logs, (mmcv, packages) = venv / 'bin' / 'python', venv / 'setup-logs', requirements(stack)
+    constraints, torch = logs / 'constraints.txt', wanted_torch(venv)
+
+    def pip(name: str, *arguments: str) -> None:
+        run_logged([python, '-m', 'pip', 'install', '--no-build-isolation', '--constraint', constraints, *arguments],
+                   logs / f'{name}.log')
+
+    def make_venv() -> None:
+        run_logged([sys.executable, '-m', 'venv', venv], cache / 'venv.log')
+        logs.mkdir(exist_ok=True)
+        constraints.write_text(f'{BUILD_TOOLS[0]}\n', encoding='utf-8')
+
+    def install_torch() -> None:
+        pip('torch', *torch.split(), *BUILD_TOOLS)
+        version = run_python(python, 'from importlib.metadata import version; print(version("torch"))').stdout.strip()
+        constraints.write_text(f'{BUILD_TOOLS[0]}\ntorch=={version}\n', encoding='utf-8')
+
+    def install_packages() -> None:
+        pip('packages', *packages)
+        done = run_python(python, 'import cv2; print(cv2.__version__)')
+        if 'cannot open shared object file' in done.stderr:  # servers lack libGL, which the headless build does without
+            pip('opencv', '--no-deps', '--force-reinstall', 'opencv-python-headless')
+
+    def check_imports() -> None:
+        done = run_python(python, _IMPORTS)
+        if done.returncode:
+            raise SetupError(f'the {stack} stack does not import; delete {venv} and run again:\n{done.stderr}')
+        print(f'        {done.stdout.strip().splitlines()[-1]}', flush=True)
+
+    steps = {'virtual environment': make_venv,
+             f'{torch}, {", ".join(BUILD_TOOLS)}': install_torch,
+             f'mmdet, mmengine and the other packages ({stack})': install_packages,
+             f'{mmcv} with operators': lambda: print(f'        {ensure_mmcv(python, mmcv, cache, logs)}', flush=True),
+             'this package, editable': lambda: pip('editable', '--no-deps', '--editable', str(REPO)),
+             'a fresh process imports the stack': check_imports}
+    for number, (title, action) in enumerate(steps.items(), start=1):
+        print(f'  [{number}/{len(steps)}] {title}', flush=True)
+        start = time.monotonic()
+        action()
+        print(f'        {time.monotonic() - start:.0f} s', flush=True)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog='tools/dev/bootstrap.py', epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description='Make a virtual environment with torch, mmcv and its operators, mmdet, mmengine and this package.')
+    parser.add_argument('--stack', choices=sorted(VENVS), default='openmmlab',
+                        help="OpenMMLab's last releases, or the maintained forks (default: %(default)s)")
+    parser.add_argument('--venv', type=Path, help='the environment (default: .venv, or .venv-onedl)')
+    args = parser.parse_args(arguments)
+    venv = (args.venv or REPO / VENVS[args.stack]).expanduser().resolve()
+    cache = Path(os.environ.get('SWIN_POS_DET_CACHE') or '~/.cache/swin-pos-det').expanduser().absolute()
+    done = venv / 'setup-done'
+    if done.is_file() and done.read_text('utf-8') == fingerprint(args.stack, venv) and (venv / 'bin/python').exists():
+        print(f'set-up: {venv} is up to date ({args.stack})')
+        return 0
+    try:
+        problems = find_problems(venv, cache)
+        if problems:
+            raise SetupError('cannot start: ' + '; '.join(problems))
+        print(f'set-up: the {args.stack} stack in {venv}', flush=True)
+        run_steps(args.stack, venv, cache)
+        done.write_text(fingerprint(args.stack, venv), encoding='utf-8')
+    except (SetupError, OSError, KeyboardInterrupt) as error:
+        print(f'set-up: {str(error) or "interrupted; run it again to go on"}', file=sys.stderr)
+        return 1
+    return 0
