@@ -9,6 +9,7 @@ import os
 import os.path as osp
 from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence
 from typing import TYPE_CHECKING, Any, Optional
+
 from ..errors import UserError
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
+from ...errors import OccupiedPathError, SettingError, SettingTypeError
 from .scenes import Scene, lay_out, paint
 from .sources import PHOTOS, SPLITS, find_photo, load_photos, load_scans
-from ...errors import OccupiedPathError, SettingError, SettingTypeError
 
 try:
     import fcntl

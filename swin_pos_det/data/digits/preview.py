@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+
 from ...errors import MissingFileError, SettingError
 
 GAP = 9  # px between images

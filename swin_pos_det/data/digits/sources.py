@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+
 from ...errors import MissingFileError, MissingPackageError, SettingError
 
 SPLITS = ('train', 'val')
