@@ -2,14 +2,14 @@
 from .amp import CPUAmpOptimWrapper, use_mixed_precision
 from .checkpoint_hook import CheckpointHook
 from .elastic_window import ElasticWindowHook
+from .full_checkpoint import RequireFullCheckpointHook, WholeDetectorHook
 from .layer_decay import SwinLayerDecayOptimWrapperConstructor
 from .restart import MissedEvaluationHook, resume_after_restart
 from .resume import ResumeResampledHook
 from .strategies import ResumableFSDPStrategy, check_strategy, choose_runner, wrap_swin_blocks
-from .whole_detector import WholeDetectorHook
 
 __all__ = [
     'CPUAmpOptimWrapper', 'CheckpointHook', 'ElasticWindowHook', 'MissedEvaluationHook', 'ResumableFSDPStrategy',
-    'ResumeResampledHook', 'SwinLayerDecayOptimWrapperConstructor', 'WholeDetectorHook', 'check_strategy',
-    'choose_runner', 'resume_after_restart', 'use_mixed_precision', 'wrap_swin_blocks'
+    'RequireFullCheckpointHook', 'ResumeResampledHook', 'SwinLayerDecayOptimWrapperConstructor', 'WholeDetectorHook',
+    'check_strategy', 'choose_runner', 'resume_after_restart', 'use_mixed_precision', 'wrap_swin_blocks'
 ]
