@@ -1,33 +1,17 @@
 """Runs a detector on images and videos: pictures with what it found, and a COCO file of it."""
 import argparse
-import importlib.util
-import os.path as osp
 import sys
 from functools import partial
 
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
-import torch
-
-import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
-from swin_pos_det.apis import init_detector, predict_files
-from swin_pos_det.cli.argument_types import count, fraction, window_size
-from swin_pos_det.cli.checkpoint_checks import check_checkpoint
-from swin_pos_det.cli.errors import telling_mistakes
-from swin_pos_det.cli.runner import add_config_arguments, load_config, run_cli
-from swin_pos_det.layers import WINDOW_POLICIES
+from swin_pos_det.choices import WINDOW_POLICIES
+from swin_pos_det.cli.argument_types import count, device, fraction, window_size
+from swin_pos_det.cli.arguments import add_config_arguments
+from swin_pos_det.cli.errors import user_errors
+from swin_pos_det.cli.main import run_cli
 
 SOME_SKIPPED = 3
-
-
-def device(name: str) -> str:
-    """An argparse type: a device that this machine has."""
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA answers with the latter
-        raise argparse.ArgumentTypeError(f'{name!r} cannot be used ({str(error).splitlines()[0]})') from error
-    return name
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -59,10 +43,14 @@ def get_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Detects as the command line says; returns the exit status."""
+    from swin_pos_det.apis import init_detector, predict_files
+    from swin_pos_det.cli.checkpoint_checks import check_checkpoint
+    from swin_pos_det.cli.runner import load_config
+
     cfg = load_config(args)
     check_checkpoint(args.checkpoint)
     windows = args.window[0] if args.window and len(args.window) == 1 else args.window
-    with telling_mistakes():
+    with user_errors():
         model = init_detector(cfg, args.checkpoint, args.device, windows, args.window_policy)
         report = predict_files(model, args.inputs, args.out, args.batch_size, args.score_thr, not args.no_pictures)
     for reason in report.skipped.values():

@@ -1,52 +1,25 @@
 """Evaluates a config's weights and compares with its figures in the model index: pass or fail."""
 import argparse
-import importlib.util
 import os.path as osp
 import sys
 from pathlib import Path
 
-ROOT = Path(osp.dirname(osp.dirname(osp.abspath(__file__))))
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, str(ROOT))
-
-from mmdet.utils import setup_cache_size_limit_of_dynamo
-from mmengine.dist import is_main_process
 from rich.console import Console
 from rich.table import Column, Table
 
-import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
-from swin_pos_det.analysis.runs.model_index import AP_NAMES, find_model, read_model_index
-from swin_pos_det.analysis.runs.reproduce import (
-    LOG,
-    TOLERANCE,
-    check_coco_is_whole,
-    check_trained_to_the_end,
-    choose_figures,
-    compare,
-    evaluated_aps,
-    find_weights,
-    logged_figures,
-)
-from swin_pos_det.cli.checkpoint_checks import check_checkpoint
-from swin_pos_det.cli.errors import UserError
-from swin_pos_det.cli.runner import add_common_arguments, build_runner, check_data, load_config, run_cli
-from swin_pos_det.data.coco_root import CocoRootError
-from swin_pos_det.engine.amp import use_mixed_precision
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
+from swin_pos_det.choices import AP_NAMES, LOG
+from swin_pos_det.cli.argument_types import ap_points
+from swin_pos_det.cli.arguments import add_common_arguments
+from swin_pos_det.cli.main import run_cli
+from swin_pos_det.errors import UserError
+
+ROOT = Path(osp.dirname(osp.dirname(osp.abspath(__file__))))
 FAILED = 3
+TOLERANCE = 0.1  # AP points, on the scale from 0 to 100
 COCO_FILES = ('http://images.cocodataset.org/zips/val2017.zip and '
               'http://images.cocodataset.org/annotations/annotations_trainval2017.zip')
-
-
-def tolerance(text: str) -> float:
-    """An argparse type: AP points, at least 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f'{text!r} is no tolerance: AP points from 0 to 100, such as 0.1')
-    return value
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -71,7 +44,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('--against', metavar='SOURCE',
                         help=f'only sources with this in their name; {LOG!r}: what the training logged for the same '
                              'checkpoint (default: all in the index)')
-    parser.add_argument('--tolerance', type=tolerance, default=TOLERANCE, metavar='AP',
+    parser.add_argument('--tolerance', type=ap_points, default=TOLERANCE, metavar='AP',
                         help=f'largest difference that passes, in AP points from 0 to 100 (default: {TOLERANCE})')
     parser.add_argument('--index', default=str(ROOT / 'model-index.yml'), metavar='FILE',
                         help="the model index (default: this project's)")
@@ -81,6 +54,12 @@ def get_parser() -> argparse.ArgumentParser:
 
 def reproduce(args: argparse.Namespace) -> bool:
     """Evaluates and compares as the command line says; returns whether it passed."""
+    from mmengine.dist import is_main_process
+
+    from swin_pos_det.analysis.runs.model_index import find_model, read_model_index
+    from swin_pos_det.analysis.runs.reproduce import choose_figures, compare, logged_figures
+    from swin_pos_det.cli.runner import load_config
+
     try:
         models = read_model_index(args.index)
         if args.list or args.name is None:
@@ -108,6 +87,10 @@ def reproduce(args: argparse.Namespace) -> bool:
 
 def check_benchmark_data(cfg, model) -> None:
     """Fails if the test data are not there, or are not what the figures are on."""
+    from swin_pos_det.analysis.runs.reproduce import check_coco_is_whole
+    from swin_pos_det.cli.runner import check_data
+    from swin_pos_det.data.coco_root import CocoRootError
+
     try:
         check_data(cfg, ['test'])
     except CocoRootError as error:
@@ -121,6 +104,11 @@ def check_benchmark_data(cfg, model) -> None:
 
 def weights(args: argparse.Namespace, model, figures) -> Path:
     """The checkpoint to evaluate, after training where that is asked for and needed."""
+    from swin_pos_det.analysis.runs.reproduce import check_trained_to_the_end, find_weights
+    from swin_pos_det.cli.checkpoint_checks import check_checkpoint
+    from swin_pos_det.cli.runner import build_runner, check_data, load_config
+    from swin_pos_det.engine.amp import use_mixed_precision
+
     if args.checkpoint is not None:
         check_checkpoint(args.checkpoint)
         return Path(args.checkpoint)
@@ -141,6 +129,11 @@ def weights(args: argparse.Namespace, model, figures) -> Path:
 
 def evaluate(args: argparse.Namespace, checkpoint: Path) -> dict:
     """``'box AP'`` and ``'mask AP'`` of the checkpoint, from 0 to 100."""
+    from mmdet.utils import setup_cache_size_limit_of_dynamo
+
+    from swin_pos_det.analysis.runs.reproduce import evaluated_aps
+    from swin_pos_det.cli.runner import build_runner, load_config
+
     cfg = load_config(args)
     cfg.work_dir = osp.join(args.work_dir, 'reproduce')
     cfg.load_from, cfg.resume = str(checkpoint), False
@@ -153,6 +146,8 @@ def evaluate(args: argparse.Namespace, checkpoint: Path) -> dict:
 
 def compare_with_log(rows, logged, allowed: float):
     """The evaluation beside the training's own log, which does not count for the verdict; None without a log."""
+    from swin_pos_det.analysis.runs.reproduce import compare
+
     if logged is None:
         return None
     aps = {name: row.figures.ap[name] + difference for row in rows for name, difference in row.differences.items()}

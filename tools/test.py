@@ -1,41 +1,17 @@
 """Evaluates a checkpoint. Same arguments and behaviour as MMDetection's tools/test.py."""
 import argparse
 import contextlib
-import importlib.util
-import os.path as osp
 import sys
 import warnings
 from copy import deepcopy
 
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
-from mmdet.engine.hooks.utils import trigger_visualization_hook
-from mmdet.evaluation import DumpDetResults
-from mmdet.utils import setup_cache_size_limit_of_dynamo
-from mmengine.config import ConfigDict
-
-import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
-from swin_pos_det.checkpoints import check_writable
-from swin_pos_det.cli.checkpoint_checks import check_checkpoint, check_evaluable, is_sharded
-from swin_pos_det.cli.errors import UserError, telling_mistakes
-from swin_pos_det.cli.runner import (
-    add_common_arguments,
-    add_hook,
-    build_runner,
-    check_data,
-    load_config,
-    note_unused,
-    run_cli,
-)
-from swin_pos_det.evaluation.coco_files import writing_coco_results
-
-
-def predictions_name(name: str) -> str:
-    """An argparse type: the name of a file for predictions, pickled as by mmdet or in COCO's format."""
-    if not name.endswith(('.pkl', '.pickle', '.json')):
-        raise argparse.ArgumentTypeError(f'{name!r} must end in .pkl, .pickle or .json')
-    return name
+from swin_pos_det.cli.argument_types import predictions_file
+from swin_pos_det.cli.arguments import add_common_arguments, note_unused
+from swin_pos_det.cli.errors import user_errors
+from swin_pos_det.cli.main import run_cli
+from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -48,7 +24,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('checkpoint', help='the .pth file to evaluate')
     parser.add_argument('--work-dir', metavar='DIR',
                         help='where the metrics go (default: work_dir of the config, else work_dirs/<config name>)')
-    parser.add_argument('--out', type=predictions_name, metavar='FILE',
+    parser.add_argument('--out', type=predictions_file, metavar='FILE',
                         help="also write all predictions to this file: .pkl as mmdet does, or .json in COCO's format, "
                              'for tools/analysis_tools/eval_coco.py')
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')
@@ -63,6 +39,8 @@ def get_parser() -> argparse.ArgumentParser:
 
 def use_test_time_augmentation(cfg) -> None:
     """Wraps the model and the test pipeline of ``cfg`` for test-time augmentation."""
+    from mmengine.config import ConfigDict
+
     parts = (cfg.model, cfg.model.get('roi_head') or {})
     if cfg.get('tta_model', {}).get('type', 'DetTTAModel') == 'DetTTAModel' and any(p.get('mask_head') for p in parts):
         raise UserError("mmdet's test-time augmentation has no instance masks; for the boxes alone, add "
@@ -86,7 +64,16 @@ def use_test_time_augmentation(cfg) -> None:
 
 
 def test(args: argparse.Namespace) -> None:
-    """Evaluates as the command line says."""
+    """Evaluate as the command line says."""
+    from mmdet.engine.hooks.utils import trigger_visualization_hook
+    from mmdet.evaluation import DumpDetResults
+    from mmdet.utils import setup_cache_size_limit_of_dynamo
+
+    from swin_pos_det.checkpoints import check_writable
+    from swin_pos_det.cli.checkpoint_checks import check_checkpoint, check_evaluable, is_sharded
+    from swin_pos_det.cli.runner import add_hook, build_runner, check_data, load_config
+    from swin_pos_det.evaluation.coco_files import writing_coco_results
+
     setup_cache_size_limit_of_dynamo()
     cfg = load_config(args)
     check_data(cfg, ['test'])
@@ -109,14 +96,14 @@ def test(args: argparse.Namespace) -> None:
     if args.tta:
         use_test_time_augmentation(cfg)
     if not is_sharded(args.checkpoint):
-        add_hook(cfg, type='WholeDetectorHook')
+        add_hook(cfg, type='RequireFullCheckpointHook')
     runner = build_runner(cfg)
     writing = contextlib.nullcontext()
     if args.out is not None and args.out.endswith('.json'):
         writing = writing_coco_results(runner.test_evaluator, args.out)
     elif args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-    with telling_mistakes(), writing:
+    with user_errors(), writing:
         runner.test()
 
 

@@ -1,31 +1,15 @@
 """Trains a detector. Same arguments and behaviour as MMDetection's tools/train.py."""
 import argparse
-import importlib.util
-import os.path as osp
 import sys
 from typing import Optional
 
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
-from mmdet.utils import setup_cache_size_limit_of_dynamo
-
-import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
 from swin_pos_det.cli.argument_types import share
-from swin_pos_det.cli.checkpoint_checks import check_auto_resume, check_checkpoint
-from swin_pos_det.cli.errors import UserError, telling_mistakes
-from swin_pos_det.cli.runner import (
-    add_common_arguments,
-    add_hook,
-    build_runner,
-    check_data,
-    join_processes,
-    load_config,
-    run_cli,
-)
-from swin_pos_det.cli.setting_checks import check_optimizer
-from swin_pos_det.engine.amp import use_mixed_precision
-from swin_pos_det.engine.restart import may_restart, resume_after_restart
+from swin_pos_det.cli.arguments import add_common_arguments
+from swin_pos_det.cli.errors import user_errors
+from swin_pos_det.cli.main import run_cli
+from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -63,6 +47,10 @@ def scale_learning_rate(cfg) -> None:
 
 def prepare_resuming(cfg, resume: Optional[str]) -> None:
     """Lets a training go on: where torchrun has started it again, or from what ``--resume`` and the config name."""
+    from swin_pos_det.cli.checkpoint_checks import check_auto_resume, check_checkpoint
+    from swin_pos_det.cli.runner import add_hook, join_processes
+    from swin_pos_det.engine.restart import may_restart, resume_after_restart
+
     restarted = None
     if may_restart():
         join_processes(cfg)
@@ -83,7 +71,13 @@ def prepare_resuming(cfg, resume: Optional[str]) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Trains as the command line says."""
+    """Train as the command line says."""
+    from mmdet.utils import setup_cache_size_limit_of_dynamo
+
+    from swin_pos_det.cli.runner import add_hook, build_runner, check_data, load_config
+    from swin_pos_det.cli.setting_checks import check_optimizer
+    from swin_pos_det.engine.amp import use_mixed_precision
+
     setup_cache_size_limit_of_dynamo()
     cfg = load_config(args)
     check_data(cfg, ['train', 'val'])
@@ -95,7 +89,7 @@ def train(args: argparse.Namespace) -> None:
     check_optimizer(cfg)
     prepare_resuming(cfg, args.resume)
     runner = build_runner(cfg)
-    with telling_mistakes():
+    with user_errors():
         runner.train()
 
 

@@ -1,4 +1,4 @@
-"""Types for argparse, so that what cannot be is told with the flag it was given to."""
+"""Types for argparse: an invalid value is reported together with its flag."""
 from __future__ import annotations
 
 import argparse
@@ -6,13 +6,15 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
+from ..choices import BENCHMARK_MODELS
+
 
 def window_size(text: str, words: Sequence[str] = ()) -> int | tuple[int, int] | str:
-    """An argparse type: a window on the command line, ``7`` or ``7,14`` for (h, w).
+    """Parse a window, ``7`` or ``7,14`` for (h, w), as an argparse type.
 
     Args:
         text: as typed.
-        words: that may be typed instead of numbers; they are returned as they are.
+        words: that may be typed instead of numbers; they are returned unchanged.
 
     Raises:
         argparse.ArgumentTypeError: if ``text`` is none of these, or a side is less than 1.
@@ -27,7 +29,7 @@ def window_size(text: str, words: Sequence[str] = ()) -> int | tuple[int, int] |
 
 
 def _number(kind: type, low: float, high: float, meant: str, ends: tuple[bool, bool]) -> Callable[[str], float]:
-    """An argparse type: a number of a kind between two others, either of which may itself be meant."""
+    """Make an argparse type: a number between two others; ``ends`` says which of them are included."""
     def parse(text: str) -> float:
         try:
             value = kind(text)
@@ -44,3 +46,51 @@ count = _number(int, 1, math.inf, 'a whole number of at least 1', (True, False))
 factor = _number(float, 0, math.inf, 'a number above 0', (False, False))
 share = _number(float, 0, 1, 'a number above 0 and below 1', (False, False))
 fraction = _number(float, 0, 1, 'a number from 0 to 1', (True, True))
+ap_points = _number(float, 0, 100, 'AP points from 0 to 100, such as 0.1', (True, True))
+
+
+def square_window(text: str) -> int | str:
+    """Parse the side of a square window, or ``global``, as an argparse type."""
+    value = window_size(text, ('global', ))
+    if isinstance(value, tuple):
+        raise argparse.ArgumentTypeError(f"{text!r} is no square window: write 7, or 'global'")
+    return value
+
+
+def native_or_window(text: str) -> int | tuple[int, int] | str | None:
+    """Parse a window, ``global``, or ``native`` for the config's own, which is None, as an argparse type."""
+    value = window_size(text, ('global', 'native'))
+    return None if value == 'native' else value
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Parse ``512``, or ``800x1344`` for (h, w), as an argparse type."""
+    sides = text.split('x')
+    if len(sides) in (1, 2) and all(side.isascii() and side.isdigit() and int(side) > 0 for side in sides):
+        return int(sides[0]), int(sides[-1])
+    raise argparse.ArgumentTypeError(f'{text!r} is no size: write 512, or 800x1344 for height x width')
+
+
+def model_and_python(text: str) -> tuple[str, str]:
+    """Parse ``MODEL=PATH``, a model of the benchmark and a Python interpreter, as an argparse type."""
+    name, equals, path = text.partition('=')
+    if not equals or name not in BENCHMARK_MODELS:
+        raise argparse.ArgumentTypeError(f'{text!r} is not MODEL=PATH, with a model of {", ".join(BENCHMARK_MODELS)}')
+    return name, path
+
+
+def predictions_file(name: str) -> str:
+    """Check the name of a file for predictions, pickled as by mmdet or in COCO's format, as an argparse type."""
+    if not name.endswith(('.pkl', '.pickle', '.json')):
+        raise argparse.ArgumentTypeError(f'{name!r} must end in .pkl, .pickle or .json')
+    return name
+
+
+def device(name: str) -> str:
+    """Check that this machine has a device, as an argparse type."""
+    import torch
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
+        raise argparse.ArgumentTypeError(f'{name!r} cannot be used ({str(error).splitlines()[0]})') from error
+    return name

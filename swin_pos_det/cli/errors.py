@@ -10,18 +10,13 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
-from mmengine.registry.build_functions import build_from_cfg, build_scheduler_from_cfg
-
 from ..errors import UserError
 
-# What MMEngine builds the parts of a config with, and its variables there for the class and for what the config says.
-_BUILDERS = {build_from_cfg.__code__: ('obj_cls', 'obj_type'),
-             build_scheduler_from_cfg.__code__: ('scheduler_cls', 'scheduler_type')}
 _HINT = '(--traceback shows where)'
 
 
 @contextlib.contextmanager
-def telling_mistakes() -> Iterator[None]:
+def user_errors() -> Iterator[None]:
     """Makes a :class:`UserError` of a setting or file that is refused; bugs keep their traceback.
 
     Errors of this package's own say so by their class (:mod:`swin_pos_det.errors`). Others are settings that are
@@ -39,6 +34,9 @@ def telling_mistakes() -> Iterator[None]:
         raise
 
 
+telling_mistakes = user_errors  # the name before; goes when no branch uses it any more
+
+
 def closest(name: str, known: Iterable[Any]) -> str:
     """``' (did you mean ...?)'`` with the known name that is most like another, or nothing if none is."""
     found = difflib.get_close_matches(name, [text for text in known if isinstance(text, str)], 1)
@@ -54,12 +52,17 @@ def _own_error(error: BaseException | None) -> UserError | None:
 
 def _tell_refused_settings(error: BaseException) -> None:
     """Raises a :class:`UserError` if ``error`` comes from building a part that a config describes."""
+    from mmengine.registry.build_functions import build_from_cfg, build_scheduler_from_cfg
+
+    # What MMEngine builds the parts of a config with, and its variables there for the class and for the setting.
+    builders = {build_from_cfg.__code__: ('obj_cls', 'obj_type'),
+                build_scheduler_from_cfg.__code__: ('scheduler_cls', 'scheduler_type')}
     frames = _frames(error)
-    building = [frame for frame in frames if frame.tb_frame.f_code in _BUILDERS]
+    building = [frame for frame in frames if frame.tb_frame.f_code in builders]
     if not building:
         return
     seen = building[-1].tb_frame.f_locals
-    built, asked = map(seen.get, _BUILDERS[building[-1].tb_frame.f_code])
+    built, asked = map(seen.get, builders[building[-1].tb_frame.f_code])
     name = getattr(built, '__name__', str(built))
     wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if built is None and isinstance(asked, str):

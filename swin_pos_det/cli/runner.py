@@ -1,68 +1,31 @@
-"""What the tools share: arguments, configs, and how a runner is built and run."""
+"""Read a config as the command line changes it, and build its runner."""
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import os.path as osp
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import init_dist, is_distributed
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from ..checkpoints import CheckpointError
-from ..data.coco_root import CocoRootError, apply_coco_root, check_coco_root
+from ..data.coco_root import apply_coco_root, check_coco_root
 from ..engine.amp import has_accelerator
 from ..engine.strategies import check_strategy, choose_runner, run_on_cpu
+from ..errors import UserError
+from .arguments import add_common_arguments, add_config_arguments, note_unused  # noqa: F401  see errors.py
 from .data_checks import check_configured
-from .errors import UserError, telling_mistakes
+from .errors import user_errors
+from .main import run_cli  # noqa: F401
 from .setting_checks import check_launcher, check_neck, check_num_classes
-
-# What the system says when files cannot be written.
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR,
-                 errno.EEXIST)
-
-
-class _Options(DictAction):
-    """``--cfg-options`` that answers a mistyped pair with argparse's usage line instead of a traceback."""
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
-                 option_string: str | None = None) -> None:
-        for pair in values:
-            if '=' not in pair:
-                raise argparse.ArgumentError(self, f'{pair!r} is not of the form key=value')
-        try:
-            super().__call__(parser, namespace, values, option_string)
-        except (ValueError, AssertionError, SyntaxError) as error:
-            raise argparse.ArgumentError(self, f'{" ".join(values)}: {error}') from error
-
-
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of both tools; their names and meaning are MMDetection's."""
-    add_config_arguments(parser)
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                        help='how the processes of a distributed run were started (default: none, one process); '
-                             'tools/dist_*.sh and tools/slurm_*.sh set it')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
-                        help='set by launchers: the number of this process on its machine')
-
-
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of every tool that reads a config: its overrides, and ``--traceback``."""
-    parser.add_argument('--cfg-options', nargs='+', action=_Options, metavar='KEY=VALUE',
-                        help='settings of the config to override, such as train_cfg.max_epochs=3 or '
-                             '\'data_preprocessor.mean="[0,0,0]"\' (quote lists, no blanks inside)')
-    parser.add_argument('--traceback', action='store_true',
-                        help='show where an error came from, also for mistakes that are told in one line otherwise')
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """Reads ``args.config`` with the command line's changes: options, launcher, work dir, ``COCO_ROOT``.
+    """Read ``args.config`` with the command line's changes: options, launcher, work dir, ``COCO_ROOT``.
 
     Raises:
         UserError: if the config cannot be read, an option does not fit it, or the launcher has not started this.
@@ -91,27 +54,13 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def note_unused(parser: argparse.ArgumentParser, args: argparse.Namespace, names: Sequence[str], why: str) -> None:
-    """Says on stderr which of some arguments were given and have no effect.
-
-    Args:
-        parser: of the tool.
-        args: what it has read.
-        names: as in ``args``.
-        why: such as ``'without --confusion-matrix'``.
-    """
-    given = [f'--{name.replace("_", "-")}' for name in names if getattr(args, name) != parser.get_default(name)]
-    if given:
-        print(f'note: {" and ".join(given)} {"has" if len(given) == 1 else "have"} no effect {why}', file=sys.stderr)
-
-
 def add_hook(cfg: Config, **hook: Any) -> None:
-    """Adds a hook, by its settings, to those of the config."""
+    """Add a hook, by its settings, to those of the config."""
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 
 def check_data(cfg: Config, needed_for: Iterable[str]) -> None:
-    """Fails early, and in one line, when the COCO files that ``cfg`` names are not there or cannot be used.
+    """Fail early, and in one line, when the COCO files that ``cfg`` names are not there or cannot be used.
 
     Raises:
         CocoRootError: see :func:`swin_pos_det.data.coco_root.check_coco_root`.
@@ -119,13 +68,13 @@ def check_data(cfg: Config, needed_for: Iterable[str]) -> None:
     """
     parts = [part for part in needed_for if cfg.get(f'{part}_dataloader') is not None]
     check_coco_root(cfg, parts)
-    with telling_mistakes():
+    with user_errors():
         check_configured(cfg, parts)
         check_num_classes(cfg, parts)
 
 
 def join_processes(cfg: Config) -> None:
-    """Joins the other processes of the run, if there are any and it is not done yet; later steps find it done.
+    """Join the other processes of the run, if there are any and it is not done yet; later steps find it done.
 
     MMEngine does this too, but late, and for GPUs only.
     """
@@ -138,7 +87,7 @@ def join_processes(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Builds the runner that ``cfg`` asks for: ``FlexibleRunner`` if it names a strategy.
+    """Build the runner that ``cfg`` asks for: ``FlexibleRunner`` if it names a strategy.
 
     Raises:
         UserError: if a part refuses its settings, or does not fit another.
@@ -147,40 +96,8 @@ def build_runner(cfg: Config) -> Runner:
     if cfg.launcher == 'pytorch' and not has_accelerator():
         join_processes(cfg)
         run_on_cpu(cfg)
-    with telling_mistakes():
+    with user_errors():
         check_strategy(cfg)
         runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     check_neck(runner.model)
     return runner
-
-
-def run_cli(command: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser,
-            argv: Sequence[str] | None = None) -> int:
-    """Parses ``argv``, runs ``command``, and turns a user's mistake into one line on stderr.
-
-    Args:
-        command: does the work; gets the parsed arguments. It may return an exit status of its own.
-        parser: of the tool; must have ``--traceback``.
-        argv: default: the command line.
-
-    Returns:
-        The exit status: the command's or 0, or 1 after a user's mistake. Any other exception passes through with its
-        traceback.
-    """
-    args = parser.parse_args(argv)
-    try:
-        return int(command(args) or 0)
-    except (UserError, CheckpointError, CocoRootError) as error:
-        if args.traceback:
-            raise
-        return _tell(str(error))
-    except OSError as error:
-        if args.traceback or error.errno not in _CANNOT_WRITE:
-            raise
-        return _tell(f'{error.filename or "a file of the work dir"}: {error.strerror}. Checkpoints that are complete '
-                     'stay as they are')
-
-
-def _tell(error: str) -> int:
-    print(f'error: {" ".join(error.split())}', file=sys.stderr)
-    return 1

@@ -10,12 +10,11 @@ import numpy as np
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
+from ..choices import MAX_DETS
 from ..errors import SettingError
 from .evaluators import evaluator_class
 
 Results = Sequence[dict[str, Any]]
-# mmdet's ``proposal_nums``. COCO's own are 1, 10, 100.
-MAX_DETS = (100, 300, 1000)
 SIZES = {'small': 's', 'medium': 'm', 'large': 'l'}
 
 

@@ -1,9 +1,8 @@
 """The two implementations of COCO's evaluation, by name: pycocotools, and a faster one that must equal it."""
 from __future__ import annotations
 
+from ..choices import EVALUATORS
 from ..errors import MissingPackageError, SettingError
-
-EVALUATORS = ('pycocotools', 'faster')
 
 
 def evaluator_class(name: str) -> type:

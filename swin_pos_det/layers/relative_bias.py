@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..choices import RESAMPLING_MODES
 from ..errors import SettingError
 from .tracing import fake_mode, is_tracing
 
 Pair = Tuple[int, int]
 
-RESAMPLING_MODES = ('bicubic', 'bilinear', 'nearest', 'geometric')
 
 # Kept are the indices of windows up to 32 x 32 tokens, 8 MB each; of larger ones (whole maps) none.
 MAX_CACHED_INDICES = 16

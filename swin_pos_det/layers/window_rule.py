@@ -5,10 +5,11 @@ import math
 from dataclasses import dataclass
 from typing import Tuple, Union
 
+from ..choices import WINDOW_POLICIES  # noqa: F401  the policies of WindowRule
+
 Pair = Tuple[int, int]
 
 GLOBAL = 'global'
-WINDOW_POLICIES = ('fixed', 'fit', 'scale')
 
 # How far a policy may leave the nominal window.
 FIT_RANGE = 0.75, 1.25

@@ -13,8 +13,9 @@ from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 from torch.optim import SGD
 
-from swin_pos_det.cli.errors import UserError, closest, telling_mistakes
+from swin_pos_det.cli.errors import closest, user_errors
 from swin_pos_det.cli.setting_checks import check_launcher, check_neck, check_num_classes, check_optimizer
+from swin_pos_det.errors import UserError
 from swin_pos_det.models import SwinPosTransformer
 
 
@@ -32,7 +33,7 @@ class Particular(nn.Module):
 
 
 def told(**settings):
-    with pytest.raises(UserError) as error, telling_mistakes():
+    with pytest.raises(UserError) as error, user_errors():
         MODELS.build(settings)
     return str(error.value)
 
@@ -59,7 +60,7 @@ def test_what_building_refuses(settings, message):
 @pytest.mark.parametrize(('settings', 'error'), [
     (dict(type='Particular', how='color'), KeyError), (dict(type='Particular', how='foo'), TypeError)])
 def test_bugs_of_a_part_that_is_built_pass(settings, error):
-    with pytest.raises(error, match='color|foo'), telling_mistakes():
+    with pytest.raises(error, match='color|foo'), user_errors():
         MODELS.build(settings)
 
 
@@ -71,7 +72,7 @@ def test_a_schedule_that_is_none():
     optimizer = SGD([nn.Parameter(nn.Linear(1, 1).weight)], lr=1.)
     for settings, message in ((dict(type='CosineAnnealingLR', T_max=2, end=0), 'CosineAnnealingLR are refused: end sh'),
                               (dict(type='CosineAnealingLR'), "called 'CosineAnealingLR' (did you mean 'Cosine")):
-        with pytest.raises(UserError) as error, telling_mistakes():
+        with pytest.raises(UserError) as error, user_errors():
             PARAM_SCHEDULERS.build(dict(settings, convert_to_iter_based=True), default_args=dict(
                 optimizer=optimizer, epoch_length=4))
         assert message in str(error.value)
@@ -79,7 +80,7 @@ def test_a_schedule_that_is_none():
 
 @pytest.mark.parametrize('error', [KeyError('a'), ValueError('b'), TypeError('c'), AssertionError(), RuntimeError('d')])
 def test_bugs_pass(error):
-    with pytest.raises(type(error)) as found, telling_mistakes():
+    with pytest.raises(type(error)) as found, user_errors():
         raise error
     assert found.value is error
 

@@ -16,6 +16,13 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
+from swin_pos_det import choices
+from swin_pos_det.analysis.benchmark import models
+from swin_pos_det.analysis.studies import position_ablation
+from swin_pos_det.analysis.studies.position_ablation import RECIPES, SCHEMES
+from swin_pos_det.analysis.studies.window_study import TRAININGS
+from swin_pos_det.checkpoints import EXPORTS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -76,7 +83,7 @@ def test_resume_means_auto_without_a_name(train_tool):
 def test_a_resumed_training_may_change_its_window(train_tool, nano_config, tmp_path, monkeypatch, resume):
     built = []
     idle = SimpleNamespace(train=lambda: None)
-    monkeypatch.setattr(train_tool, 'build_runner', lambda cfg: built.append(cfg) or idle)
+    monkeypatch.setattr('swin_pos_det.cli.runner.build_runner', lambda cfg: built.append(cfg) or idle)
     assert train_tool.main([nano_config, '--work-dir', str(tmp_path / 'run')] + ['--resume'] * resume) == 0
     assert ('ResumeResampledHook' in str(built[0].get('custom_hooks'))) == resume
 
@@ -251,11 +258,41 @@ def test_traceback_on_request(train_tool):
         train_tool.main(['nope.py', '--traceback'])
 
 
-@pytest.mark.parametrize('tool', ['train.py', 'test.py', 'reproduce.py'])
-def test_help_in_a_new_process_from_another_directory(tmp_path, tool):
-    env = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
-    done = subprocess.run([sys.executable, ROOT / 'tools' / tool, '--help'], cwd=tmp_path, env=env,
-                          capture_output=True, text=True, check=False)
+HELP_OF_ALL = """
+import contextlib, io, json, runpy, sys
+found = {}
+for tool in sys.argv[1:]:
+    sys.argv = [tool, '--help']
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        runpy.run_path(tool, run_name='__main__')
+    heavy = {'torch', 'mmengine', 'mmcv', 'mmdet', 'cv2', 'matplotlib', 'pycocotools'} & set(sys.modules)
+    found[tool] = dict(text=text.getvalue(), heavy=sorted(heavy))
+    for name in [name for name in sys.modules if name.partition('.')[0] in ('swin_pos_det', *heavy)]:
+        del sys.modules[name]  # for the next tool
+print(json.dumps(found))
+"""
+
+
+def test_help_imports_nothing_that_takes_seconds(tmp_path):
+    """In a process without torch, from another directory."""
+    tools = sorted(str(path) for path in (ROOT / 'tools').rglob('*.py') if 'dev' not in path.parts)
+    assert len(tools) >= 20
+    done = subprocess.run([sys.executable, '-c', HELP_OF_ALL, *tools], cwd=tmp_path, capture_output=True, text=True,
+                          env=dict(os.environ, PYTHONPATH=str(ROOT)), check=False)
     assert done.returncode == 0, done.stderr
-    assert '--cfg-options' in done.stdout
-    assert 'COCO_ROOT' in done.stdout
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert {tool: row['heavy'] for tool, row in found.items() if row['heavy']} == {}
+    assert all(row['text'].startswith(f'usage: {Path(tool).name} ') for tool, row in found.items())
+    for tool in ('train.py', 'test.py', 'reproduce.py'):
+        text = found[str(ROOT / 'tools' / tool)]['text']
+        assert '--cfg-options' in text and 'COCO_ROOT' in text
+
+
+def test_choices_of_parsers_are_those_of_the_package():
+    assert list(choices.CHECKPOINT_LAYOUTS) == list(EXPORTS)
+    assert set(choices.ABLATED_SCHEMES) == {*SCHEMES, *position_ablation.VARIANTS}
+    assert list(choices.ABLATION_RECIPES) == list(RECIPES)
+    assert list(choices.STUDY_TRAININGS) == list(TRAININGS)
+    assert list(choices.BENCHMARK_MODELS) == list(models.MODELS)
+    assert list(choices.BENCHMARK_VARIANTS) == list(models.VARIANTS)

@@ -10,6 +10,8 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
+from swin_pos_det.cli import runner
+
 from .conftest import ROOT, load_tool
 
 CONFIG = f"""
@@ -58,15 +60,15 @@ def tested(test_tool, monkeypatch):
     """Runs test.py with :func:`oracle` for a model; returns the metrics that it logged."""
 
     def run(*arguments):
-        build = test_tool.build_runner
+        build = runner.build_runner
 
         def build_oracle(cfg):
             cfg.load_from = None
-            runner = build(cfg)
-            monkeypatch.setattr(runner.model, 'test_step', lambda data: oracle(data['data_samples']))
-            return runner
+            built = build(cfg)
+            monkeypatch.setattr(built.model, 'test_step', lambda data: oracle(data['data_samples']))
+            return built
 
-        monkeypatch.setattr(test_tool, 'build_runner', build_oracle)
+        monkeypatch.setattr(runner, 'build_runner', build_oracle)
         status = test_tool.main(['tiny.py', 'weights.pth', '--work-dir', 'run', *arguments])
         files = list(Path('run').glob('*/*.json'))
         return status, json.loads(files[0].read_text()) if files else {}

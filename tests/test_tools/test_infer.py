@@ -55,7 +55,7 @@ def test_windows(infer_tool, detector, monkeypatch):
         windows.append((window, policy))
         raise ValueError('enough')
 
-    monkeypatch.setattr(infer_tool, 'init_detector', build)
+    monkeypatch.setattr('swin_pos_det.apis.init_detector', build)
     for given in (['12'], ['7,14'], ['7', '7', '14', 'global'], ['9', '--window-policy', 'fit']):
         with pytest.raises(ValueError, match='enough'):
             infer_tool.main([*detector, 'photos', '--out', 'found', '--window', *given])

@@ -71,7 +71,7 @@ def test_the_list_tells_published_from_measured(tool, capsys, monkeypatch):
 def test_an_impossible_tolerance(tool, capsys, text):
     with pytest.raises(SystemExit):
         tool.main([COCO, f'--tolerance={text}'])
-    assert 'is no tolerance' in capsys.readouterr().err
+    assert 'must be AP points from 0 to 100' in capsys.readouterr().err
 
 
 def index(tmp_path, box, mask):

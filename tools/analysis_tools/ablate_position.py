@@ -1,30 +1,15 @@
 """Runs the ablation of position schemes on the embedded data set: tables, a JSON file, pictures."""
 import argparse
-import importlib.util
-import os.path as osp
 import sys
 from pathlib import Path
 
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
-from swin_pos_det.analysis.studies.position_ablation import (
-    RECIPES,
-    REFERENCE,
-    SCHEMES,
-    VARIANTS,
-    markdown_against,
-    markdown_lost,
-    markdown_schemes,
-    plot_schemes,
-    sweeps,
-    trainings,
-)
-from swin_pos_det.analysis.studies.study import collect, run_study
-from swin_pos_det.checkpoints import write_json
+from swin_pos_det.choices import ABLATED_SCHEMES, ABLATION_RECIPES
 from swin_pos_det.cli.argument_types import count
-from swin_pos_det.cli.errors import UserError
-from swin_pos_det.cli.runner import run_cli
+from swin_pos_det.cli.arguments import add_traceback_argument
+from swin_pos_det.cli.main import run_cli
+from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -34,27 +19,30 @@ def get_parser() -> argparse.ArgumentParser:
                     'trained at? Trains the nano demo with every scheme and several seeds, and evaluates each. Hours '
                     'on a CPU; run it again after an interruption and it goes on where it stopped.',
         epilog='Example: python tools/analysis_tools/ablate_position.py --recipe short --seeds 0 1 2')
-    parser.add_argument('--recipe', choices=RECIPES, default='demo',
+    parser.add_argument('--recipe', choices=ABLATION_RECIPES, default='demo',
                         help='how all are trained: demo, as the demo is; short, at 128 px for 2 epochs, to see '
                              'something within hours (default: %(default)s)')
     parser.add_argument('--work-dir', metavar='DIR',
                         help='where everything goes (default: work_dirs/ablate_position_<recipe>)')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N',
                         help='one training of each scheme per seed (default: 0 1 2)')
-    parser.add_argument('--schemes', nargs='+', default=[*SCHEMES, *VARIANTS], metavar='NAME',
-                        help=f'which of {", ".join([*SCHEMES, *VARIANTS])}, or any other name that position= takes '
+    parser.add_argument('--schemes', nargs='+', default=list(ABLATED_SCHEMES), metavar='NAME',
+                        help=f'which of {", ".join(ABLATED_SCHEMES)}, or any other name that position= takes '
                              '(default: these)')
     parser.add_argument('--jobs', type=count, default=1, metavar='N',
                         help='runs at once, the cores shared out among them (default: 1)')
     parser.add_argument('--report-only', action='store_true', help='run nothing, report what has been measured')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
                         help="settings of every run's config to override")
-    parser.add_argument('--traceback', action='store_true', help='show where an error came from')
+    add_traceback_argument(parser)
     return parser
 
 
 def ablate(args: argparse.Namespace) -> None:
-    """Runs and reports the ablation."""
+    """Run and report the ablation."""
+    from swin_pos_det.analysis.studies.position_ablation import RECIPES, sweeps, trainings
+    from swin_pos_det.analysis.studies.study import collect, run_study
+
     folder = Path(args.work_dir or f'work_dirs/ablate_position_{args.recipe}').absolute()
     recipe = RECIPES[args.recipe]
     todo = sweeps(args.schemes, recipe)
@@ -72,7 +60,16 @@ def ablate(args: argparse.Namespace) -> None:
 
 
 def report(rows, recipe, folder: Path) -> None:
-    """Prints the tables, and writes the JSON file and the pictures."""
+    """Print the tables, and write the JSON file and the pictures."""
+    from swin_pos_det.analysis.studies.position_ablation import (
+        REFERENCE,
+        markdown_against,
+        markdown_lost,
+        markdown_schemes,
+        plot_schemes,
+    )
+    from swin_pos_det.checkpoints import write_json
+
     for metric, name in (('bbox_mAP', 'box AP'), ('segm_mAP', 'mask AP')):
         print(f'\n{name}, mean ± standard deviation over seeds; the first column is the setting of the training\n')
         print(markdown_schemes(rows, recipe, metric))

@@ -1,57 +1,20 @@
 """Times this backbone beside other libraries' Swin, and whole detectors with it: tables, a JSON file, pictures."""
 import argparse
-import importlib.util
 import os.path as osp
 import shlex
 import sys
 from pathlib import Path
 
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
-
-import torch
-from mmengine.logging import MMLogger
 from tqdm import tqdm
 
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
+
 from swin_pos_det.analysis.benchmark.cases import DETECTOR_MODES, MODES, PRESETS, DetectorCase, within
-from swin_pos_det.analysis.benchmark.models import MODELS, VARIANTS
-from swin_pos_det.analysis.benchmark.plots import plot_growth, plot_windows
-from swin_pos_det.analysis.benchmark.pool import Pool
-from swin_pos_det.analysis.benchmark.report import markdown, record, result
-from swin_pos_det.analysis.benchmark.runner import Benchmark, Settings, run
-from swin_pos_det.checkpoints import write_json
-from swin_pos_det.cli.errors import UserError
-from swin_pos_det.cli.runner import run_cli
-
-
-def window(text: str):
-    """An argparse type: a positive int, or ``global``."""
-    if text == 'global' or (text.isdigit() and int(text) > 0):
-        return text if text == 'global' else int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no window: write 7, or 'global'")
-
-
-def size(text: str):
-    """An argparse type: ``512``, or ``800x1344`` for (h, w)."""
-    sides = text.split('x')
-    if len(sides) in (1, 2) and all(side.isdigit() and int(side) > 0 for side in sides):
-        return int(sides[0]), int(sides[-1])
-    raise argparse.ArgumentTypeError(f'{text!r} is no size: write 512, or 800x1344 for height x width')
-
-
-def interpreter(text: str):
-    """An argparse type: ``MODEL=PATH``."""
-    name, equals, path = text.partition('=')
-    if not equals or name not in MODELS:
-        raise argparse.ArgumentTypeError(f'{text!r} is not MODEL=PATH, with a model of {", ".join(MODELS)}')
-    return name, path
-
-
-def positive(text: str) -> int:
-    """An argparse type: an int from 1."""
-    if text.isdigit() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f'{text!r} is no positive number')
+from swin_pos_det.choices import BENCHMARK_MODELS, BENCHMARK_VARIANTS
+from swin_pos_det.cli.argument_types import count, image_size, model_and_python, square_window
+from swin_pos_det.cli.arguments import add_traceback_argument
+from swin_pos_det.cli.main import run_cli
+from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -68,10 +31,11 @@ def get_parser() -> argparse.ArgumentParser:
                                                           "the preset's")
     presets = '; '.join(f'{name}: {_describe(lists)}' for name, lists in PRESETS.items())
     cases.add_argument('--preset', choices=PRESETS, default='quick', help=f'{presets} (default: quick)')
-    cases.add_argument('--windows', nargs='+', type=window, metavar='W',
+    cases.add_argument('--windows', nargs='+', type=square_window, metavar='W',
                        help="7, or 'global' for windows over the whole map (this backbone only)")
-    cases.add_argument('--sizes', nargs='+', type=size, metavar='HxW', help='of images in pixels: 512, or 800x1344')
-    cases.add_argument('--batches', nargs='+', type=positive, metavar='B', help='images')
+    cases.add_argument('--sizes', nargs='+', type=image_size, metavar='HxW',
+                       help='of images in pixels: 512, or 800x1344')
+    cases.add_argument('--batches', nargs='+', type=count, metavar='B', help='images')
     cases.add_argument('--modes', nargs='+', choices=sorted({*MODES, *DETECTOR_MODES}),
                        help='forward: under no_grad; train: forward and backward (of a detector: a training step); '
                             'inference: of a detector (default: both of train and inference)')
@@ -81,21 +45,21 @@ def get_parser() -> argparse.ArgumentParser:
     cases.add_argument('--detector', nargs='+', metavar='CONFIG', help='time whole detectors instead of backbones')
     cases.add_argument('--checkpoint', metavar='FILE', help='trained weights for --detector (default: random ones)')
     models = parser.add_argument_group('models')
-    models.add_argument('--models', nargs='+', choices=list(MODELS), default=list(MODELS), metavar='M',
-                        help=f'of {", ".join(MODELS)} (default: all that are installed)')
-    models.add_argument('--python', nargs='+', type=interpreter, default=[], metavar='M=PATH',
+    models.add_argument('--models', nargs='+', choices=BENCHMARK_MODELS, default=list(BENCHMARK_MODELS), metavar='M',
+                        help=f'of {", ".join(BENCHMARK_MODELS)} (default: all that are installed)')
+    models.add_argument('--python', nargs='+', type=model_and_python, default=[], metavar='M=PATH',
                         help='run a model with the Python of another environment, that has its library and torch')
-    models.add_argument('--variant', choices=VARIANTS, default='T', help='of the Swin (default: T)')
+    models.add_argument('--variant', choices=BENCHMARK_VARIANTS, default='T', help='of the Swin (default: T)')
     how = parser.add_argument_group('how')
     how.add_argument('--device', choices=['cpu', 'cuda'], default='cpu', help='(default: cpu)')
-    how.add_argument('--threads', type=positive, default=torch.get_num_threads(), metavar='N',
-                     help='that torch may use, on as many cores (default: %(default)s)')
-    how.add_argument('--repeats', type=positive, default=5, metavar='N', help='turns of each model (default: 5)')
+    how.add_argument('--threads', type=count, metavar='N',
+                     help='that torch may use, on as many cores (default: those that torch uses by itself)')
+    how.add_argument('--repeats', type=count, default=5, metavar='N', help='turns of each model (default: 5)')
     how.add_argument('--seconds', type=float, default=0.2, metavar='S', help='a turn lasts at least so long (0.2)')
-    how.add_argument('--warm-up', type=positive, default=2, metavar='N', help='runs before the first turn (default: 2)')
+    how.add_argument('--warm-up', type=count, default=2, metavar='N', help='runs before the first turn (default: 2)')
     how.add_argument('--memory', action='store_true', help='measure peak memory too (on a CPU of eager models only)')
     how.add_argument('--no-time', action='store_true', help='measure peak memory only')
-    how.add_argument('--matmul', type=positive, default=None, metavar='N',
+    how.add_argument('--matmul', type=count, default=None, metavar='N',
                      help='side of the matrices whose products show what a machine can do (default: 2048; CUDA: 8192)')
     out = parser.add_argument_group('results')
     out.add_argument('--out', type=Path, default=Path('work_dirs/benchmark'), metavar='DIR',
@@ -103,7 +67,7 @@ def get_parser() -> argparse.ArgumentParser:
     out.add_argument('--record', type=Path, metavar='FILE.md',
                      help='write a dated record too: machine, versions, command, tables, with its pictures beside it')
     out.add_argument('--title', default='Swin backbones side by side', help='of the record')
-    out.add_argument('--traceback', action='store_true', help='show where an error came from')
+    add_traceback_argument(parser)
     return parser
 
 
@@ -137,28 +101,41 @@ def get_cases(args: argparse.Namespace) -> list:
     return found
 
 
-def get_settings(args: argparse.Namespace) -> Settings:
-    """How it is measured."""
-    return Settings(
-        variant=args.variant, repeats=args.repeats, seconds=args.seconds, warm_up=args.warm_up,
-        time=not args.no_time, memory=args.memory or args.no_time, checkpoint=args.checkpoint,
-        matmul=args.matmul or (8192 if args.device == 'cuda' else 2048))
-
-
 def benchmark(args: argparse.Namespace) -> None:
-    """Measures as the command line says."""
+    """Measure as the command line says."""
+    import torch
+    from mmengine.logging import MMLogger
+
+    from swin_pos_det.analysis.benchmark.pool import Pool
+    from swin_pos_det.analysis.benchmark.report import markdown, result
+    from swin_pos_det.analysis.benchmark.runner import Benchmark, Settings, run
+
     cases = get_cases(args)
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: torch sees no CUDA device here')
     MMLogger.get_current_instance().setLevel('WARNING')  # a detector's random weights are announced one by one
     names = [name for name in args.models if not args.detector or name in ('ours', 'mmdet')]
-    with Pool(names, dict(args.python), args.device, args.threads) as pool, tqdm(total=len(cases), unit='case') as bar:
+    settings = Settings(
+        variant=args.variant, repeats=args.repeats, seconds=args.seconds, warm_up=args.warm_up,
+        time=not args.no_time, memory=args.memory or args.no_time, checkpoint=args.checkpoint,
+        matmul=args.matmul or (8192 if args.device == 'cuda' else 2048))
+    threads = args.threads or torch.get_num_threads()
+    with Pool(names, dict(args.python), args.device, threads) as pool, tqdm(total=len(cases), unit='case') as bar:
         if not pool.names:
             raise UserError('no model can be run: ' + '; '.join(f'{k}: {why}' for k, why in pool.missing.items()))
-        with Benchmark(pool, get_settings(args), bar.set_description) as bench:
+        with Benchmark(pool, settings, bar.set_description) as bench:
             rows = run(cases, bench, bar.update)
             command = shlex.join(['python', *sys.argv])
-            data, tables = result(rows, bench, args.device, args.threads, command), markdown(rows, bench)
+            data, tables = result(rows, bench, args.device, threads, command), markdown(rows, bench)
+    write_results(args, rows, data, tables)
+
+
+def write_results(args: argparse.Namespace, rows: list, data: dict, tables: str) -> None:
+    """Print the tables, and write the JSON file, the pictures and the record."""
+    from swin_pos_det.analysis.benchmark.plots import plot_growth, plot_windows
+    from swin_pos_det.analysis.benchmark.report import record
+    from swin_pos_det.checkpoints import write_json
+
     write_json(data, args.out / 'benchmark.json', indent=1)
     print(f'\n{tables}\n\n{args.out / "benchmark.json"}')
     folder, stem = (args.record.parent, f'{args.record.stem}-') if args.record else (args.out, '')

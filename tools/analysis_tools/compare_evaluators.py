@@ -1,21 +1,17 @@
 """Compares the COCO evaluators on real annotations and made-up detections: are their numbers equal, which is faster."""
 import argparse
-import importlib.util
-import os.path as osp
 import sys
-
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from swin_pos_det.analysis.studies.evaluator_comparison import compare_evaluators, jittered_detections, replicate
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
+
 from swin_pos_det.cli.argument_types import count
-from swin_pos_det.cli.errors import telling_mistakes
-from swin_pos_det.cli.runner import run_cli
-from swin_pos_det.evaluation.coco_files import as_coco, load_ground_truth
+from swin_pos_det.cli.arguments import add_traceback_argument
+from swin_pos_det.cli.errors import user_errors
+from swin_pos_det.cli.main import run_cli
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -33,13 +29,16 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('--seed', type=int, default=0, help='of the detections (default: 0)')
     parser.add_argument('--runs', type=count, default=3, metavar='N',
                         help='time each evaluator N times, in turns, and print the shortest (default: 3)')
-    parser.add_argument('--traceback', action='store_true', help='show where an error came from')
+    add_traceback_argument(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    """Compares as the command line says."""
-    with telling_mistakes():
+    """Compare as the command line says."""
+    from swin_pos_det.analysis.studies.evaluator_comparison import compare_evaluators, jittered_detections, replicate
+    from swin_pos_det.evaluation.coco_files import as_coco, load_ground_truth
+
+    with user_errors():
         dataset = replicate(load_ground_truth(args.ground_truth).dataset, args.copies)
         results = jittered_detections(as_coco(dataset), args.per_image, args.seed)
         cases = [(iou_type, max_dets) for iou_type in ('bbox', 'segm') for max_dets in ((1, 10, 100), (100, 300, 1000))]

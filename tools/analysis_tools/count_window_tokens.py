@@ -1,19 +1,16 @@
 """Counts the tokens that windows process on a data set's images: what padding costs, and what 'fit' saves."""
 import argparse
-import importlib.util
-import os.path as osp
 import sys
-
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 from rich.console import Console
 from rich.table import Table
 
-from swin_pos_det.analysis.studies.window_tokens import resized_images, token_table
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
+
 from swin_pos_det.cli.argument_types import count as count_type
-from swin_pos_det.cli.errors import UserError
-from swin_pos_det.cli.runner import run_cli
+from swin_pos_det.cli.arguments import add_traceback_argument
+from swin_pos_det.cli.main import run_cli
+from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -28,12 +25,14 @@ def get_parser() -> argparse.ArgumentParser:
                         help='nominal windows (default: 7 8 10 12 14 16)')
     parser.add_argument('--scale', nargs=2, type=count_type, default=[1333, 800], metavar=('LONG', 'SHORT'),
                         help='of the keep-ratio resize (default: 1333 800)')
-    parser.add_argument('--traceback', action='store_true', help='show where an error came from')
+    add_traceback_argument(parser)
     return parser
 
 
 def count(args: argparse.Namespace) -> None:
-    """Counts as the command line says."""
+    """Count as the command line says."""
+    from swin_pos_det.analysis.studies.window_tokens import resized_images, token_table
+
     images = []
     for path in args.annotations:
         try:

@@ -1,21 +1,19 @@
 """Estimates speed, memory and traffic of training Mask R-CNN with Swin on 1 to many GPUs: on paper, nothing is run."""
 import argparse
 import dataclasses
-import importlib.util
-import os.path as osp
 import sys
-
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 from rich.console import Console
 from tqdm import tqdm
 
-from swin_pos_det.analysis.studies.scaling import GPUS, VARIANTS, Setup, count, mask_rcnn, scaling_table
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
+
+from swin_pos_det.analysis.studies.scaling_estimate import GPUS, Setup, scaling_table
 from swin_pos_det.cli.argument_types import count as count_type
 from swin_pos_det.cli.argument_types import factor
-from swin_pos_det.cli.errors import UserError
-from swin_pos_det.cli.runner import run_cli
+from swin_pos_det.cli.arguments import add_traceback_argument
+from swin_pos_det.cli.main import run_cli
+from swin_pos_det.errors import UserError
 
 # What it sets, by flag; the rest of Setup keeps its defaults.
 ASSUMPTIONS = dict(
@@ -35,7 +33,7 @@ def get_parser() -> argparse.ArgumentParser:
                     'assumed, by the flags below. Nothing is measured.',
         epilog='Example: python tools/analysis_tools/estimate_scaling.py --gpu h100 --models l --fsdp --with-cp')
     parser.add_argument('--gpu', choices=GPUS, default='a100', help='kind of GPU (default: a100)')
-    parser.add_argument('--models', nargs='+', choices=VARIANTS, default=['t', 'b', 'l'], metavar='SIZE',
+    parser.add_argument('--models', nargs='+', choices=['t', 's', 'b', 'l'], default=['t', 'b', 'l'], metavar='SIZE',
                         help='sizes of Swin: t s b l (default: t b l)')
     parser.add_argument('--gpus', nargs='+', type=int, default=[1, 8, 64, 512], metavar='N',
                         help='numbers of GPUs, up to 8 or multiples of 8 (default: 1 8 64 512)')
@@ -52,12 +50,14 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('--network-gbit', type=factor, metavar='X',
                         help="Gbit/s of network for each GPU (default: the DGX's, 200 per A100, 400 per H100)")
     parser.add_argument('--markdown', action='store_true', help='print the table as Markdown')
-    parser.add_argument('--traceback', action='store_true', help='show where an error came from')
+    add_traceback_argument(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    """Counts, estimates and prints."""
+    """Count, estimate and print."""
+    from swin_pos_det.analysis.studies.scaling import count, mask_rcnn
+
     setup = Setup(amp=not args.float32, fsdp=args.fsdp, with_cp=args.with_cp,
                   **{name: getattr(args, name) for name in ASSUMPTIONS})
     if min(setup.batch, setup.mfu, setup.bandwidth, setup.cores) <= 0 or max(setup.mfu, setup.bandwidth) > 1:

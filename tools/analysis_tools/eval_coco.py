@@ -1,25 +1,20 @@
 """Computes COCO's box and mask AP of a results file, without the model: tables, a confusion matrix, PR curves."""
 import argparse
-import importlib.util
 import math
 import os.path as osp
 import sys
 
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
-
 from rich.console import Console
 from rich.table import Table
 
-from swin_pos_det.checkpoints import write_json
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
+
+from swin_pos_det.choices import EVALUATORS, MAX_DETS
 from swin_pos_det.cli.argument_types import fraction
-from swin_pos_det.cli.errors import UserError, telling_mistakes
-from swin_pos_det.cli.runner import note_unused, run_cli
-from swin_pos_det.data.annotation_file import CocoFileError, check_masks
-from swin_pos_det.evaluation import EVALUATORS
-from swin_pos_det.evaluation.coco_eval import MAX_DETS, SIZES, CocoScores, confusion_matrix, evaluate, kinds_of
-from swin_pos_det.evaluation.coco_files import load_ground_truth, load_results
-from swin_pos_det.evaluation.coco_plots import plot_confusion_matrix, plot_precision_recall
+from swin_pos_det.cli.arguments import add_traceback_argument, note_unused
+from swin_pos_det.cli.errors import user_errors
+from swin_pos_det.cli.main import run_cli
+from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -48,7 +43,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('--iou-thr', type=float, default=0.5, metavar='I',
                         help='for the confusion matrix: the overlap from which on two are the same (default: 0.5)')
     parser.add_argument('--out', metavar='JSON', help='write the numbers of all tables to this file')
-    parser.add_argument('--traceback', action='store_true', help='show where an error came from')
+    add_traceback_argument(parser)
     return parser
 
 
@@ -57,8 +52,10 @@ def number(value) -> str:
     return str(value) if isinstance(value, int) else '-' if math.isnan(value) else f'{value:.3f}'
 
 
-def tables(scores: CocoScores) -> list:
+def tables(scores) -> list:
     """AP, AP and AR by size, AR, and all of it by class."""
+    from swin_pos_det.evaluation.coco_eval import SIZES
+
     stats, last = scores.stats, f'{scores.max_dets[-1]}'
     kind = {'bbox': 'boxes', 'segm': 'masks'}[scores.iou_type]
     overall = Table('AP', 'AP50', 'AP75', title=kind)
@@ -78,6 +75,8 @@ def tables(scores: CocoScores) -> list:
 
 def check_true_masks(gt, path: str) -> None:
     """Refuses a ground truth without masks, with the way out."""
+    from swin_pos_det.data.annotation_file import CocoFileError, check_masks
+
     try:
         check_masks(gt.dataset, path)
     except CocoFileError as error:
@@ -85,11 +84,16 @@ def check_true_masks(gt, path: str) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Evaluates as the command line says."""
+    """Evaluate as the command line says."""
+    from swin_pos_det.checkpoints import write_json
+    from swin_pos_det.evaluation.coco_eval import confusion_matrix, evaluate, kinds_of
+    from swin_pos_det.evaluation.coco_files import load_ground_truth, load_results
+    from swin_pos_det.evaluation.coco_plots import plot_confusion_matrix, plot_precision_recall
+
     title = osp.basename(args.results)
     if args.confusion_matrix is None:
         note_unused(get_parser(), args, ['score_thr', 'iou_thr'], 'without --confusion-matrix')
-    with telling_mistakes():
+    with user_errors():
         gt = load_ground_truth(args.ground_truth)
         results = load_results(args.results, gt)
         kinds = args.metric or kinds_of(results) or ['bbox']

@@ -1,19 +1,16 @@
 """Over-fits a few COCO images and prints the AP on those same images: does the whole pipeline learn?"""
 import argparse
-import importlib.util
 import os.path as osp
 import sys
 
-REPO = osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__))))
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, REPO)
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
-import swin_pos_det  # noqa: F401 - registers the backbone
-from swin_pos_det.analysis.runs.overfit import use_subset, write_subset
 from swin_pos_det.cli.argument_types import count
-from swin_pos_det.cli.errors import UserError
-from swin_pos_det.cli.runner import add_common_arguments, build_runner, check_data, load_config, run_cli
+from swin_pos_det.cli.arguments import add_common_arguments
+from swin_pos_det.cli.main import run_cli
+from swin_pos_det.errors import UserError
 
+REPO = osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__))))
 CONFIG = osp.join(REPO, 'configs', 'swin_pos', 'mask-rcnn_swin-pos-nano-p4-w7_fpn_overfit_coco.py')
 
 
@@ -32,7 +29,10 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def overfit(args: argparse.Namespace) -> None:
-    """Picks the images, trains and evaluates."""
+    """Pick the images, train and evaluate."""
+    from swin_pos_det.analysis.runs.overfit import use_subset, write_subset
+    from swin_pos_det.cli.runner import build_runner, check_data, load_config
+
     cfg = load_config(args)
     check_data(cfg, ['train'])
     dataset = cfg.train_dataloader.dataset.dataset

@@ -1,19 +1,14 @@
 """Draws what a backbone knows of position: biases over offsets, how far heads look, and what a point attends to."""
 import argparse
-import importlib.util
-import os.path as osp
 import sys
 from pathlib import Path
 
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
-import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
-from swin_pos_det.analysis.position.report import draw_position
 from swin_pos_det.cli.argument_types import count, window_size
-from swin_pos_det.cli.checkpoint_checks import check_checkpoint
-from swin_pos_det.cli.errors import UserError
-from swin_pos_det.cli.runner import add_common_arguments, check_data, load_config, note_unused, run_cli
+from swin_pos_det.cli.arguments import add_common_arguments, note_unused
+from swin_pos_det.cli.main import run_cli
+from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -45,7 +40,11 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def plot(args: argparse.Namespace) -> None:
-    """Draws the pictures and prints their names."""
+    """Draw the pictures and print their names."""
+    from swin_pos_det.analysis.position.report import draw_position
+    from swin_pos_det.cli.checkpoint_checks import check_checkpoint
+    from swin_pos_det.cli.runner import check_data, load_config
+
     cfg = load_config(args)
     if args.image is None:
         check_data(cfg, ['test'])

@@ -1,22 +1,17 @@
 """Reports on a training: metrics.json, curves.png, pictures of predictions, and a short table."""
 import argparse
-import importlib.util
-import os.path as osp
 import sys
 from pathlib import Path
-
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 from rich.console import Console
 from rich.table import Table
 
-import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
-from swin_pos_det.analysis.runs import plot_curves, read_training, summarize, write_metrics
-from swin_pos_det.analysis.runs.predictions import contact_sheet, draw_predictions
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
+
 from swin_pos_det.cli.argument_types import fraction
-from swin_pos_det.cli.errors import UserError
-from swin_pos_det.cli.runner import run_cli
+from swin_pos_det.cli.arguments import add_traceback_argument
+from swin_pos_det.cli.main import run_cli
+from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -32,7 +27,7 @@ def get_parser() -> argparse.ArgumentParser:
                         help='validation images to draw, spread over the set; 0 for none (default: 12)')
     parser.add_argument('--score-thr', '--score-threshold', dest='score_threshold', type=fraction, default=0.3,
                         metavar='S', help='leave out predictions below this score (default: 0.3)')
-    parser.add_argument('--traceback', action='store_true', help='show where an error came from')
+    add_traceback_argument(parser)
     return parser
 
 
@@ -63,7 +58,10 @@ def result_table(metrics: dict, pictures: list) -> Table:
 
 
 def report(args: argparse.Namespace) -> None:
-    """Writes the files and prints the table."""
+    """Write the files and print the table."""
+    from swin_pos_det.analysis.runs import plot_curves, read_training, summarize, write_metrics
+    from swin_pos_det.analysis.runs.predictions import contact_sheet, draw_predictions
+
     if args.num_images < 0:
         raise UserError(f'--num-images must be at least 0, got {args.num_images}')
     try:

@@ -1,24 +1,15 @@
 """Runs the study of windows and resolutions on the embedded data set: tables, a CSV file, a picture."""
 import argparse
-import importlib.util
-import os.path as osp
 import sys
 from pathlib import Path
 
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
-from swin_pos_det.analysis.studies.study import SCALES, collect, markdown_table, run_study, write_csv
-from swin_pos_det.analysis.studies.window_study import (
-    SWEEPS,
-    TRAININGS,
-    markdown_kept,
-    markdown_over_scales,
-    plot_study,
-)
+from swin_pos_det.choices import STUDY_TRAININGS
 from swin_pos_det.cli.argument_types import count
-from swin_pos_det.cli.errors import UserError
-from swin_pos_det.cli.runner import run_cli
+from swin_pos_det.cli.arguments import add_traceback_argument
+from swin_pos_det.cli.main import run_cli
+from swin_pos_det.errors import UserError
 
 KEPT = [('window7', 'fixed'), ('window7', 'fit'), ('elastic', 'fixed'), ('elastic', 'fit')]
 DRAWN = [*KEPT, ('elastic-ms', 'fit')]
@@ -35,19 +26,22 @@ def get_parser() -> argparse.ArgumentParser:
                         help='where everything goes (default: %(default)s)')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N',
                         help='one training of each kind per seed (default: 0 1 2)')
-    parser.add_argument('--trainings', nargs='+', choices=TRAININGS, default=list(TRAININGS), metavar='NAME',
-                        help=f'which of {", ".join(TRAININGS)} (default: all)')
+    parser.add_argument('--trainings', nargs='+', choices=STUDY_TRAININGS, default=list(STUDY_TRAININGS),
+                        metavar='NAME', help=f'which of {", ".join(STUDY_TRAININGS)} (default: all)')
     parser.add_argument('--jobs', type=count, default=1, metavar='N',
                         help='runs at once, the cores shared out among them (default: 1)')
     parser.add_argument('--report-only', action='store_true', help='run nothing, report what has been measured')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
                         help="settings of every run's config to override")
-    parser.add_argument('--traceback', action='store_true', help='show where an error came from')
+    add_traceback_argument(parser)
     return parser
 
 
 def study(args: argparse.Namespace) -> None:
-    """Runs and reports the study."""
+    """Run and report the study."""
+    from swin_pos_det.analysis.studies.study import collect, run_study
+    from swin_pos_det.analysis.studies.window_study import SWEEPS, TRAININGS
+
     folder = Path(args.work_dir).absolute()
     try:
         if not args.report_only:
@@ -60,6 +54,14 @@ def study(args: argparse.Namespace) -> None:
     rows = collect(folder, args.seeds, args.trainings, SWEEPS)
     if not rows:
         raise UserError(f'{folder} holds no evaluation of seeds {args.seeds}')
+    report(rows, folder)
+
+
+def report(rows: list, folder: Path) -> None:
+    """Print the tables, and write the CSV file and the picture."""
+    from swin_pos_det.analysis.studies.study import SCALES, markdown_table, write_csv
+    from swin_pos_det.analysis.studies.window_study import markdown_kept, markdown_over_scales, plot_study
+
     for scale in SCALES:
         print(f'\nbox AP, images at {scale:g} x the training size, by nominal window\n')
         print(markdown_table(rows, scale))

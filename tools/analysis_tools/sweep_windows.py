@@ -1,29 +1,20 @@
 """Evaluates one checkpoint at several windows and image scales: a table, a JSON file and a heat map."""
 import argparse
-import importlib.util
 import os.path as osp
 import sys
 from pathlib import Path
 
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
-
 from rich.console import Console
 from rich.table import Table
 
-import swin_pos_det  # noqa: F401 - registers the backbone and the safe checkpoint loading
-from swin_pos_det.analysis.studies.window_sweep import METRICS, plot_sweep, sweep
-from swin_pos_det.cli.argument_types import factor, window_size
-from swin_pos_det.cli.checkpoint_checks import check_checkpoint
-from swin_pos_det.cli.errors import UserError, telling_mistakes
-from swin_pos_det.cli.runner import add_common_arguments, check_data, load_config, run_cli
-from swin_pos_det.layers import WINDOW_POLICIES
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
-
-def window(text: str):
-    """An argparse type: an int, ``h,w``, ``global``, or ``native`` for the config's own, which is None."""
-    value = window_size(text, ('global', 'native'))
-    return None if value == 'native' else value
+from swin_pos_det.choices import WINDOW_POLICIES
+from swin_pos_det.cli.argument_types import factor, native_or_window
+from swin_pos_det.cli.arguments import add_common_arguments
+from swin_pos_det.cli.errors import user_errors
+from swin_pos_det.cli.main import run_cli
+from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -35,7 +26,7 @@ def get_parser() -> argparse.ArgumentParser:
                '--scales 0.5 1 2')
     parser.add_argument('config', help='path of the config file')
     parser.add_argument('checkpoint', help='the .pth file to evaluate')
-    parser.add_argument('--windows', nargs='+', type=window, default=[None], metavar='W',
+    parser.add_argument('--windows', nargs='+', type=native_or_window, default=[None], metavar='W',
                         help="windows: 7, or 7,14 for (h, w), or 'global', or 'native': the config's (default: native)")
     parser.add_argument('--scales', nargs='+', type=factor, default=[1.], metavar='S',
                         help='factors on the image size of the test pipeline (default: 1)')
@@ -47,13 +38,17 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Sweeps as the command line says."""
+    """Sweep as the command line says."""
+    from swin_pos_det.analysis.studies.window_sweep import METRICS, plot_sweep, sweep
+    from swin_pos_det.cli.checkpoint_checks import check_checkpoint
+    from swin_pos_det.cli.runner import check_data, load_config
+
     cfg = load_config(args)
     check_data(cfg, ['test'])
     check_checkpoint(args.checkpoint)
     folder = Path(cfg.work_dir)
     try:
-        with telling_mistakes():
+        with user_errors():
             rows = sweep(cfg, args.checkpoint, args.windows, args.scales, folder / 'sweep.json', args.policy,
                          args.cfg_options)
     except ValueError as error:

@@ -7,15 +7,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import os.path as osp
 import sys
 
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
-
-from swin_pos_det.data.digits.on_photos import make_digits_on_photos
-from swin_pos_det.data.digits.preview import contact_sheet
+DEFER_REGISTRATION = True  # nothing of mmdet is needed
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -38,6 +32,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit status."""
     args = parse_args(argv)
+    from swin_pos_det.data.digits.on_photos import make_digits_on_photos
+    from swin_pos_det.data.digits.preview import contact_sheet
+
     try:
         root = make_digits_on_photos(args.out, args.num_train, args.num_val, args.seed, force=args.force)
         print(f'data set: {root}')

@@ -1,23 +1,17 @@
 """Exports the backbone of a config for other run times, once for every image size, and checks it."""
 import argparse
-import importlib.util
-import os.path as osp
 import sys
 
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
-
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from swin_pos_det.analysis.detector import load_detector, register_modules
-from swin_pos_det.checkpoints import check_writable
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
+
 from swin_pos_det.cli.argument_types import count
-from swin_pos_det.cli.checkpoint_checks import check_checkpoint
-from swin_pos_det.cli.errors import UserError, telling_mistakes
-from swin_pos_det.cli.runner import add_common_arguments, load_config, note_unused, run_cli
-from swin_pos_det.deployment import compare_exported, export_backbone, load_exported, time_exported
+from swin_pos_det.cli.arguments import add_common_arguments, note_unused
+from swin_pos_det.cli.errors import user_errors
+from swin_pos_det.cli.main import run_cli
+from swin_pos_det.errors import UserError
 
 # None of them is the size that is exported with, and not all divide by 32.
 SIZES = ((1, 224, 224), (1, 256, 320), (1, 333, 500), (3, 200, 301), (1, 97, 640), (2, 480, 352), (1, 64, 64),
@@ -47,7 +41,15 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def export(args: argparse.Namespace) -> int:
-    """Exports and compares; returns the exit status."""
+    """Export and compare; return the exit status."""
+    import torch
+
+    from swin_pos_det.analysis.detector import load_detector, register_modules
+    from swin_pos_det.checkpoints import check_writable
+    from swin_pos_det.cli.checkpoint_checks import check_checkpoint
+    from swin_pos_det.cli.runner import load_config
+    from swin_pos_det.deployment import compare_exported, export_backbone, load_exported, time_exported
+
     cfg = load_config(args)
     if args.checkpoint is not None:
         check_checkpoint(args.checkpoint)
@@ -55,7 +57,7 @@ def export(args: argparse.Namespace) -> int:
     if args.out.endswith('.pt2'):
         note_unused(get_parser(), args, ['opset'], 'on .pt2')
     register_modules(cfg)
-    with telling_mistakes():
+    with user_errors():
         backbone = load_detector(cfg, args.checkpoint).backbone.cpu()
     try:
         path = export_backbone(backbone, args.out, args.opset)

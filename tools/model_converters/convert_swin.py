@@ -1,25 +1,15 @@
 """Rewrites the backbone of any Swin checkpoint in a library's own format, and at another window if asked."""
 import argparse
-import importlib.util
 import os.path as osp
 import sys
 
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
-from swin_pos_det.checkpoints import (
-    EXPORTS,
-    EXPORTS_V2,
-    convert,
-    inspect_checkpoint,
-    load_checkpoint_file,
-    save_weights,
-    windows_after,
-)
+from swin_pos_det.choices import CHECKPOINT_LAYOUTS, RESAMPLING_MODES
 from swin_pos_det.cli.argument_types import window_size
-from swin_pos_det.cli.errors import UserError
-from swin_pos_det.cli.runner import run_cli
-from swin_pos_det.layers.relative_bias import RESAMPLING_MODES
+from swin_pos_det.cli.arguments import add_traceback_argument
+from swin_pos_det.cli.main import run_cli
+from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -31,17 +21,27 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('input', metavar='IN', help='a .pth, .bin or .safetensors file of a backbone, classifier or '
                                                     'detector')
     parser.add_argument('output', metavar='OUT', help='the file to write; .safetensors writes that format')
-    parser.add_argument('--to', choices=list(EXPORTS), default='mmdet',
+    parser.add_argument('--to', choices=CHECKPOINT_LAYOUTS, default='mmdet',
                         help='whose names: mmdet, timm (num_classes=0), hf (SwinBackbone), torchvision or microsoft '
                              '(the authors\' detection backbone); of a Swin V2 their V2 (default: mmdet)')
     parser.add_argument('--window', type=window_size, metavar='N', help='resample tables to this window: 12, or 7,14')
     parser.add_argument('--resampling', choices=RESAMPLING_MODES, default='bicubic', help='how (default: bicubic)')
-    parser.add_argument('--traceback', action='store_true', help='show where an error came from')
+    add_traceback_argument(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    """Converts as the command line says."""
+    """Convert as the command line says."""
+    from swin_pos_det.checkpoints import (
+        EXPORTS,
+        EXPORTS_V2,
+        convert,
+        inspect_checkpoint,
+        load_checkpoint_file,
+        save_weights,
+        windows_after,
+    )
+
     if osp.exists(args.output) and osp.samefile(args.input, args.output):
         raise UserError(f'{args.output} is the input, of which only the backbone would be left: name another file')
     checkpoint = load_checkpoint_file(args.input, map_location='cpu')

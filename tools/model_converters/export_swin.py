@@ -4,6 +4,8 @@ import sys
 
 sys.path.insert(0, osp.dirname(osp.abspath(__file__)))
 
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
+
 import convert_swin
 
 

@@ -1,21 +1,16 @@
 """Tells what a Swin checkpoint is: whose, which variant, window, image size, classes, and whether it fits a config."""
 import argparse
-import importlib.util
 import os.path as osp
 import sys
 
-if importlib.util.find_spec('swin_pos_det') is None:  # run from a clone without installing it
-    sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
-
-from mmdet.registry import MODELS
-from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
-import swin_pos_det  # noqa: F401 - registers the backbone
-from swin_pos_det.checkpoints import inspect_checkpoint, load_checkpoint_file, misfits
-from swin_pos_det.cli.errors import UserError
-from swin_pos_det.cli.runner import run_cli
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
+
+from swin_pos_det.cli.arguments import add_traceback_argument
+from swin_pos_det.cli.main import run_cli
+from swin_pos_det.errors import UserError
 from swin_pos_det.type_names import type_name
 
 
@@ -28,12 +23,14 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('checkpoint', metavar='FILE', help='a .pth, .bin or .safetensors file')
     parser.add_argument('--config', help='a config whose backbone it should fit')
     parser.add_argument('--details', action='store_true', help='with --config: what becomes of every parameter')
-    parser.add_argument('--traceback', action='store_true', help='show where an error came from')
+    add_traceback_argument(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    """Inspects as the command line says."""
+    """Inspect as the command line says."""
+    from swin_pos_det.checkpoints import inspect_checkpoint, load_checkpoint_file
+
     checkpoint = load_checkpoint_file(args.checkpoint, map_location='cpu')
     try:
         found = inspect_checkpoint(checkpoint)
@@ -48,6 +45,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _print_fit(checkpoint, args: argparse.Namespace) -> None:
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+
+    from swin_pos_det.checkpoints import misfits
+
     if not osp.isfile(args.config):
         raise UserError(f'config {args.config} does not exist')
     settings = dict(Config.fromfile(args.config).model.backbone, init_cfg=None, pretrained=None)

@@ -8,9 +8,8 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 from mmengine.fileio import load
 
+from ...choices import AP_NAMES
 from ...errors import MissingFileError, SettingError
-
-AP_NAMES = ('box AP', 'mask AP')
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 from mmengine.config import Config
 
 from ...checkpoints import load_checkpoint_file
+from ...choices import AP_NAMES, LOG
 from ...errors import MissingFileError, SettingError
-from .model_index import AP_NAMES, Figures, Model
+from .model_index import Figures, Model
 from .run_log import read_training
 from .run_report import ap_history, find_checkpoint
 
-TOLERANCE = 0.1  # AP points, on the scale from 0 to 100
-LOG = 'log'  # the name of a training's own log among the sources
 _KEYS = dict(zip(AP_NAMES, ('bbox_mAP', 'segm_mAP')))
 _COCO_VAL_IMAGES = 5000
 
@@ -47,7 +46,7 @@ def evaluated_aps(metrics: Mapping[str, float]) -> Dict[str, float]:
     return aps
 
 
-def compare(aps: Mapping[str, float], figures: Sequence[Figures], tolerance: float = TOLERANCE) -> List[Comparison]:
+def compare(aps: Mapping[str, float], figures: Sequence[Figures], tolerance: float = 0.1) -> List[Comparison]:
     """Puts an evaluation beside each source.
 
     Args:

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
+from ...choices import ABLATED_SCHEMES
 from ...layers import build_position
 from ...layers.position import without_weight_decay
 from .study import Sweep, Training, config_named, mean_spread_text
@@ -18,11 +19,9 @@ from .study import Sweep, Training, config_named, mean_spread_text
 DEMO = config_named('mask-rcnn_swin-pos-nano-p4-w7_fpn_digits')
 TRAINED_WINDOW = 7
 REFERENCE = 'relative'  # what the others are compared with
-# Swin's table 4 first, then Swin V2, then RoPE-ViT and CPVT.
-SCHEMES = ('none', 'absolute', 'absolute+relative', 'relative_only', 'relative', 'linear_cpb', 'log_cpb', 'rope_axial',
-           'rope_mixed', 'peg')
 # What is more than a scheme: name -> options of the config.
 VARIANTS = {'swin_v2': ('model.backbone.type=SwinPosTransformerV2', f'model.backbone.window_size={TRAINED_WINDOW}')}
+SCHEMES = tuple(name for name in ABLATED_SCHEMES if name not in VARIANTS)
 
 Setting = Tuple[int, float]  # window (tokens), factor on the image size
 

@@ -6,17 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from swin_pos_det.analysis.studies.scaling import (
-    GPUS,
-    VARIANTS,
-    Counts,
-    Gpu,
-    Setup,
-    collective,
-    count,
-    estimate,
-    mask_rcnn,
-)
+from swin_pos_det.analysis.studies.scaling import VARIANTS, count, mask_rcnn
+from swin_pos_det.analysis.studies.scaling_estimate import GPUS, Counts, Gpu, Setup, collective, estimate
 from swin_pos_det.models import SwinPosTransformer
 from tests.test_tools.conftest import ROOT, load_tool
 
