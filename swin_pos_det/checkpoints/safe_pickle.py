@@ -115,6 +115,7 @@ def _restricted_pickle_module() -> types.SimpleNamespace:
 def protected_torch_load(source: Source, map_location: MapLocation, mmap: bool = False,
                          use_allow_list: bool = TORCH_HAS_ALLOW_LIST) -> Any:
     """``torch.load`` that resolves allowed names only; raises ``UnpicklingError`` (among others) at any other."""
+    HistoryBuffer()  # the first one registers the statistics of all; one that is unpickled relies on them
     statistics = dict(HistoryBuffer._statistics_methods)  # unpickling a HistoryBuffer writes into this class attribute
     kwargs: dict[str, Any] = dict(map_location=map_location)
     if mmap:

@@ -2,6 +2,7 @@
 import argparse
 import functools
 import http.server
+import json
 import os
 import pickle
 import subprocess
@@ -197,6 +198,18 @@ def test_loading_leaves_history_buffers_statistics_alone(tmp_path, either_mechan
         HistoryBuffer._statistics_methods.update(before)
     load_checkpoint_file(path)
     assert HistoryBuffer._statistics_methods == before
+
+
+def test_a_fresh_process_can_use_the_history_it_loads(trained):
+    """Reading keeps what the first HistoryBuffer of a process registers: a resumed run may evaluate before it logs."""
+    program = ('import json, sys; from swin_pos_det.checkpoints import load_checkpoint_file; '
+               'checkpoint = load_checkpoint_file(sys.argv[1]); '
+               'loss = checkpoint["message_hub"]["log_scalars"]["train/loss"]; '
+               'print(json.dumps([float(loss.statistics(name)) for name in ("min", "max", "current", "mean")]))')
+    ran = subprocess.run([sys.executable, '-c', program, trained[1] / 'epoch_2.pth'], capture_output=True, text=True)
+    loss = trained[0].message_hub.get_scalar('train/loss').data[0]
+    expected = [loss.min(), loss.max(), loss[-1], loss.mean()]
+    assert ran.returncode == 0 and json.loads(ran.stdout.splitlines()[-1]) == pytest.approx(expected), ran.stderr
 
 
 class CfgNode(dict):
