@@ -1,83 +1,127 @@
-"""A user's mistakes, told in one line; bugs keep their traceback."""
+"""Report a user's errors in one line; bugs keep their traceback.
+
+This package raises a class of :mod:`swin_pos_det.errors` for what a user can mend, so anything else that its own code
+raises is a bug. Other code has no such classes. There, an error is a user's if it leaves one of MMEngine's builders
+while a part of the config is built, and is
+
+- about a part or a setting that does not exist, or a setting that is missing;
+- of a class for wrong values, types, packages or files (``_REFUSALS``); but not for a keyword that is no setting of the
+  part, as then the part's own code passes it on;
+- a ``KeyError`` with the value of a setting, which was looked up and not found, or with a message.
+"""
 from __future__ import annotations
 
 import contextlib
 import difflib
 import inspect
-import linecache
 import re
-from collections.abc import Iterable, Iterator
-from types import TracebackType
+from collections.abc import Iterable, Iterator, Mapping
+from types import FrameType
 from typing import Any
 
-from ..errors import UserError
+from ..errors import SettingError, UserError
 
+_REFUSALS = (ValueError, TypeError, AssertionError, NotImplementedError, ImportError, OSError)
 _HINT = '(--traceback shows where)'
 
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Makes a :class:`UserError` of a setting or file that is refused; bugs keep their traceback.
+    """Raise a :class:`UserError` for a refused setting or file; let bugs pass with their traceback.
 
-    Errors of this package's own say so by their class (:mod:`swin_pos_det.errors`). Others are settings that are
-    refused while MMEngine builds a part of a config, whoever wrote the part.
+    Raises:
+        UserError: one of this package, even where MMEngine wrapped it in another exception; or a
+            :class:`SettingError` by the rules of this module.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        own = _own_error(error)
-        if own is not None:
-            raise own from error
-        _tell_refused_settings(error)
-        raise
+        known = _wrapped_user_error(error) or _build_error(error)
+        if known is None:
+            raise
+        raise known from error
 
 
 telling_mistakes = user_errors  # the name before; goes when no branch uses it any more
 
 
 def closest(name: str, known: Iterable[Any]) -> str:
-    """``' (did you mean ...?)'`` with the known name that is most like another, or nothing if none is."""
+    """Return ``' (did you mean ...?)'`` with the known name that is most like another, or nothing if none is."""
     found = difflib.get_close_matches(name, [text for text in known if isinstance(text, str)], 1)
     return f' (did you mean {found[0]!r}?)' if found else ''
 
 
-def _own_error(error: BaseException | None) -> UserError | None:
-    """The :class:`UserError` in the chain that led to ``error``, if any: MMEngine wraps what its parts raise."""
+def _wrapped_user_error(error: BaseException | None) -> UserError | None:
+    """Find the :class:`UserError` in the chain that led to ``error``: MMEngine wraps what its parts raise."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
     return error
 
 
-def _tell_refused_settings(error: BaseException) -> None:
-    """Raises a :class:`UserError` if ``error`` comes from building a part that a config describes."""
+def _build_error(error: Exception) -> SettingError | None:
+    """Describe an error that left a builder of MMEngine; None if it is a bug or has nothing to do with building."""
     from mmengine.registry.build_functions import build_from_cfg, build_scheduler_from_cfg
 
-    # What MMEngine builds the parts of a config with, and its variables there for the class and for the setting.
+    # The builders, and their local variables for the class and for the setting that names it.
     builders = {build_from_cfg.__code__: ('obj_cls', 'obj_type'),
                 build_scheduler_from_cfg.__code__: ('scheduler_cls', 'scheduler_type')}
     frames = _frames(error)
-    building = [frame for frame in frames if frame.tb_frame.f_code in builders]
+    building = [frame for frame in frames if frame.f_code in builders]
     if not building:
-        return
-    seen = building[-1].tb_frame.f_locals
-    built, asked = map(seen.get, builders[building[-1].tb_frame.f_code])
-    name = getattr(built, '__name__', str(built))
-    wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-    if built is None and isinstance(asked, str):
+        return None
+    seen = building[-1].f_locals
+    built, asked = map(seen.get, builders[building[-1].f_code])
+    settings = seen.get('args', {})
+    if built is not None:
+        message = _constructor_error(error, built, settings, frames[-1])
+    elif isinstance(asked, str):
         known = [key for registry in _with_parents(seen['registry']) for key in registry.module_dict]
         message = (f'there is no {seen["registry"].name} called {asked!r}{closest(asked, known)}. '
                    'If it is yours, the config must import its module: '
                    "custom_imports = dict(imports=['my_module'])")
-    elif isinstance(error, TypeError) and wrong and wrong[1] in seen.get('args', ()):
-        message = f'{name} has no setting {wrong[1]!r}{closest(wrong[1], _settings_of(built))}'
-    elif built is not None and _line(frames[-1]).startswith(('raise ', 'assert ')):
-        what = str(error.args[0] if isinstance(error, KeyError) and error.args else error) or _line(frames[-1])
-        message = f'the settings of {name} are refused: {what}'
     else:
-        return
-    raise UserError(f'{message} {_HINT}') from error
+        message = f'a part of the config has no valid type: {_text(error)}'
+    return message and SettingError(f'{message} {_HINT}')
+
+
+def _constructor_error(error: Exception, built: Any, settings: Mapping[str, Any], where: FrameType) -> str | None:
+    """Describe an error that was raised while ``built`` was called with ``settings``; None if it is a bug."""
+    name = getattr(built, '__name__', str(built))
+    unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error)) if isinstance(error, TypeError) else None
+    if unexpected:
+        if unexpected[1] not in settings:
+            return None
+        return f'{name} has no setting {unexpected[1]!r}{closest(unexpected[1], _setting_names(built))}'
+    missing = [] if not isinstance(error, TypeError) else _missing(built, settings)
+    if missing:
+        return f'{name} needs the setting {", ".join(map(repr, missing))}'
+    if where.f_globals.get('__name__', '').partition('.')[0] == __name__.partition('.')[0]:
+        return None
+    if isinstance(error, _REFUSALS) or isinstance(error, KeyError) and _is_about(error, settings):
+        return f'the settings of {name} are refused: {_text(error) or _some(settings)}'
+    return None
+
+
+def _is_about(error: KeyError, settings: Mapping[str, Any]) -> bool:
+    """Whether the key of a ``KeyError`` is the value of a setting, or a message."""
+    key = error.args[0] if error.args else None
+    return isinstance(key, str) and (' ' in key or any(isinstance(value, str) and value == key
+                                                       for value in settings.values()))
+
+
+def _text(error: Exception) -> str:
+    """Return the message of an error. That of a ``KeyError`` is often the key alone, so it gets its kind."""
+    if not isinstance(error, KeyError):
+        return str(error)
+    return error.args[0] if ' ' in str(error.args[0]) else f'KeyError: {error}'
+
+
+def _some(settings: Mapping[str, Any]) -> str:
+    """Return the first settings that are short enough to be read in a line, for an assertion without a message."""
+    shown = [f'{key}={value!r}' for key, value in settings.items() if len(repr(value)) < 40]
+    return 'an assertion fails with ' + ', '.join(shown[:6])
 
 
 def _with_parents(registry: Any) -> Iterator[Any]:
@@ -86,19 +130,25 @@ def _with_parents(registry: Any) -> Iterator[Any]:
         registry = registry.parent
 
 
-def _settings_of(built: Any) -> Iterator[str]:
+def _setting_names(built: Any) -> Iterator[str]:
+    """Yield the parameters of a part and of its bases, as constructors pass keywords on to those."""
     for kind in inspect.getmro(built) if inspect.isclass(built) else [built]:
         with contextlib.suppress(TypeError, ValueError):  # of classes that are not Python's
             yield from inspect.signature(kind).parameters
 
 
-def _frames(error: BaseException) -> list[TracebackType]:
+def _missing(built: Any, settings: Mapping[str, Any]) -> list[str]:
+    """Return the parameters that a part requires and ``settings`` lack."""
+    with contextlib.suppress(TypeError, ValueError):
+        return [name for name, parameter in inspect.signature(built).parameters.items() if name not in settings
+                and parameter.default is parameter.empty
+                and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)]
+    return []
+
+
+def _frames(error: Exception) -> list[FrameType]:
     found, trace = [], error.__traceback__
     while trace is not None:
-        found.append(trace)
+        found.append(trace.tb_frame)
         trace = trace.tb_next
     return found
-
-
-def _line(frame: TracebackType) -> str:
-    return linecache.getline(frame.tb_frame.f_code.co_filename, frame.tb_lineno).strip()
