@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Optional, Union
 
-from mmengine.fileio import LocalBackend, register_backend
+from mmengine.fileio import LocalBackend
 
 from .io import CheckpointError
 
@@ -107,8 +107,3 @@ class AtomicLocalBackend(LocalBackend):
         """Write text; see :func:`replacing`."""
         with replacing(filepath) as draft:
             draft.write_text(obj, encoding=encoding)
-
-
-def register_atomic_writing() -> None:
-    """Make MMEngine write local files through :class:`AtomicLocalBackend`. Calling it again is harmless."""
-    register_backend('local', AtomicLocalBackend, force=True, prefixes='')

@@ -1,17 +1,14 @@
 """Loading whole detectors through MMEngine: backbones get their weights, whatever these are called, or nothing is done.
 
-Importing :mod:`swin_pos_det.checkpoints` puts :func:`place_backbones` before MMEngine's ``load_state_dict``, through
-which ``load_from``, ``--resume``, ``tools/test.py``, ``mmdet.apis`` and the ``EMAHook`` load. Models without a backbone
-of this package are loaded as ever.
+:mod:`swin_pos_det.mmengine_patches` puts :func:`place_backbones` before MMEngine's ``load_state_dict``, through which
+``load_from``, ``--resume``, ``tools/test.py``, ``mmdet.apis`` and the ``EMAHook`` load. Models without a backbone of
+this package are loaded as ever.
 """
 from __future__ import annotations
 
-import functools
 from collections import OrderedDict
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
-import mmengine.runner
-import mmengine.runner.checkpoint as mmengine_checkpoint
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
@@ -54,6 +51,11 @@ def place_backbones(model: nn.Module, state_dict: Mapping[Any, Any]) -> Mapping[
     for prefix, backbone in backbones.items():
         fit_state_dict(state_dict, prefix, backbone, metadata.get(prefix[:-1], {}))
     return state_dict
+
+
+def has_backbone(model: nn.Module) -> bool:
+    """Whether a backbone of this package is anywhere in a model."""
+    return any(True for _ in _backbones(model))
 
 
 def check_heads(model: nn.Module, state_dict: Mapping[Any, Any], checkpoint: Any) -> None:
@@ -151,17 +153,3 @@ def _moved(state_dict: Mapping[Any, Any], without: List[str], backbones: List[st
         metadata[prefix[:-1]] = metadata.get(origin[:-1], {})
     placed._metadata = metadata
     return placed
-
-
-def register_placing() -> None:
-    """Put :func:`place_backbones` before MMEngine's ``load_state_dict``. Calling it again is harmless."""
-    original: Callable = mmengine_checkpoint.load_state_dict
-    if hasattr(original, 'places_backbones'):
-        return
-
-    @functools.wraps(original)
-    def load_state_dict(module: nn.Module, state_dict: Mapping[Any, Any], *args: Any, **kwargs: Any) -> Any:
-        return original(module, place_backbones(module, state_dict), *args, **kwargs)
-
-    load_state_dict.places_backbones = True
-    mmengine_checkpoint.load_state_dict = mmengine.runner.load_state_dict = load_state_dict

@@ -4,10 +4,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, Mapping, Optional
 
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from ..errors import SettingError
+from .schemes import read_checkpoint
 from .weights import unwrap
 
 
@@ -23,7 +23,7 @@ def load_pretrained(backbone: nn.Module, filename: str, prefix: Optional[str] = 
         CheckpointError: if the file cannot be read.
         ValueError: if it does not fit, see :func:`~swin_pos_det.checkpoints.adapt_state_dict`.
     """
-    checkpoint = CheckpointLoader.load_checkpoint(filename, map_location='cpu', logger='current')
+    checkpoint = read_checkpoint(filename, map_location='cpu')
     try:
         backbone.load_state_dict(_under(prefix, checkpoint) if prefix else checkpoint, strict=False)
     except ValueError as error:

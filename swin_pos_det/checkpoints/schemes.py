@@ -1,17 +1,16 @@
 """MMEngine's ways to name a checkpoint, each read with protection on.
 
-Importing :mod:`swin_pos_det.checkpoints` registers these loaders for every scheme of MMEngine's ``CheckpointLoader``,
-so ``init_cfg``, ``load_from``, ``--resume`` and ``mmdet.apis`` all read through them.
+:mod:`swin_pos_det.mmengine_patches` puts these loaders into MMEngine's ``CheckpointLoader``, so ``init_cfg``,
+``load_from``, ``--resume`` and ``mmdet.apis`` all read through them.
 """
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import os
 import os.path as osp
 import re
-from typing import Callable
+from typing import Callable, Dict
 from urllib.error import URLError
 from urllib.parse import urlparse
 
@@ -23,7 +22,6 @@ from mmengine.runner import CheckpointLoader
 
 from .io import CheckpointError, load_checkpoint_file, load_source
 from .safe_pickle import MapLocation
-from .weights import with_state_dict
 
 
 # MMEngine prints a loader's name from its 11th letter on ("Loads checkpoint by local backend"), hence these names.
@@ -107,26 +105,34 @@ def _look_up(urls: dict[str, str], filename: str) -> str:
     return urls[name]
 
 
-def _for_mmengine(loader: Callable) -> Callable:
-    """The loader, with files laid out as MMEngine expects them; see :func:`.weights.with_state_dict`."""
+# The prefix of each scheme, as a pattern -> its loader; the names are those of MMEngine's ``CheckpointLoader``.
+LOADERS: Dict[str, Callable] = {
+    '': load_from_local,
+    'http://': load_from_http,
+    'https://': load_from_http,
+    'modelzoo://': load_from_torchvision,
+    'torchvision://': load_from_torchvision,
+    'open-mmlab://': load_from_openmmlab,
+    'openmmlab://': load_from_openmmlab,
+    'mmcls://': load_from_mmcls,
+    r'(\S+\:)?s3://': load_from_ceph,
+    r'(\S+\:)?petrel://': load_from_ceph,
+    'pavi://': load_from_pavi,
+}
 
-    @functools.wraps(loader)
-    def load(filename: str, map_location: MapLocation = None) -> dict:
-        return with_state_dict(loader(filename, map_location))
 
-    return load
+def read_checkpoint(filename: str, map_location: MapLocation = None) -> dict:
+    """Read a checkpoint from any place that MMEngine knows, with protection on.
 
+    Args:
+        filename: a path, or a URL of one of :data:`LOADERS`. Other schemes, which somebody has registered with
+            MMEngine's ``CheckpointLoader``, are left to it.
+        map_location: as in :func:`torch.load`.
 
-def register_safe_loaders() -> None:
-    """Makes MMEngine's ``CheckpointLoader`` read every scheme through this module. Calling it again is harmless."""
-    schemes = {
-        load_from_local: '',
-        load_from_http: ('http://', 'https://'),
-        load_from_torchvision: ('modelzoo://', 'torchvision://'),
-        load_from_openmmlab: ('open-mmlab://', 'openmmlab://'),
-        load_from_mmcls: 'mmcls://',
-        load_from_ceph: (r'(\S+\:)?s3://', r'(\S+\:)?petrel://'),
-        load_from_pavi: 'pavi://',
-    }
-    for loader, prefixes in schemes.items():
-        CheckpointLoader.register_scheme(prefixes=prefixes, loader=_for_mmengine(loader), force=True)
+    Raises:
+        CheckpointError: if the file cannot be read, or asks for more than data.
+    """
+    loader = next((loader for prefix, loader in LOADERS.items() if prefix and re.match(prefix, filename)), None)
+    if loader is None and '://' in filename:
+        return CheckpointLoader.load_checkpoint(filename, map_location, logger='current')
+    return (loader or load_from_local)(filename, map_location)

@@ -1,6 +1,6 @@
 """What runs trainings and evaluations: the command lines' shared part, mixed precision without a GPU, hooks."""
+from ..mmengine_patches.checkpoint_hook import CheckpointHook
 from .amp import CPUAmpOptimWrapper, use_mixed_precision
-from .checkpoint_hook import CheckpointHook
 from .elastic_window import ElasticWindowHook
 from .full_checkpoint import RequireFullCheckpointHook, WholeDetectorHook
 from .layer_decay import SwinLayerDecayOptimWrapperConstructor

@@ -1,11 +1,10 @@
-"""MMEngine's hook that saves checkpoints, mended; importing the package gives MMDet's configs it under its name."""
+"""MMEngine's hook that saves checkpoints, mended."""
 from __future__ import annotations
 
 import os
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Tuple
 
-from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
@@ -28,7 +27,6 @@ class _RemovesLater:
         self.noted.append(('rmtree', path))
 
 
-@HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
     """Saves a checkpoint before it removes the outdated one; takes MMEngine's arguments.
 

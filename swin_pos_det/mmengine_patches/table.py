@@ -1,0 +1,97 @@
+"""The table of everything that this package changes in MMEngine."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Callable, Dict, Tuple
+
+import mmdet.apis.det_inferencer
+import mmengine.infer.infer
+import mmengine.runner.checkpoint
+import mmengine.runner.runner
+from mmdet.registry import HOOKS
+from mmengine.fileio.backends import registry_utils
+from mmengine.runner import CheckpointLoader, FlexibleRunner, Runner
+
+from ..checkpoints import AtomicLocalBackend
+from ..checkpoints.schemes import LOADERS
+from .change import Change
+from .checkpoint_hook import CheckpointHook
+from .loading import choosing_weights, placing, preparing_checkpoints
+
+ENV = 'SWIN_POS_DET_PATCHES'
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One row of the table.
+
+    Attributes:
+        name: in a few words, for the log.
+        what: is changed, and into what.
+        why: MMEngine's own does not do.
+        unnecessary_since: the release of MMEngine or torch that does without it.
+        changes: the replaced objects.
+    """
+
+    name: str
+    what: str
+    why: str
+    unnecessary_since: str
+    changes: Tuple[Change, ...]
+
+
+def _schemes() -> Dict[str, Callable]:
+    return CheckpointLoader._schemes  # another dict after each registration
+
+
+def _everywhere(name: str, wrap: Callable, *modules: ModuleType) -> Tuple[Change, ...]:
+    """Wrap a function of ``mmengine.runner.checkpoint``, and bind that in the modules which have imported it too."""
+    first = mmengine.runner.checkpoint
+    return (Change(first, name, wrap), *(Change(module, name, lambda _: getattr(first, name)) for module in modules))
+
+
+def _to(replacement: Any) -> Callable[[Any], Any]:
+    return lambda original: replacement
+
+
+def summary() -> str:
+    """The line about all changes that goes into the log."""
+    names = ', '.join(patch.name for patch in PATCHES)
+    return f'swin_pos_det changes MMEngine: {names} ({ENV}=0 switches this off; docs/design.md says why)'
+
+
+PATCHES: Tuple[Patch, ...] = (
+    Patch(
+        name='safe reading of checkpoints',
+        what='The loaders in `mmengine.runner.CheckpointLoader` read with `weights_only=True` and an allow list.',
+        why='MMEngine 0.10.7 cannot read its own checkpoints on torch >= 2.6; the maintained fork runs code in them.',
+        unnecessary_since='no release yet',
+        changes=tuple(Change(_schemes, prefix, _to(loader)) for prefix, loader in LOADERS.items())),
+    Patch(
+        name='atomic writing of files',
+        what='The file backend `local` writes beside the file and renames.',
+        why='A kill or a full disk while MMEngine writes leaves half a file under the name that `--resume` looks for.',
+        unnecessary_since='no release yet',
+        changes=(Change(registry_utils.backends, 'local', _to(AtomicLocalBackend)),
+                 Change(registry_utils.prefix_to_backends, '', _to(AtomicLocalBackend)))),
+    Patch(
+        name='whole backbones',
+        what='`load_state_dict`, `_load_checkpoint_to_model` and `call_hook("after_load_checkpoint")` of both runners '
+             "find the weights of this package's backbones under any name; all are loaded, or nothing is. Other models "
+             'pass through.',
+        why='MMEngine loads what fits and warns of the rest in the log; its `EMAHook` fails on files without '
+            '`state_dict`.',
+        unnecessary_since='never: it is what this package promises about its own backbones',
+        changes=(*_everywhere('load_state_dict', placing, mmengine.runner),
+                 *_everywhere('_load_checkpoint_to_model', choosing_weights, mmengine.runner.runner,
+                               mmengine.infer.infer, mmdet.apis.det_inferencer),
+                 Change(Runner, 'call_hook', preparing_checkpoints(summary)),
+                 Change(FlexibleRunner, 'call_hook', preparing_checkpoints(summary)))),
+    Patch(
+        name='CheckpointHook',
+        what='`CheckpointHook` in the registry of mmdet is a subclass that saves before it removes.',
+        why="MMEngine's removes first: a run that is killed while it saves has no checkpoint left.",
+        unnecessary_since='no release yet',
+        changes=(Change(HOOKS.module_dict, 'CheckpointHook', _to(CheckpointHook)), )),
+)
