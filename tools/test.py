@@ -72,6 +72,7 @@ def test(args: argparse.Namespace) -> None:
     from swin_pos_det.checkpoints import check_writable
     from swin_pos_det.cli.checkpoint_checks import check_checkpoint, check_evaluable, is_sharded
     from swin_pos_det.cli.runner import add_hook, build_runner, check_data, load_config
+    from swin_pos_det.engine.visualization_hook import use_own_visualization
     from swin_pos_det.evaluation.coco_files import writing_coco_results
 
     setup_cache_size_limit_of_dynamo()
@@ -93,6 +94,7 @@ def test(args: argparse.Namespace) -> None:
             raise UserError('--show and --show-dir need default_hooks.visualization = dict(type='
                             '"DetVisualizationHook") in the config')
         cfg = trigger_visualization_hook(cfg, args)
+        use_own_visualization(cfg)
     if args.tta:
         use_test_time_augmentation(cfg)
     if not is_sharded(args.checkpoint):

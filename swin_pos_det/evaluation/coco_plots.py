@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from ..visualization import save_figure
 from .coco_eval import CocoScores, ConfusionMatrix
 
 _TITLES = {'bbox': 'boxes', 'segm': 'masks'}
@@ -34,7 +35,7 @@ def plot_precision_recall(scores: Sequence[CocoScores], path: Union[str, Path], 
         axis.grid(alpha=0.3)
         axis.legend(fontsize='small', loc='center left', bbox_to_anchor=(1, 0.5))
     figure.suptitle(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_confusion_matrix(matrix: ConfusionMatrix, path: Union[str, Path], title: str = '') -> None:
@@ -62,9 +63,4 @@ def plot_confusion_matrix(matrix: ConfusionMatrix, path: Union[str, Path], title
     about = f'score >= {matrix.score_threshold:g}, IoU >= {matrix.iou_threshold:g}'
     axis.set_title(f'{title}\n{about}' if title else about)
     figure.colorbar(image, ax=axis, fraction=0.04, label='share of the row')
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Union[str, Path]) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)

@@ -59,8 +59,11 @@ def result_table(metrics: dict, pictures: list) -> Table:
 
 def report(args: argparse.Namespace) -> None:
     """Write the files and print the table."""
+    import mmcv
+
     from swin_pos_det.analysis.runs import plot_curves, read_training, summarize, write_metrics
-    from swin_pos_det.analysis.runs.predictions import contact_sheet, draw_predictions
+    from swin_pos_det.analysis.runs.predictions import draw_predictions
+    from swin_pos_det.visualization import contact_sheet, save_picture
 
     if args.num_images < 0:
         raise UserError(f'--num-images must be at least 0, got {args.num_images}')
@@ -75,7 +78,8 @@ def report(args: argparse.Namespace) -> None:
     if args.num_images and metrics['checkpoint']:
         drawn = draw_predictions(training.runs[-1].config, metrics['checkpoint'], args.work_dir / 'predictions',
                                  args.num_images, args.score_threshold)
-        contact_sheet(drawn, args.work_dir / 'predictions.png')
+        sheet = contact_sheet((mmcv.imread(str(path), channel_order='rgb') for path in drawn), 2400, 360)
+        save_picture(sheet, args.work_dir / 'predictions.png')
         pictures += [args.work_dir / 'predictions.png', f'{args.work_dir / "predictions"}/ ({len(drawn)} files)']
     Console().print(result_table(metrics, pictures))
 

@@ -33,14 +33,15 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit status."""
     args = parse_args(argv)
     from swin_pos_det.data.digits.on_photos import make_digits_on_photos
-    from swin_pos_det.data.digits.preview import contact_sheet
+    from swin_pos_det.data.digits.preview import preview_sheet
+    from swin_pos_det.visualization import save_picture
 
     try:
         root = make_digits_on_photos(args.out, args.num_train, args.num_val, args.seed, force=args.force)
         print(f'data set: {root}')
         if args.preview:
-            contact_sheet(root, args.preview_split, args.preview_images).save(args.preview)
-            print(f'preview: {args.preview}')
+            sheet = preview_sheet(root, args.preview_split, args.preview_images)
+            print(f'preview: {save_picture(sheet, args.preview)}')
     except (OSError, ValueError, ImportError) as error:
         print(f'make_digits.py: {error}', file=sys.stderr)
         return 1

@@ -5,6 +5,9 @@ import itertools
 from pathlib import Path
 from typing import Any, List, Sequence
 
+from matplotlib.figure import Figure
+
+from ...visualization import save_figure
 from .flops import exponent
 from .runner import Row
 
@@ -12,13 +15,6 @@ from .runner import Row
 COLOURS = {'ours': '#0072B2', 'mmdet': '#D55E00', 'timm': '#009E73', 'hf': '#CC79A7', 'torchvision': '#E69F00'}
 
 MARKERS = 'os^Dv*'  # one a window
-
-
-def _pyplot() -> Any:
-    import matplotlib
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-    return plt
 
 
 def _way(row: Row) -> tuple:
@@ -48,10 +44,10 @@ def plot_growth(rows: Sequence[Row], path: Path) -> List[Path]:
     drawn = {what: found for what, found in drawn.items() if found}
     if not drawn:
         return []
-    plt = _pyplot()
     several = len({_way(line[0]) for line in lines}) > 1
     windows = sorted({str(line[0].case.window) for line in lines})
-    figure, axes = plt.subplots(1, len(drawn), figsize=(5.5 * len(drawn), 4.5), squeeze=False, layout='constrained')
+    figure = Figure(figsize=(5.5 * len(drawn), 4.5), layout='constrained')
+    axes = figure.subplots(1, len(drawn), squeeze=False)
     for axis, (what, found) in zip(axes[0], drawn.items()):
         for line in found:
             x, y = zip(*((row.case.pixels / 1e6, getattr(row, what)) for row in line if getattr(row, what)))
@@ -66,7 +62,7 @@ def plot_growth(rows: Sequence[Row], path: Path) -> List[Path]:
         _number_plainly(axis, sorted({row.case.pixels / 1e6 for line in found for row in line}))
         axis.grid(alpha=.3)
         axis.legend(fontsize=7)
-    return [_save(figure, path)]
+    return [save_figure(figure, path)]
 
 
 def _number_plainly(axis: Any, sizes: Sequence[float]) -> None:
@@ -97,11 +93,10 @@ def plot_windows(rows: Sequence[Row], path: Path) -> List[Path]:
     panels = [panel for panel in panels if len({row.case.window for row in panel}) > 1]
     if not panels:
         return []
-    plt = _pyplot()
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(4.6 * columns, 3.4 * lines), squeeze=False,
-                                layout='constrained')
+    figure = Figure(figsize=(4.6 * columns, 3.4 * lines), layout='constrained')
+    axes = figure.subplots(lines, columns, squeeze=False)
     for axis in axes.flat[len(panels):]:
         axis.set_axis_off()
     for axis, panel in zip(axes.flat, panels):
@@ -120,11 +115,4 @@ def plot_windows(rows: Sequence[Row], path: Path) -> List[Path]:
                  title=f'{case.mode}, {case.dtype}, {"compiled" if case.compiled else "eager"}\n'
                        f'{case.batch} x {case.size[0]}x{case.size[1]}')
         axis.legend(fontsize=7)
-    return [_save(figure, path)]
-
-
-def _save(figure: Any, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    _pyplot().close(figure)
-    return path
+    return [save_figure(figure, path)]

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from ...errors import SettingError
 from ...layers import relative_position_index, resample_table, table_size
+from ...visualization import save_figure
 from .attention_maps import BlockAttention, attended_from, attention_distance, uniform_distance, visible_from
 
 Pair = Tuple[int, int]
 
 DIVERGING = 'RdBu_r'  # colour-blind-safe, white in the middle
 SEQUENTIAL = 'inferno'
-_DPI = 120
 # One blue and one orange of Okabe and Ito's colour-blind-safe palette.
 _BLUE, _ORANGE, _GREEN = '#0072B2', '#E69F00', '#009E73'
 
@@ -109,7 +109,7 @@ def plot_bias(rows: Sequence[Tuple[str, Tensor]], path: Path, title: str = '', m
         _colour_bar(figure, image, list(line))
     figure.supxlabel('offset of the key from the query: tokens to the right; downwards, tokens below', fontsize=9)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_bias_at_windows(rows: Sequence[Tuple[str, Dict[str, Tensor]]], path: Path, title: str = '') -> None:
@@ -140,7 +140,7 @@ def plot_bias_at_windows(rows: Sequence[Tuple[str, Dict[str, Tensor]]], path: Pa
     figure.legend(*axes[0, -1].get_legend_handles_labels(), loc='outside lower right', ncols=columns, fontsize=8,
                   frameon=False)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_cut(axis: Any, grids: Dict[str, Tensor]) -> None:
@@ -222,7 +222,7 @@ def plot_attention_distance(blocks: Sequence[BlockDistance], path: Path, title: 
     axis.grid(axis='y', alpha=0.3)
     figure.legend(loc='outside lower center', ncols=2, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def block_pairs(blocks: Sequence[BlockAttention]) -> List[List[BlockAttention]]:
@@ -284,7 +284,7 @@ def plot_attention(image: np.ndarray, blocks: Sequence[BlockAttention], point: T
         bar = _colour_bar(figure, drawn, list(line), extend='max')
         bar.set_label('share of attention', fontsize=8)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_token(axis: Any, image: np.ndarray, pair: Sequence[BlockAttention], cell: Pair, point: Any) -> None:
@@ -351,7 +351,7 @@ def plot_absolute(embedding: Tensor, grid: Pair, path: Path, title: str = '', si
     bar = _colour_bar(figure, image, list(axes.flat))
     bar.set_label('cosine with the embedding of the place named', fontsize=8)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_grid(axis: Any, grid: Tensor, norm: Normalize) -> Any:
@@ -374,9 +374,3 @@ def _colour_bar(figure: Figure, image: Any, axes: List[Any], extend: str = 'neit
     bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.01, extend=extend)
     bar.ax.tick_params(labelsize=7)
     return bar
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DPI)

@@ -1,6 +1,8 @@
 """Pictures of predictions show the annotations left and the detections right."""
 from __future__ import annotations
 
+import copy
+
 import mmcv
 import numpy as np
 import pytest
@@ -70,10 +72,13 @@ def test_old_pictures_go(config, tmp_path):
     assert [path.name for path in (tmp_path / 'out').iterdir()] == ['000000.png']
 
 
-def test_contact_sheet(config, tmp_path):
-    paths = predictions.draw_predictions(config, 'unused.pth', tmp_path / 'out', num_images=3)
-    predictions.contact_sheet(paths, tmp_path / 'sheet.png', columns=2, width=200)
-    assert mmcv.imread(str(tmp_path / 'sheet.png')).shape[1] == 2 * 208
+def test_images_of_one_name_have_a_picture_each(config, tmp_path, monkeypatch):
+    dataset = predictions.DATASETS.build(config.val_dataloader.dataset)
+    info = dataset.get_data_info(0)
+    monkeypatch.setattr(type(dataset), 'get_data_info', lambda self, index: copy.deepcopy(info))
+    paths = predictions.draw_predictions(config, 'unused.pth', tmp_path / 'out', num_images=2)
+    assert [path.name for path in paths] == ['000000.png', '000000_2.png']
+    assert all(path.is_file() for path in paths)
 
 
 def test_wrong_arguments(config, tmp_path):

@@ -1,0 +1,74 @@
+"""Pictures of predictions while a runner tests."""
+from __future__ import annotations
+
+import os.path as osp
+from typing import Optional, Sequence, Union
+
+import mmcv
+import numpy as np
+from mmdet.engine.hooks import DetVisualizationHook
+from mmdet.registry import HOOKS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.fileio import get
+from mmengine.runner import Runner
+
+from ..type_names import type_name
+from ..visualization import distinct_names, to_rgb, writable_name
+from ..visualization.visualizer import SwinPosVisualizer
+
+
+@HOOKS.register_module()
+class SwinPosVisualizationHook(DetVisualizationHook):
+    """``DetVisualizationHook`` that keeps the pictures of all images, whatever their names.
+
+    MMDetection's names a picture like its image, so that of two images of one name in different folders the later
+    overwrites the earlier, and with a relative work dir nests a folder in the last one for every batch. Here pictures
+    have the images' names if those are distinct, else their places below the folder that all share. Takes the
+    arguments of ``DetVisualizationHook``.
+    """
+
+    _names: Optional[dict[str, str]] = None
+    _folder = ''
+
+    def before_test(self, runner: Runner) -> None:
+        """Choose the folder and the names of the pictures."""
+        if self.draw and self.test_out_dir is not None:
+            self._folder = osp.join(runner.work_dir, runner.timestamp, self.test_out_dir)
+            dataset = runner.test_dataloader.dataset
+            self._names = distinct_names(_path(dataset.get_data_info(index)['img_path'])
+                                         for index in range(len(dataset)))
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict,
+                        outputs: Sequence[DetDataSample]) -> None:
+        """Draw each image of a batch."""
+        if not self.draw:
+            return
+        for sample in outputs:
+            self._test_index += 1
+            path = _path(sample.img_path)
+            file = None if self._names is None else osp.join(self._folder, writable_name(self._names[path]))
+            self._visualizer.add_datasample(
+                osp.basename(path) if self.show else 'test_img', self._read(sample.img_path), data_sample=sample,
+                show=self.show, wait_time=self.wait_time, pred_score_thr=self.score_thr, out_file=file,
+                step=self._test_index)
+
+    def _read(self, path: Union[str, Sequence[str]]) -> np.ndarray:
+        """An image as RGB (H, W, 3), uint8; of one that is stored a file per channel, the first three."""
+        if isinstance(path, str):
+            return mmcv.imfrombytes(get(path, backend_args=self.backend_args), channel_order='rgb')
+        channels = [mmcv.imfrombytes(get(each, backend_args=self.backend_args), flag='grayscale') for each in path[:3]]
+        return to_rgb(np.stack(channels, axis=-1))
+
+
+def use_own_visualization(cfg: Config) -> None:
+    """Let a config draw with this package's visualizer and hook where it names MMDetection's, in place."""
+    for part, theirs, ours in (('visualizer', 'DetLocalVisualizer', SwinPosVisualizer),
+                               ('visualization', 'DetVisualizationHook', SwinPosVisualizationHook)):
+        settings = (cfg if part == 'visualizer' else cfg.default_hooks).get(part)
+        if settings and type_name(settings) == theirs:
+            settings['type'] = ours.__name__
+
+
+def _path(path: Union[str, Sequence[str]]) -> str:
+    return path if isinstance(path, str) else path[0]
