@@ -2,7 +2,14 @@
 
 Nothing outside this package is changed by it; :mod:`swin_pos_det.mmengine_patches` makes MMEngine use it.
 """
-from .atomic import AtomicLocalBackend, check_writable, replacing, write_json
+from .atomic import (
+    AtomicLocalBackend,
+    UnwritableFileError,
+    atomic_write,
+    check_writable,
+    remove_drafts,
+    write_json,
+)
 from .convert import Inspection, convert, inspect_checkpoint, misfits, save_weights, windows_after
 from .detectors import check_heads, has_backbone, place_backbones
 from .formats import EXPORTS, EXPORTS_V2, FORMATS, recognise
@@ -16,9 +23,12 @@ from .weights import SwinWeights, read_weights, with_state_dict
 
 __all__ = [
     'EXPORTS', 'EXPORTS_V2', 'FORMATS', 'AtomicLocalBackend', 'CheckpointError', 'Inspection', 'LoadReport',
-    'LoadsAnySwin', 'SwinWeights', 'Variant', 'adapt_channels', 'adapt_state_dict', 'check_heads', 'check_writable',
+    'LoadsAnySwin', 'SwinWeights', 'UnwritableFileError', 'Variant', 'adapt_channels', 'adapt_state_dict',
+    'atomic_write', 'check_heads', 'check_writable',
     'convert', 'describe_model', 'describe_weights', 'fit_state_dict', 'has_backbone', 'inspect_checkpoint',
     'load_checkpoint_file', 'load_pretrained', 'misfits', 'note_table_windows', 'place_backbones',
-    'read_checkpoint', 'read_weights', 'recognise', 'replacing', 'save_weights', 'windows_after', 'with_state_dict',
-    'write_json'
+    'read_checkpoint', 'read_weights', 'recognise', 'remove_drafts', 'replacing', 'save_weights', 'windows_after',
+    'with_state_dict', 'write_json'
 ]
+
+replacing = atomic_write  # the old name, for one minor version

@@ -1,22 +1,46 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, where that is possible without harm to others."""
 from __future__ import annotations
 
 import errno
 import json
 import os
-import tempfile
+import re
+import secrets
+import shutil
+import stat
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Optional, Union
+from typing import Any, Callable, Iterator, List, Optional, Tuple, Union
 
 from mmengine.fileio import LocalBackend
 
 from .io import CheckpointError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+# A draft of NAME is called .NAME.XXXXXXXX.tmp.
+_DRAFT = re.compile(r'\.(.+)\.[a-z0-9_]{8}\.tmp', re.DOTALL)
+# No draft can be made beside the file: its folder is not ours to write to, or the name has no room for more letters.
+_NO_DRAFT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+# The file cannot be replaced: it is a mount point, say, or the folder is sticky.
+_NO_RENAME = (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.ETXTBSY)
+
+
+class UnwritableFileError(CheckpointError, OSError):
+    """A file cannot be written; the message names it and says why."""
+
 
 @contextmanager
-def replacing(path: Union[str, os.PathLike]) -> Iterator[Path]:
-    """Write a file under another name beside its own, and give it its name when it is complete and on the disk.
+def atomic_write(path: Union[str, os.PathLike]) -> Iterator[Path]:
+    """Write a file under another name beside its own, and rename it when it is complete and on the disk.
+
+    An existing file is replaced only if that harms nobody: a regular file of this user with one name. The new one has
+    the mode and the group of the old, and a symbolic link goes on pointing at it. Devices, pipes, ``/dev/stdout``,
+    files of other users, files with several hard links, and files that cannot be renamed (mounted ones, or in a folder
+    that is not writable) are written in place, as ``open`` does. A kill can then leave half of them.
 
     Args:
         path: of the file; its folder is made.
@@ -25,31 +49,145 @@ def replacing(path: Union[str, os.PathLike]) -> Iterator[Path]:
         The path to write to.
 
     Raises:
-        CheckpointError: if it cannot be written, for a full disk or a read-only folder. What was there before stays.
+        UnwritableFileError: if it cannot be written, for a full disk or a read-only folder.
     """
-    path = Path(os.path.realpath(path))  # a link goes on pointing at its file
-    draft = None
+    path = Path(path)
+    draft, lock, in_place = None, None, False
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp')
-        os.close(handle)
-        draft = Path(name)
-        yield draft
-        with draft.open('rb+') as written:
-            os.fsync(written.fileno())
-        os.chmod(draft, 0o666 & ~_umask())  # mkstemp's files are private
-        os.replace(draft, path)
+        target = _replaceable(path)
+        if target is not None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draft, lock = _make_draft(target)
+        in_place = draft is None
+        yield draft or path
+        _sync(draft or path)
+        if draft is not None and not _renamed(draft, target):
+            in_place = True
+            shutil.copyfile(draft, target)
+            _sync(target)
     except OSError as error:
-        kept = 'the file of that name is as it was' if path.is_file() else 'nothing is left of it'
-        raise CheckpointError(f'{path} cannot be written ({error.strerror or error}); {kept}') from error
+        kept = ('it may be incomplete' if in_place else
+                'the file of that name is as it was' if path.is_file() else 'nothing is left of it')
+        raise _unwritable(path, error, kept) from error
     finally:
         if draft is not None:
             draft.unlink(missing_ok=True)
+            os.close(lock)
+
+
+def _replaceable(path: Path) -> Optional[Path]:
+    """The regular file of ours, or the free name, that ``path`` leads to; None if it has to be written in place."""
+    for _ in range(40):  # as many links as Linux follows
+        folder = os.path.realpath(path.parent)
+        if folder.startswith(('/proc/', '/dev/fd')):  # an open file of a process, such as /dev/stdout
+            return None
+        path = Path(folder, path.name)
+        if not path.is_symlink():
+            break
+        path = path.parent / os.readlink(path)
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return path
+    user = os.geteuid() if hasattr(os, 'geteuid') else status.st_uid
+    ours = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == user
+    return path if ours and os.access(path, os.W_OK) and not _has_attributes(path) else None
+
+
+def _has_attributes(path: Path) -> bool:
+    """Whether an access list, or attributes that somebody has set, belong to a file: they would be lost."""
+    try:
+        return any(not name.startswith('security.') for name in os.listxattr(path))
+    except (AttributeError, OSError):  # not Linux, or a file system without them
+        return False
+
+
+def _make_draft(target: Path) -> Tuple[Optional[Path], Optional[int]]:
+    """A new file beside the target, and a descriptor that locks it while this process lives; None if there cannot be.
+    """
+    draft = target.with_name(f'.{target.name}.{secrets.token_hex(4)}.tmp')
+    try:
+        lock = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    except OSError as error:
+        if error.errno in _NO_DRAFT:
+            return None, None
+        raise
+    _lock(lock)
+    return draft, lock
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file until it is closed; whether nobody else had."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (AttributeError, OSError):  # no Unix, another process, or a file system without locks
+        return False
+    return True
+
+
+def _renamed(draft: Path, target: Path) -> bool:
+    """Give the draft the old file's mode and group, and its name; whether the system lets us."""
+    try:
+        if target.exists():
+            old = target.stat()
+            if draft.stat().st_gid != old.st_gid:
+                os.chown(draft, -1, old.st_gid)
+            os.chmod(draft, stat.S_IMODE(old.st_mode))
+        os.replace(draft, target)
+    except OSError as error:
+        if error.errno not in _NO_RENAME:
+            raise
+        return False
+    return True
+
+
+def _sync(path: Path) -> None:
+    """Wait until a regular file is on the disk."""
+    if path.is_file():
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _unwritable(path: Path, error: OSError, kept: str = '') -> UnwritableFileError:
+    told = UnwritableFileError(f'{path} cannot be written ({error.strerror or error})' + (f'; {kept}' if kept else ''))
+    told.errno = error.errno
+    return told
+
+
+def remove_drafts(folder: Union[str, os.PathLike], is_ours: Callable[[str], bool]) -> List[str]:
+    """Remove the drafts that killed processes have left in a folder.
+
+    Args:
+        folder: to look in, not below.
+        is_ours: whether a file of this name, of which there is a draft, concerns the caller.
+
+    Returns:
+        The names of the removed drafts. A draft that a living process writes to stays.
+    """
+    removed = []
+    for path in sorted(Path(folder).glob('.*.tmp')):
+        match = _DRAFT.fullmatch(path.name)
+        if match is None or not is_ours(match[1]) or path.is_symlink() or not path.is_file():
+            continue
+        try:
+            lock = os.open(path, os.O_WRONLY)
+        except OSError:
+            continue
+        try:
+            if _lock(lock):
+                path.unlink(missing_ok=True)
+                removed.append(path.name)
+        finally:
+            os.close(lock)
+    return removed
 
 
 def write_json(content: Any, path: Union[str, os.PathLike], indent: Optional[int] = None,
                allow_nan: bool = True) -> None:
-    """Write a JSON file; see :func:`replacing`.
+    """Write a JSON file; see :func:`atomic_write`.
 
     Args:
         content: anything JSON can hold.
@@ -61,34 +199,35 @@ def write_json(content: Any, path: Union[str, os.PathLike], indent: Optional[int
         CheckpointError: if it cannot be written.
         ValueError: for infinity or NaN that is not allowed.
     """
-    with replacing(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text(json.dumps(content, indent=indent, allow_nan=allow_nan) + '\n', encoding='utf-8')
 
 
 def check_writable(path: Union[str, os.PathLike]) -> None:
-    """Looks before long work whether its result can be written; the folder is made.
+    """Check before long work that its result can be written; the folder is made.
 
     Args:
         path: of the file. One that is there stays as it is.
 
     Raises:
-        CheckpointError: if it cannot.
+        UnwritableFileError: if it cannot.
     """
-    path = Path(os.path.realpath(path))
+    path = Path(path)
+    draft = None
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp'):
-            pass
+        target = _replaceable(path)
+        if target is not None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draft, lock = _make_draft(target)
+        if draft is not None:
+            draft.unlink()
+            os.close(lock)
+        elif not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise CheckpointError(f'{path} cannot be written ({error.strerror or error})') from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        raise _unwritable(path, error) from error
 
 
 class AtomicLocalBackend(LocalBackend):
@@ -99,11 +238,11 @@ class AtomicLocalBackend(LocalBackend):
     """
 
     def put(self, obj: bytes, filepath: Union[str, os.PathLike]) -> None:
-        """Write bytes; see :func:`replacing`."""
-        with replacing(filepath) as draft:
+        """Write bytes; see :func:`atomic_write`."""
+        with atomic_write(filepath) as draft:
             draft.write_bytes(obj)
 
     def put_text(self, obj: str, filepath: Union[str, os.PathLike], encoding: str = 'utf-8') -> None:
-        """Write text; see :func:`replacing`."""
-        with replacing(filepath) as draft:
+        """Write text; see :func:`atomic_write`."""
+        with atomic_write(filepath) as draft:
             draft.write_text(obj, encoding=encoding)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import SettingError
 from ..layers import parameters_of_position, resample_table
-from .atomic import replacing
+from .atomic import atomic_write
 from .formats import EXPORTS, EXPORTS_V2, TABLE
 from .variants import Variant, describe_weights
 from .weights import ABSOLUTE_GRID, POSITION, TABLE_WINDOWS, SwinWeights, read_weights, unwrap
@@ -216,7 +216,7 @@ def save_weights(state_dict: Mapping[str, Tensor], path: Union[str, os.PathLike]
     notes = {TABLE_WINDOWS: windows and [list(window) for window in windows], ABSOLUTE_GRID: grid and list(grid),
              POSITION: position}
     notes = {name: value for name, value in notes.items() if value and to == 'mmdet'}
-    with replacing(path) as draft:
+    with atomic_write(path) as draft:
         if path.suffix == '.safetensors':
             from safetensors.torch import save_file
             save_file({key: value.clone() for key, value in state_dict.items()}, draft,

@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from ..checkpoints import CheckpointError, replacing
+from ..checkpoints import CheckpointError, atomic_write
 
 POINTER = 'last_checkpoint'
 EVALUATED = 'last_evaluation'
@@ -108,7 +108,7 @@ class MissedEvaluationHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: Optional[Dict[str, Any]] = None) -> None:
         """Note that the evaluation was finished."""
         if is_main_process():
-            with replacing(Path(runner.work_dir) / EVALUATED) as draft:
+            with atomic_write(Path(runner.work_dir) / EVALUATED) as draft:
                 draft.write_text(str(runner.iter))
 
 

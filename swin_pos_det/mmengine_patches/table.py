@@ -70,7 +70,7 @@ PATCHES: Tuple[Patch, ...] = (
         changes=tuple(Change(_schemes, prefix, _to(loader)) for prefix, loader in LOADERS.items())),
     Patch(
         name='atomic writing of files',
-        what='The file backend `local` writes beside the file and renames.',
+        what='The file backend `local` writes regular files of this user beside their place and renames them.',
         why='A kill or a full disk while MMEngine writes leaves half a file under the name that `--resume` looks for.',
         unnecessary_since='no release yet',
         changes=(Change(registry_utils.backends, 'local', _to(AtomicLocalBackend)),
