@@ -28,3 +28,7 @@ class OccupiedPathError(UserError, FileExistsError):
 
 class MissingPackageError(UserError, ImportError):
     """An optional package is needed and not installed, or too old."""
+
+
+class TrainingDivergedError(UserError, FloatingPointError):
+    """A loss or a weight of a training is NaN or infinite."""

@@ -32,6 +32,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on with a training that was stopped: from CHECKPOINT, or without a name from the '
                              'last one in the work dir')
+    parser.add_argument('--allow-nonfinite', action='store_true',
+                        help='train on when a loss or a weight is NaN or infinite (default: stop, before the last good '
+                             'checkpoint is replaced)')
     add_common_arguments(parser)
     return parser
 
@@ -86,6 +89,7 @@ def train(args: argparse.Namespace) -> None:
         scale_learning_rate(cfg)
     if args.ema is not None:
         add_hook(cfg, type='EMAHook', momentum=args.ema)
+    add_hook(cfg, type='TrainingGuardHook', allow_nonfinite=args.allow_nonfinite)
     check_optimizer(cfg)
     prepare_resuming(cfg, args.resume)
     runner = build_runner(cfg)

@@ -7,11 +7,12 @@ from .layer_decay import SwinLayerDecayOptimWrapperConstructor
 from .restart import MissedEvaluationHook, resume_after_restart
 from .resume import ResumeResampledHook
 from .strategies import ResumableFSDPStrategy, check_strategy, choose_runner, wrap_swin_blocks
+from .training_guard import TrainingGuardHook
 from .visualization_hook import SwinPosVisualizationHook
 
 __all__ = [
     'CPUAmpOptimWrapper', 'CheckpointHook', 'ElasticWindowHook', 'MissedEvaluationHook', 'ResumableFSDPStrategy',
     'RequireFullCheckpointHook', 'ResumeResampledHook', 'SwinLayerDecayOptimWrapperConstructor',
-    'SwinPosVisualizationHook', 'WholeDetectorHook', 'check_strategy', 'choose_runner', 'resume_after_restart',
-    'use_mixed_precision', 'wrap_swin_blocks'
+    'SwinPosVisualizationHook', 'TrainingGuardHook', 'WholeDetectorHook', 'check_strategy', 'choose_runner',
+    'resume_after_restart', 'use_mixed_precision', 'wrap_swin_blocks'
 ]
