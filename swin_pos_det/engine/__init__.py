@@ -5,14 +5,14 @@ from .elastic_window import ElasticWindowHook
 from .full_checkpoint import RequireFullCheckpointHook, WholeDetectorHook
 from .layer_decay import SwinLayerDecayOptimWrapperConstructor
 from .restart import MissedEvaluationHook, resume_after_restart
-from .resume import ResumeResampledHook
+from .resume import ResumeHook, ResumeResampledHook
 from .strategies import ResumableFSDPStrategy, check_strategy, choose_runner, wrap_swin_blocks
 from .training_guard import TrainingGuardHook
 from .visualization_hook import SwinPosVisualizationHook
 
 __all__ = [
     'CPUAmpOptimWrapper', 'CheckpointHook', 'ElasticWindowHook', 'MissedEvaluationHook', 'ResumableFSDPStrategy',
-    'RequireFullCheckpointHook', 'ResumeResampledHook', 'SwinLayerDecayOptimWrapperConstructor',
+    'RequireFullCheckpointHook', 'ResumeHook', 'ResumeResampledHook', 'SwinLayerDecayOptimWrapperConstructor',
     'SwinPosVisualizationHook', 'TrainingGuardHook', 'WholeDetectorHook', 'check_strategy', 'choose_runner',
     'resume_after_restart', 'use_mixed_precision', 'wrap_swin_blocks'
 ]

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..checkpoints import CheckpointError, atomic_write
+from .resume import RECORD, batches_done
 
 POINTER = 'last_checkpoint'
 EVALUATED = 'last_evaluation'
@@ -91,6 +92,13 @@ class MissedEvaluationHook(Hook):
     # After all that the other hooks do before a training, saving the best checkpoint among them.
     priority = 'LOWEST'
 
+    def __init__(self) -> None:
+        self._checkpoint: Dict[str, Any] = {}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
+        """Note what tells whether the checkpoint was saved within an epoch."""
+        self._checkpoint = {key: checkpoint.get(key) for key in (RECORD, 'message_hub')}
+
     def before_train(self, runner: Runner) -> None:
         """Evaluate if that is due at the iteration to resume at, and was not finished."""
         record = Path(runner.work_dir) / EVALUATED
@@ -100,7 +108,7 @@ class MissedEvaluationHook(Hook):
             return
         done = [record.is_file() and record.read_text().strip() == str(runner.iter)]
         broadcast_object_list(done)
-        if not done[0] and _evaluation_due(runner):
+        if not done[0] and not batches_done(self._checkpoint, runner) and _evaluation_due(runner):
             runner.logger.info(f'the evaluation due at iteration {runner.iter} was not finished: evaluating')
             runner.val_loop.run()
             runner.model.train()

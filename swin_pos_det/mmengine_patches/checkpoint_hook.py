@@ -51,6 +51,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         return [path for path in (self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best) if path]
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: Dict[str, Any]) -> None:
+        runner.call_hook('before_save_on_all_processes')  # MMEngine's before_save_checkpoint runs on the first only
         with self._removing_last():
             super()._save_checkpoint_with_step(runner, step, meta)
             if is_main_process():
