@@ -1,6 +1,5 @@
 """Evaluates a checkpoint. Same arguments and behaviour as MMDetection's tools/test.py."""
 import argparse
-import contextlib
 import sys
 import warnings
 from copy import deepcopy
@@ -66,14 +65,13 @@ def use_test_time_augmentation(cfg) -> None:
 def test(args: argparse.Namespace) -> None:
     """Evaluate as the command line says."""
     from mmdet.engine.hooks.utils import trigger_visualization_hook
-    from mmdet.evaluation import DumpDetResults
     from mmdet.utils import setup_cache_size_limit_of_dynamo
 
     from swin_pos_det.checkpoints import check_writable
     from swin_pos_det.cli.checkpoint_checks import check_checkpoint, check_evaluable, is_sharded
     from swin_pos_det.cli.runner import add_hook, build_runner, check_data, load_config
     from swin_pos_det.engine.visualization_hook import use_own_visualization
-    from swin_pos_det.evaluation.coco_files import writing_coco_results
+    from swin_pos_det.evaluation.detections import ResultsFileHook
 
     setup_cache_size_limit_of_dynamo()
     cfg = load_config(args)
@@ -100,12 +98,9 @@ def test(args: argparse.Namespace) -> None:
     if not is_sharded(args.checkpoint):
         add_hook(cfg, type='RequireFullCheckpointHook')
     runner = build_runner(cfg)
-    writing = contextlib.nullcontext()
-    if args.out is not None and args.out.endswith('.json'):
-        writing = writing_coco_results(runner.test_evaluator, args.out)
-    elif args.out is not None:
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-    with user_errors(), writing:
+    if args.out is not None:
+        runner.register_hook(ResultsFileHook(args.out))
+    with user_errors():
         runner.test()
 
 

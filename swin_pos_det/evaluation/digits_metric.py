@@ -1,9 +1,8 @@
 """The metric of the embedded data set, which follows the dataset to its annotation file."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import METRICS
 
 from ..errors import SettingError
@@ -34,9 +33,9 @@ class DigitsOnPhotosMetric(SwinPosCocoMetric):
 
     @dataset_meta.setter
     def dataset_meta(self, dataset_meta: dict) -> None:
-        self._dataset_meta = dataset_meta
-        if self._coco_api is None:
+        if self._coco_api is None and isinstance(dataset_meta, Mapping):
             if 'ann_file' not in dataset_meta:
                 raise SettingError('DigitsOnPhotosMetric needs a DigitsOnPhotosDataset with test_mode=True or '
                                    'ann_file=...; for other datasets use CocoMetric')
-            self._coco_api = COCO(dataset_meta['ann_file'])
+            self._open(dataset_meta['ann_file'])
+        SwinPosCocoMetric.dataset_meta.fset(self, dataset_meta)

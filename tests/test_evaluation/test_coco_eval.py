@@ -11,9 +11,10 @@ from pycocotools import mask as rle
 from pycocotools.cocoeval import COCOeval
 
 from swin_pos_det.analysis.studies.evaluator_comparison import jittered_detections
-from swin_pos_det.evaluation.coco_eval import confusion_matrix, evaluate, kinds_of
-from swin_pos_det.evaluation.coco_files import as_coco
-from swin_pos_det.evaluation.coco_plots import plot_confusion_matrix, plot_precision_recall
+from swin_pos_det.evaluation.annotations import as_coco
+from swin_pos_det.evaluation.coco_eval import evaluate, kinds_of
+from swin_pos_det.evaluation.confusion import confusion_matrix
+from swin_pos_det.evaluation.plots import plot_confusion_matrix, plot_precision_recall
 
 CLASSES = ('cat', 'dog', 'owl', 'unseen')
 

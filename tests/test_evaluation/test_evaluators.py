@@ -13,7 +13,7 @@ from pycocotools import mask as rle
 
 from swin_pos_det.analysis.studies.evaluator_comparison import compare_evaluators, jittered_detections, replicate
 from swin_pos_det.evaluation import SwinPosCocoMetric, evaluator_class
-from swin_pos_det.evaluation.coco_files import as_coco
+from swin_pos_det.evaluation.annotations import as_coco
 
 pytest.importorskip('faster_coco_eval')
 CLASSES = ('cat', 'dog', 'unseen')

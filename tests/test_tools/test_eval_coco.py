@@ -137,15 +137,17 @@ def test_true_boxes_without_masks(tested, eval_tool, digits, capsys):
     assert eval_tool.main(['results.json', 'boxes.json', '--metric', 'bbox']) == 0
 
 
-def test_results_in_cocos_format_need_mmdets_metric(tested, capsys):
-    status, _ = tested('--out', 'results.json', '--cfg-options', 'test_evaluator._delete_=True',
+def test_results_are_written_whatever_evaluates_them(tested):
+    status, _ = tested('--out', 'with_metric.json')
+    assert status == 0
+    status, _ = tested('--out', 'without.json', '--cfg-options', 'test_evaluator._delete_=True',
                        'test_evaluator.type=DumpProposals', 'test_evaluator.output_dir=.')
-    assert status == 1
-    assert 'evaluates with DumpProposals, and only CocoMetric' in capsys.readouterr().err.splitlines()[-1]
+    assert status == 0
+    assert json.loads(Path('without.json').read_text()) == json.loads(Path('with_metric.json').read_text())
 
 
 @pytest.mark.parametrize(('results', 'message'), [
-    ('[]', 'results.json is empty'), ('nonsense', 'results.json is not JSON'), (None, 'results.json does not exist'),
+    ('nonsense', 'results.json is not JSON'), (None, 'results.json does not exist'),
     ('[{"image_id": -1, "category_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}]', 'image_id'),
     ('[{"image_id": 0, "category_id": 1, "score": 1, "bbox": [0, 0, NaN, 1]}]', 'nan'),
     ('[{"image_id": 0, "category_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}]', None)])

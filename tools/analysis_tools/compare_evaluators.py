@@ -36,7 +36,7 @@ def get_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     """Compare as the command line says."""
     from swin_pos_det.analysis.studies.evaluator_comparison import compare_evaluators, jittered_detections, replicate
-    from swin_pos_det.evaluation.coco_files import as_coco, load_ground_truth
+    from swin_pos_det.evaluation.annotations import as_coco, load_ground_truth
 
     with user_errors():
         dataset = replicate(load_ground_truth(args.ground_truth).dataset, args.copies)

@@ -1,11 +1,9 @@
 """Computes COCO's box and mask AP of a results file, without the model: tables, a confusion matrix, PR curves."""
 import argparse
-import math
 import os.path as osp
 import sys
 
 from rich.console import Console
-from rich.table import Table
 
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
@@ -31,6 +29,8 @@ def get_parser() -> argparse.ArgumentParser:
                         help='evaluate boxes, masks or both (default: what the results have)')
     parser.add_argument('--classes', nargs='+', metavar='NAME',
                         help='evaluate these classes only; needed where a model knows fewer than GT (default: all)')
+    parser.add_argument('--dataset', metavar='NAME',
+                        help='where RESULTS are of several data sets, the one that GT belongs to')
     parser.add_argument('--max-dets', nargs=3, type=int, default=list(MAX_DETS), metavar='N',
                         help="detections per image that count, for AR (default: 100 300 1000, MMDetection's; "
                              "COCO's own are 1 10 100)")
@@ -47,32 +47,6 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def number(value) -> str:
-    """A number of a table; '-' where there are no objects."""
-    return str(value) if isinstance(value, int) else '-' if math.isnan(value) else f'{value:.3f}'
-
-
-def tables(scores) -> list:
-    """AP, AP and AR by size, AR, and all of it by class."""
-    from swin_pos_det.evaluation.coco_eval import SIZES
-
-    stats, last = scores.stats, f'{scores.max_dets[-1]}'
-    kind = {'bbox': 'boxes', 'segm': 'masks'}[scores.iou_type]
-    overall = Table('AP', 'AP50', 'AP75', title=kind)
-    overall.add_row(*(number(stats[column.header]) for column in overall.columns))
-    sizes = Table('size', 'AP', f'AR@{last}', title=f'{kind} by size')
-    for size, short in SIZES.items():
-        sizes.add_row(size, number(stats[f'AP{short}']), number(stats[f'AR{short}']))
-    recall = Table('detections per image', 'AR', title=f'{kind}: average recall')
-    for limit in scores.max_dets:
-        recall.add_row(str(limit), number(stats[f'AR@{limit}']))
-    keys = [key for key in scores.per_class[0] if key not in ('name', 'detections')]
-    classes = Table('class', *keys, title=f'{kind} by class (AR@{last})')
-    for row in scores.per_class:
-        classes.add_row(row['name'], *(number(row[key]) for key in keys))
-    return [overall, sizes, recall, classes]
-
-
 def check_true_masks(gt, path: str) -> None:
     """Refuses a ground truth without masks, with the way out."""
     from swin_pos_det.data.annotation_file import CocoFileError, check_masks
@@ -86,17 +60,23 @@ def check_true_masks(gt, path: str) -> None:
 def run(args: argparse.Namespace) -> None:
     """Evaluate as the command line says."""
     from swin_pos_det.checkpoints import write_json
-    from swin_pos_det.evaluation.coco_eval import confusion_matrix, evaluate, kinds_of
-    from swin_pos_det.evaluation.coco_files import load_ground_truth, load_results
-    from swin_pos_det.evaluation.coco_plots import plot_confusion_matrix, plot_precision_recall
+    from swin_pos_det.evaluation.annotations import load_ground_truth
+    from swin_pos_det.evaluation.coco_eval import check_max_dets, evaluate, kinds_of
+    from swin_pos_det.evaluation.confusion import confusion_matrix
+    from swin_pos_det.evaluation.plots import plot_confusion_matrix, plot_precision_recall
+    from swin_pos_det.evaluation.result_files import load_results
+    from swin_pos_det.evaluation.tables import score_tables
 
     title = osp.basename(args.results)
     if args.confusion_matrix is None:
         note_unused(get_parser(), args, ['score_thr', 'iou_thr'], 'without --confusion-matrix')
     with user_errors():
+        check_max_dets(args.max_dets, '--max-dets')
         gt = load_ground_truth(args.ground_truth)
-        results = load_results(args.results, gt)
-        kinds = args.metric or kinds_of(results) or ['bbox']
+        results = load_results(args.results, gt, args.dataset)
+        if not results:
+            print(f'note: {args.results} holds no detections: AP and AR are 0', file=sys.stderr)
+        kinds = args.metric or kinds_of(results)[:None if results else 1] or ['bbox']
         if 'segm' in kinds:
             check_true_masks(gt, args.ground_truth)
         scores = [evaluate(gt, results, kind, args.evaluator, args.max_dets, args.classes) for kind in kinds]
@@ -104,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
         if args.confusion_matrix:
             matrix = confusion_matrix(gt, results, kinds[-1], args.score_thr, args.iou_thr, args.classes)
     console = Console()
-    for table in sum(map(tables, scores), []):
+    for table in sum(map(score_tables, scores), []):
         console.print(table)
     if args.out:
         write_json({score.iou_type: score.as_dict() for score in scores}, args.out, allow_nan=False)

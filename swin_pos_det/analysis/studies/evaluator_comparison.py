@@ -13,7 +13,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from ...evaluation import evaluator_class
-from ...evaluation.coco_files import as_coco
+from ...evaluation.annotations import as_coco
 
 # Corners of the polygon that stands for a detection's mask where the object it is made from has none.
 _CORNERS = 12

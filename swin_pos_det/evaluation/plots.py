@@ -9,9 +9,10 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from ..visualization import save_figure
-from .coco_eval import CocoScores, ConfusionMatrix
+from .coco_eval import CocoScores
+from .confusion import ConfusionMatrix
+from .tables import KIND_NAMES
 
-_TITLES = {'bbox': 'boxes', 'segm': 'masks'}
 # Matrices of more classes get no numbers in their cells.
 _MAX_ANNOTATED = 20
 
@@ -30,7 +31,7 @@ def plot_precision_recall(scores: Sequence[CocoScores], path: Union[str, Path], 
         colors = colormaps['viridis'](np.linspace(0.9, 0, len(score.iou_thresholds)))
         for threshold, precision, color in zip(score.iou_thresholds, score.precision, colors):
             axis.plot(score.recalls, precision, color=color, label=f'IoU {threshold:.2f}: AP {np.mean(precision):.3f}')
-        axis.set(title=f'{_TITLES[score.iou_type]}: AP {score.stats["AP"]:.3f}', xlabel='recall', xlim=(0, 1),
+        axis.set(title=f'{KIND_NAMES[score.iou_type]}: AP {score.stats["AP"]:.3f}', xlabel='recall', xlim=(0, 1),
                  ylabel='precision, mean of classes', ylim=(0, 1.02))
         axis.grid(alpha=0.3)
         axis.legend(fontsize='small', loc='center left', bbox_to_anchor=(1, 0.5))
@@ -42,7 +43,7 @@ def plot_confusion_matrix(matrix: ConfusionMatrix, path: Union[str, Path], title
     """Draws a confusion matrix: the colour is the share of a row's objects, the number how many there are.
 
     Args:
-        matrix: of :func:`~swin_pos_det.evaluation.coco_eval.confusion_matrix`.
+        matrix: of :func:`~swin_pos_det.evaluation.confusion.confusion_matrix`.
         path: of the PNG; its folder is made.
         title: above the matrix.
     """

@@ -2,21 +2,16 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from mmdet.evaluation import CocoMetric
+from pycocotools import mask as rle
 
-from swin_pos_det.evaluation.coco_files import (
-    CocoFileError,
-    as_coco,
-    load_ground_truth,
-    load_results,
-    merge_results,
-    writing_coco_results,
-)
+from swin_pos_det.data.annotation_file import CocoFileError
+from swin_pos_det.evaluation.annotations import as_coco, load_ground_truth
+from swin_pos_det.evaluation.result_files import load_results
 
-MASK = dict(size=[40, 50], counts='abc')
+MASK = dict(size=[40, 50], counts=rle.encode(np.ones((40, 50), np.uint8, order='F'))['counts'].decode())
 GOOD = dict(image_id=7, category_id=3, bbox=[1, 2, 3.5, 4], score=0.5, segmentation=MASK)
 
 
@@ -48,22 +43,29 @@ def test_results_are_read(read):
 @pytest.mark.parametrize(('content', 'message'), [
     ('[{', 'is not JSON'),
     ('\x80\x04', 'is not JSON'),
-    ([], 'is empty: it holds no detections'),
     ({'a': 1}, 'holds no COCO results: they are a list'),
     ([1], 'holds no COCO results'),
     ([GOOD, {'image_id': 7, 'category_id': 3, 'bbox': [1, 2, 3, 4]}], 'detection 1 has no score'),
     ([{'image_id': 7, 'category_id': 3, 'score': 1}], 'detection 0 has no bbox or segmentation'),
     ([GOOD, dict(GOOD, image_id=8)], '1 of 2 detections have a image_id that the ground truth has not, such as 8; '
-                                     'its 2 ids go from 7 to 9'),
+                                     'the 2 ids go from 7 to 9'),
     ([dict(GOOD, image_id=[7])], r'such as \[7\]'),
-    ([dict(GOOD, category_id=0)], 'category_id that the ground truth has not, such as 0; its 2 ids go from 3 to 90'),
+    ([dict(GOOD, category_id=0)], 'category_id that the ground truth has not, such as 0; the 2 ids go from 3 to 90'),
     ([dict(GOOD, bbox=[1, 2, float('nan'), 4])], r'detection 0 has bbox \[1, 2, nan, 4\]'),
     ([dict(GOOD, bbox=[1, 2, 3])], 'four finite numbers'),
     ([dict(GOOD, bbox='1 2 3 4')], 'four finite numbers'),
     ([dict(GOOD, score=float('inf'))], 'detection 0 has score inf'),
     ([dict(GOOD, score='high')], "detection 0 has score 'high'"),
-    ([dict(GOOD, segmentation=dict(MASK, size=[50, 40]))], r'size \[40, 50\] \(height, width\), got \[50, 40\]'),
-    ([dict(GOOD, segmentation=[[1, 2, 3, 4, 5, 6]])], 'must be compressed RLE .* got list'),
+    ([dict(GOOD, bbox=[10, 10, -3, 4])], 'has a negative size; it must be x, y, w, h'),
+    ([dict(GOOD, mask_score=float('nan'))], 'has mask_score nan'),
+    ([dict(GOOD, image_id='7')], "such as '7'; .*one of them is a number, the other text"),
+    ([GOOD, dict(GOOD, segmentation=dict(MASK, size=[50, 40]))],
+     r'the mask of detection 1 \(image 7\) has size \[50, 40\], but the image is 40 x 50 .* swapped; 1 of 2 masks'),
+    ([dict(GOOD, segmentation=dict(MASK, counts='abc'))], 'has counts that'),
+    ([dict(GOOD, segmentation=[[1, 2, 3, 4, 5, 6]])], 'is no run-length mask, .* but a list'),
+    (dict(images=[{}], categories=[], annotations=[]), 'entry 0 of images has no id'),
+    (dict(images=[dict(id=1, file_name='dog.jpg')], categories=[], annotations=[dict(image_id=2, category_id=1)]),
+     '1 of 1 detections have a image_id that its own images have not, such as 2'),
 ])
 def test_mistakes_in_results(read, content, message):
     with pytest.raises(CocoFileError, match=message) as error:
@@ -116,26 +118,28 @@ def test_swapped_files(tmp_path):
         load_ground_truth(tmp_path / 'gt.json')
 
 
-def test_masks_join_their_boxes(tmp_path):
-    box = {key: GOOD[key] for key in ('image_id', 'category_id', 'bbox', 'score')}
-    (tmp_path / 'x.bbox.json').write_text(json.dumps([box, box]))
-    assert merge_results(tmp_path / 'x', tmp_path / 'out.json') == 2
-    assert json.loads((tmp_path / 'out.json').read_text()) == [box, box]
-    (tmp_path / 'x.segm.json').write_text(json.dumps([GOOD, dict(GOOD, score=0.25)]))
-    merge_results(tmp_path / 'x', tmp_path / 'out.json')
-    assert json.loads((tmp_path / 'out.json').read_text()) == [GOOD, dict(GOOD, mask_score=0.25)]
+def test_a_file_of_several_data_sets_is_read_for_one(tmp_path, dataset):
+    mask = dict(size=[4, 5], counts='d0')
+    content = [dict(GOOD, dataset='a'), dict(GOOD, dataset='b', image_id=9, segmentation=mask)]
+    (tmp_path / 'results.json').write_text(json.dumps(content))
+    assert load_results(tmp_path / 'results.json', as_coco(dataset), 'a') == content[:1]
+    with pytest.raises(CocoFileError, match='data sets a, b: choose one, with --dataset a'):
+        load_results(tmp_path / 'results.json', as_coco(dataset))
+    with pytest.raises(CocoFileError, match="no results of a data set 'c'; it has a, b"):
+        load_results(tmp_path / 'results.json', as_coco(dataset), 'c')
 
 
-def test_results_need_mmdets_metric(tmp_path):
-    with pytest.raises(CocoFileError, match='evaluates with SimpleNamespace'), \
-            writing_coco_results(SimpleNamespace(metrics=[SimpleNamespace()]), tmp_path / 'a.json'):
-        pass
-    metric = CocoMetric()
-    (tmp_path / 'file').write_text('')
-    with pytest.raises(CocoFileError, match='cannot be written'), \
-            writing_coco_results(SimpleNamespace(metrics=[metric]), tmp_path / 'file/a.json'):
-        pass
-    with pytest.raises(KeyError), writing_coco_results(SimpleNamespace(metrics=[metric]), tmp_path / 'a.json'):
-        raise KeyError
-    assert metric.outfile_prefix is None
-    assert [path.name for path in tmp_path.iterdir()] == ['file'], 'nothing is left behind'
+def test_uncompressed_masks_are_compressed(read):
+    plain = dict(size=[40, 50], counts=[0, 2000])
+    assert read([dict(GOOD, segmentation=plain)])[0]['segmentation']['counts'] == MASK['counts'].encode()
+
+
+def test_no_detections_are_results_too(read):
+    assert read([]) == []
+
+
+def test_a_ground_truth_of_crowds_alone(dataset, tmp_path):
+    dataset['annotations'][0]['iscrowd'] = 1
+    (tmp_path / 'gt.json').write_text(json.dumps(dataset))
+    with pytest.raises(CocoFileError, match='has no object to evaluate: .* all of them crowds'):
+        load_ground_truth(tmp_path / 'gt.json')

@@ -1,0 +1,97 @@
+"""Which classes are taken for which."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+
+from ..errors import SettingError
+from .coco_eval import Results, category_ids, only
+
+
+@dataclass(frozen=True)
+class ConfusionMatrix:
+    """How often an object of one class was found as another.
+
+    Attributes:
+        names: of the K classes.
+        counts: (K + 1, K + 1) ints: rows are the true class, columns the one found. The last row counts detections
+            where nothing is, the last column objects that were not found.
+        score_threshold: detections below it were left out.
+        iou_threshold: what overlaps less is not the same thing.
+    """
+    names: list[str]
+    counts: np.ndarray
+    score_threshold: float
+    iou_threshold: float
+
+
+def confusion_matrix(gt: COCO, results: Results, iou_type: str = 'bbox', score_threshold: float = 0.3,
+                     iou_threshold: float = 0.5, classes: Optional[Sequence[str]] = None) -> ConfusionMatrix:
+    """Counts which classes are taken for which.
+
+    An object and a detection are paired if they overlap enough, each once, detections of the highest score first:
+    objects with detections of their own class, then what is left of both with each other. What is left then are
+    objects that were missed and detections of nothing; of those, the ones that lie in a crowd of their class are left
+    out, as in COCO's AP.
+
+    Args:
+        gt: annotations.
+        results: as for :func:`evaluate`.
+        iou_type: ``'bbox'`` or ``'segm'``.
+        score_threshold: detections below it are left out, in [0, 1].
+        iou_threshold: what overlaps less is not paired, above 0 and at most 1.
+        classes: names of the categories that count. Default: all.
+
+    Raises:
+        ValueError: if a threshold or class is none.
+    """
+    if not 0 <= score_threshold <= 1 or not 0 < iou_threshold <= 1:
+        raise SettingError(f'score_threshold must be in [0, 1] and iou_threshold above 0 and at most 1, got '
+                           f'{score_threshold:g} and {iou_threshold:g}')
+    cat_ids = category_ids(gt, classes)
+    place = {cat_id: index for index, cat_id in enumerate(cat_ids)}
+    counts = np.zeros((len(place) + 1, len(place) + 1), np.int64)
+    found: dict[Any, list[dict]] = {}
+    for item in only(results, iou_type):
+        if item['category_id'] in place and item['score'] >= score_threshold:
+            found.setdefault(item['image_id'], []).append(item)
+    for image_id in gt.getImgIds():
+        objects = [item for item in gt.loadAnns(gt.getAnnIds(imgIds=[image_id])) if item['category_id'] in place]
+        detections = sorted(found.get(image_id, []), key=lambda item: -item['score'])
+        for true, predicted in _pairs(gt, objects, detections, iou_type, iou_threshold):
+            counts[place.get(true, -1), place.get(predicted, -1)] += 1
+    return ConfusionMatrix([gt.cats[cat_id]['name'] for cat_id in cat_ids], counts, score_threshold, iou_threshold)
+
+
+def _pairs(gt: COCO, objects: list[dict], detections: list[dict], iou_type: str,
+           threshold: float) -> list[tuple[Optional[int], Optional[int]]]:
+    """(category of an object, category of its detection) for one image; None where there is no object or detection."""
+    if not objects or not detections:
+        return [(item['category_id'], None) for item in objects if not item.get('iscrowd')] + [
+            (None, item['category_id']) for item in detections]
+    crowds = [int(item.get('iscrowd', 0)) for item in objects]
+    if iou_type == 'bbox':
+        shapes = [[item['bbox'] for item in items] for items in (detections, objects)]
+    else:
+        shapes = [[item['segmentation'] for item in detections], [gt.annToRLE(item) for item in objects]]
+    ious = np.asarray(rle.iou(*shapes, crowds))
+    same = np.equal.outer([item['category_id'] for item in detections], [item['category_id'] for item in objects])
+    real = ~np.array(crowds, bool)
+    partner: dict[int, int] = {}
+    for allowed in (same & real, ~same & real):
+        for index in range(len(detections)):
+            candidates = np.where(allowed[index] & (ious[index] >= threshold))[0]
+            candidates = [place for place in candidates if place not in partner.values()]
+            if index not in partner and candidates:
+                partner[index] = max(candidates, key=lambda place: ious[index, place])
+    in_crowd = (same & ~real & (ious >= threshold)).any(1)
+    taken = set(partner.values())
+    pairs = [(objects[place]['category_id'], detections[index]['category_id']) for index, place in partner.items()]
+    pairs += [(item['category_id'], None) for place, item in enumerate(objects) if place not in taken and real[place]]
+    return pairs + [(None, item['category_id']) for index, item in enumerate(detections)
+                    if index not in partner and not in_crowd[index]]
