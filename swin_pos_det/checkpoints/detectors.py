@@ -7,6 +7,7 @@ this package are loaded as ever.
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import chain
 from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 from mmengine.logging import print_log
@@ -17,7 +18,8 @@ from ..errors import SettingError
 from .formats import candidates
 from .io import CheckpointError
 from .load_hook import LoadsAnySwin, fit_state_dict
-from .weights import read_weights, split_state_dict
+from .tensor_checks import check_values
+from .weights import check_metadata, read_weights, split_state_dict
 
 
 def place_backbones(model: nn.Module, state_dict: Mapping[Any, Any]) -> Mapping[Any, Any]:
@@ -35,10 +37,15 @@ def place_backbones(model: nn.Module, state_dict: Mapping[Any, Any]) -> Mapping[
         the model, such as a classifier; the report of the load then names it as unused.
 
     Raises:
-        ValueError: if the weights do not fit, see :func:`~swin_pos_det.checkpoints.adapt_state_dict`. Nothing has been
-            loaded into any part of the model then.
+        ValueError: if the weights do not fit, see :func:`~swin_pos_det.checkpoints.adapt_state_dict`, or those of neck
+            and heads are no finite numbers. Nothing has been loaded into any part of the model then.
     """
     backbones = dict(_backbones(model))
+    if not backbones:
+        return state_dict
+    if not isinstance(state_dict, Mapping):
+        raise SettingError(f'the checkpoint has a {type(state_dict).__name__} where its state dict should be')
+    check_metadata(state_dict)
     keys = [key for key in state_dict if isinstance(key, str)]
     without = [prefix for prefix in backbones if not any(key.startswith(prefix) for key in keys)]
     if without:
@@ -50,6 +57,9 @@ def place_backbones(model: nn.Module, state_dict: Mapping[Any, Any]) -> Mapping[
     metadata = getattr(state_dict, '_metadata', None) or {}
     for prefix, backbone in backbones.items():
         fit_state_dict(state_dict, prefix, backbone, metadata.get(prefix[:-1], {}))
+    whole = _unwrapped(model)
+    check_values(((name, own) for name, own in chain(whole.named_parameters(), whole.named_buffers())
+                  if not name.startswith(tuple(backbones))), state_dict)
     return state_dict
 
 

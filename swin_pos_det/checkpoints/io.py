@@ -5,21 +5,28 @@ import json
 import os
 import os.path as osp
 import pickle
-import zipfile
 from collections import OrderedDict
 from typing import Any
 
+import numpy as np
 import torch
 
-from ..errors import UserError
-from .safe_pickle import MapLocation, Refused, Source, opened, protected_torch_load, refused_globals
-from .weights import ABSOLUTE_GRID, POSITION, TABLE_WINDOWS
+from ..errors import MissingFileError, SettingError, UserError
+from .archive import DamagedArchiveError, check_archive, is_archive, is_tar, opened, size_of
+from .safe_pickle import MapLocation, Refused, Source, load_pickle, restore_functions, torch_load
+from .weights import ABSOLUTE_GRID, POSITION, TABLE_WINDOWS, check_metadata
 
-_ZIP_MAGIC = b'PK\x03\x04'
+_DEPTH = 4  # of dicts within dicts that are looked into
+# How torch.save began before 1.6: protocol 2, and its magic number as the first of several pickles.
+_LEGACY_MAGIC = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 
 
 class CheckpointError(UserError, RuntimeError):
     """A checkpoint cannot be used; the message names the file and says what is wrong with it."""
+
+
+class MissingCheckpointError(CheckpointError, MissingFileError):
+    """A checkpoint does not exist."""
 
 
 def _reject_by_content(source: Source, name: str) -> None:
@@ -34,45 +41,73 @@ def _reject_by_content(source: Source, name: str) -> None:
                               'answered with an error or log-in page. Delete it and download it again')
     if text.startswith(b'version https://git-lfs'):
         raise CheckpointError(f'checkpoint {name} is a Git LFS pointer, not the file itself: run "git lfs pull"')
-    if head.startswith(_ZIP_MAGIC):
-        try:
-            whole, members = zipfile.is_zipfile(source), []
-            if whole:
-                with zipfile.ZipFile(source) as archive:
-                    members = archive.namelist()
-        # NotImplementedError: of an impossible version or method; ValueError: names that are no text
-        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-            raise CheckpointError(f'checkpoint {name} is damaged ({error}): copy or download it again') from error
-        if not whole:
-            raise CheckpointError(f'checkpoint {name} is truncated: its end is missing, as after a download or a save '
-                                  'that was interrupted. Copy or download it again, or use an earlier checkpoint')
-        if any(member.endswith('/constants.pkl') for member in members):
-            raise CheckpointError(f'checkpoint {name} is a TorchScript archive; a checkpoint with a state dict '
-                                      'is needed')
+    if is_tar(source):
+        raise CheckpointError(f'{name} is a tar archive, not a checkpoint: unpack it')
 
 
-def _explain(error: Exception, source: Source, name: str) -> CheckpointError:
-    """The error to raise for one that ``torch.load`` raised."""
-    refused = []
-    if isinstance(error, (Refused, pickle.UnpicklingError)):
-        refused = refused_globals(source) or [str(error)] * isinstance(error, Refused)
-    if refused:
-        return CheckpointError(
-            f'checkpoint {name} asks to call {", ".join(refused)}, which could run code and is not needed to read '
-            'weights: refused, nothing was loaded. If you made the file yourself, save it again with tensors, '
-            'numbers, strings, lists and dicts only')
-    if isinstance(error, (pickle.UnpicklingError, EOFError)) or not zipfile.is_zipfile(source):
-        # torch's own words here advise to switch the protection off.
-        return CheckpointError(f'{name} is not a PyTorch checkpoint, or is damaged (reading it ended in '
-                               f'{type(error).__name__})')
-    detail = (str(error).strip() or 'no details').splitlines()[0]
-    return CheckpointError(f'checkpoint {name} cannot be read ({type(error).__name__}: {detail})')
+def _read_pickle(source: Source, name: str, map_location: MapLocation, mmap: bool) -> Any:
+    """Read a file of torch's, or a plain pickle such as detectron2's."""
+    try:
+        if is_archive(source):
+            return torch_load(source, map_location, check_archive(source, whole=not mmap), mmap=mmap)
+        with opened(source) as stream:
+            if stream.read(len(_LEGACY_MAGIC)) == _LEGACY_MAGIC:
+                return torch_load(source, map_location, size_of(source))
+            stream.seek(0)
+            return _with_tensors(load_pickle(stream))
+    except DamagedArchiveError as error:
+        raise CheckpointError(f'checkpoint {name} {error}') from error
+    except Refused as error:
+        raise CheckpointError(
+            f'checkpoint {name} asks for {error}, which could run code or do harm and is not needed to read weights: '
+            'refused, nothing was loaded. If you made the file yourself, save it again with tensors, numbers, '
+            'strings, lists and dicts only') from error
+    except Exception as error:  # whatever torch and pickle raise for damage
+        if isinstance(error, (pickle.UnpicklingError, EOFError)) or not is_archive(source):
+            raise CheckpointError(f'{name} is not a PyTorch checkpoint, or is damaged (reading it ended in '
+                                  f'{type(error).__name__})') from error
+        detail = (str(error).strip() or 'no details').splitlines()[0]
+        raise CheckpointError(f'checkpoint {name} cannot be read ({type(error).__name__}: {detail})') from error
 
 
-def _has_tensor(value: Any, depth: int = 3) -> bool:
-    if isinstance(value, torch.Tensor):
-        return True
-    return isinstance(value, dict) and depth > 0 and any(_has_tensor(item, depth - 1) for item in value.values())
+def _with_tensors(checkpoint: Any) -> Any:
+    """Make tensors of the NumPy arrays in a plain pickle: of a state dict, or of the entry ``model``."""
+    if not isinstance(checkpoint, dict):
+        return checkpoint
+    inner = checkpoint.get('model')
+    target = inner if isinstance(inner, dict) else checkpoint
+    for key, value in target.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind in 'biufc':
+            target[key] = torch.from_numpy(value.astype(value.dtype.newbyteorder('='), copy=False))
+    return checkpoint
+
+
+def _check_content(checkpoint: Any, name: str) -> None:
+    """See that a file holds a dict with tensors, laid out so that others can go through it."""
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f'{name} is not a checkpoint: it holds a {type(checkpoint).__name__}, not a dict with '
+                              'a state dict')
+    for part in ('state_dict', 'ema_state_dict'):
+        if not isinstance(checkpoint.get(part, {}), dict):
+            raise CheckpointError(f'checkpoint {name} has no weights: its {part!r} is a '
+                                  f'{type(checkpoint[part]).__name__}, not a dict')
+    seen: dict[int, dict] = {}
+    level: list[dict] = [checkpoint]
+    found = False
+    for _ in range(_DEPTH):
+        seen.update((id(content), content) for content in level)
+        below = [value for content in level for value in content.values()]
+        found = found or any(isinstance(value, torch.Tensor) for value in below)
+        level = list({id(value): value for value in below if isinstance(value, dict) and id(value) not in seen}
+                     .values())
+    if not found:
+        raise CheckpointError(f'{name} is not a checkpoint: its dict (keys {list(checkpoint)[:5]!r:.200}) holds no '
+                              'tensor')
+    try:
+        for content in seen.values():
+            check_metadata(content)
+    except SettingError as error:
+        raise CheckpointError(f'checkpoint {name} is damaged or not of this project: {error}') from error
 
 
 def _is_safetensors(source: Source) -> bool:
@@ -95,8 +130,13 @@ def _load_safetensors(source: Source, name: str) -> dict:
                               'download it again') from error
     with opened(source) as stream:
         header = json.loads(stream.read(int.from_bytes(stream.read(8), 'little')))
-    written = header.get('__metadata__', {})
-    noted = {name: json.loads(written[name]) for name in (TABLE_WINDOWS, ABSOLUTE_GRID, POSITION) if name in written}
+    written, noted = header.get('__metadata__', {}), {}
+    for note in (TABLE_WINDOWS, ABSOLUTE_GRID, POSITION):
+        try:
+            noted.update({note: json.loads(written[note])} if note in written else {})
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f'checkpoint {name} is damaged or not of this project: its note {note!r} is no JSON, '
+                                  f'but {written[note]!r:.60}') from error
     if noted:
         tensors._metadata = OrderedDict({'': noted})
     return tensors
@@ -105,22 +145,15 @@ def _load_safetensors(source: Source, name: str) -> dict:
 def load_source(source: Source, name: str, map_location: MapLocation, mmap: bool = False) -> dict:
     """Shared end of all loaders. ``source`` is a path or an ``io.BytesIO``; ``name`` is for messages."""
     _reject_by_content(source, name)
-    if _is_safetensors(source):
-        return _load_safetensors(source, name)
-    try:
-        checkpoint = protected_torch_load(source, map_location, mmap=mmap and zipfile.is_zipfile(source))
-    except Exception as error:
-        raise _explain(error, source, name) from error
-    if not isinstance(checkpoint, dict):
-        raise CheckpointError(f'{name} is not a checkpoint: it holds a {type(checkpoint).__name__}, not a dict with '
-                              'a state dict')
-    if not _has_tensor(checkpoint):
-        raise CheckpointError(f'{name} is not a checkpoint: its dict (keys {list(checkpoint)[:5]}) holds no tensor')
+    is_safetensors = _is_safetensors(source)
+    checkpoint = _load_safetensors(source, name) if is_safetensors else _read_pickle(source, name, map_location, mmap)
+    _check_content(checkpoint, name)
+    restore_functions(checkpoint)
     return checkpoint
 
 
 def load_checkpoint_file(path: str | os.PathLike, map_location: MapLocation = None, mmap: bool = False) -> dict:
-    """Loads a checkpoint from a local file with ``weights_only`` protection on.
+    """Load a checkpoint from a local file; nothing that it names is called.
 
     Args:
         path: The file; ``~`` is expanded.
@@ -132,13 +165,13 @@ def load_checkpoint_file(path: str | os.PathLike, map_location: MapLocation = No
         The checkpoint's dict, as it was saved.
 
     Raises:
-        CheckpointError: The file is missing, a directory, empty, truncated, a web page, no checkpoint, or its pickle
-            asks for anything but tensors, plain values, NumPy arrays, settings and MMEngine's ``HistoryBuffer``.
-            Nothing that the file asks for has been called then.
+        CheckpointError: if the file is missing (then a ``FileNotFoundError`` too), a directory, empty, truncated,
+            damaged, a web page, no checkpoint, or asks for anything but tensors, plain values, NumPy arrays, settings
+            and MMEngine's ``HistoryBuffer``. Nothing that the file asks for has been called then.
     """
     path = osp.expanduser(os.fspath(path))
     if osp.isdir(path):
         raise CheckpointError(f'checkpoint {path} is a directory; name the .pth file in it')
     if not osp.isfile(path):
-        raise CheckpointError(f'checkpoint {path} does not exist (current directory: {os.getcwd()})')
+        raise MissingCheckpointError(f'checkpoint {path} does not exist (current directory: {os.getcwd()})')
     return load_source(path, path, map_location, mmap=mmap)

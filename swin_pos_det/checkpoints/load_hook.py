@@ -13,6 +13,7 @@ from ..errors import SettingError
 from ..layers import parameters_of_position, resample_absolute, table_size
 from .formats import TABLE, Format
 from .report import LoadReport
+from .tensor_checks import check_value, is_alike
 from .variants import Variant, config_changes, describe_weights, square_window
 from .weights import ABSOLUTE_GRID, POSITION, TABLE_WINDOWS, SwinWeights, read_weights
 
@@ -88,7 +89,7 @@ def adapt_state_dict(state_dict: Dict[str, Any], prefix: str, backbone: nn.Modul
     except ValueError:
         # A part of what is loaded already, such as an adapter: if asked to be strict, torch says what is missing.
         part, state = _under(state_dict, prefix), backbone.state_dict()
-        if backbone.load_report is None or not all(name in state and _alike(value, state[name])
+        if backbone.load_report is None or not all(name in state and is_alike(value, state[name])
                                                    for name, value in part.items()):
             raise
         print_log(f'{len(part)} of the {len(state)} weights of {type(backbone).__name__} are in the checkpoint; the '
@@ -135,12 +136,7 @@ def _are_its_own(own: Mapping[str, Any], backbone: nn.Module, noted: Optional[Ma
     state = backbone.state_dict()
     windows = (noted or {}).get(TABLE_WINDOWS)
     same_windows = windows is None or [window and tuple(window) for window in windows] == list(backbone.variant.windows)
-    return same_windows and own.keys() == state.keys() and all(_alike(own[name], state[name]) for name in state)
-
-
-def _alike(value: Any, own: Any) -> bool:
-    """Quantised modules have more than tensors in their state."""
-    return getattr(value, 'shape', None) == getattr(own, 'shape', None)
+    return same_windows and own.keys() == state.keys() and all(is_alike(own[name], state[name]) for name in state)
 
 
 def _fit_swin(own: Mapping[str, Any], state_dict: Mapping[Any, Any], prefix: str, backbone: nn.Module,
@@ -192,9 +188,7 @@ def _fit(weights: SwinWeights, variant: Optional[Variant], model: Variant, backb
         if name not in own:
             continue
         value = own[name]
-        if not value.is_floating_point():
-            raise SettingError(f'{name}: the checkpoint has {str(value.dtype)[6:]}, not floating-point numbers; '
-                               'quantised weights cannot be used')
+        check_value(name, value, parameter)
         in_attention = _ATTENTION.match(name)
         if in_attention and in_attention[2].split('.')[0] in backbone.position.parameters:
             fitted[name] = _fit_position(name, value, parameter, backbone, weights, report)

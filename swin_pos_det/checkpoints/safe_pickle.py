@@ -1,90 +1,321 @@
 """Unpickling checkpoints without running code that they carry.
 
-A ``.pth`` file is a pickle, and unpickling calls whatever the file names. torch >= 2.6 guards against that with
-``weights_only=True``, but MMEngine's own checkpoints hold a few harmless classes which that protection does not
-know (``HistoryBuffer``, NumPy scalars): MMEngine 0.10.7 then cannot resume its own runs, and other versions switch
-the protection off. Here the protection stays on, and exactly those classes are allowed, with the two in which other
-libraries' trainings note their settings.
+A ``.pth`` file is a pickle, and a pickle calls whatever it names. torch >= 2.6 guards against that with
+``weights_only=True``, which does not fit here in both directions: it does not know classes in MMEngine's own
+checkpoints (``HistoryBuffer``, NumPy values), and what it calls by itself or once they are allowed lets a file set
+attributes of classes and corrupt memory.
+
+So one unpickler, the same for every torch, knows a short list of names. No name gives the object itself: it gives a
+:class:`Global`, which can only be called, and which checks its arguments and builds tensors, plain arrays and plain
+values alone. State is set on five types, each checked; everything else is refused.
 """
 from __future__ import annotations
 
 import argparse
 import io
+import math
 import os
 import pickle
-import pickletools
+import re
 import types
-import zipfile
-from _codecs import encode
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import Counter, OrderedDict
-from typing import Any, BinaryIO, Callable, Iterator, Union
+from typing import Any, BinaryIO, Callable, Mapping, Union
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.utils import digit_version
-from torch._weights_only_unpickler import _get_allowed_globals
-
-try:
-    from numpy._core import multiarray
-except ImportError:  # NumPy 1
-    from numpy.core import multiarray
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
 MapLocation = Union[str, torch.device, Callable, dict, None]
 Source = Union[str, io.BytesIO]
 
+# What a pickle may expand a tensor to beyond the numbers that it holds (strides of 0).
+MAX_EXPANDED_BYTES = 2**26
+_PLAIN_DTYPE = re.compile(r'[<>=|]?(?:[?bBhHiIlLqQefdgFDG]|[biufc]\d{1,2}|[US]\d{0,6})')
 _HISTORY_BUFFER = 'mmengine.logging.history_buffer.HistoryBuffer'
-# torch.serialization.safe_globals takes (object, name) pairs from 2.6 on; before that we bring our own unpickler.
-TORCH_HAS_ALLOW_LIST = digit_version(torch.__version__) >= digit_version('2.6.0')
+_ONE_CYCLE = 'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler'
+# Functions that MMEngine writes into checkpoints, as the methods of a class.
+_FUNCTIONS = tuple(f'{_HISTORY_BUFFER}.{name}' for name in ('min', 'max', 'current', 'mean')) + tuple(
+    f'{_ONE_CYCLE}.{name}' for name in ('_annealing_cos', '_annealing_linear'))
 
 
 class Refused(Exception):
-    """A pickle asked for something that is not on the allow-lists; the message is its name."""
+    """A pickle asked for something that is not needed to read weights; the message says for what."""
 
 
-def _history_buffer_method(owner: Any, name: str) -> Callable:
-    """Stands in for ``getattr``, which a pickled ``HistoryBuffer`` asks for to name its four statistics.
+class Global:
+    """A name in a pickle: ``call`` builds what it stands for, if anything; it has no other use."""
 
-    The real ``getattr`` on an allow-list would let a file reach any attribute of any allowed object.
-    """
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
-        raise Refused(f'getattr({getattr(owner, "__name__", owner)}, {name!r})')
-    return getattr(HistoryBuffer, name)
+    def __init__(self, name: str, call: Callable | None = None) -> None:
+        self.name, self.call = name, call
+
+    def __repr__(self) -> str:
+        return f'<{self.name}>'
 
 
-def _allowed_globals() -> dict[str, Any]:
-    """What training checkpoints need beyond torch's own list: pickled name -> the object it stands for.
+# ---- values
 
-    In ``Namespace`` and ``CfgNode`` timm's, torchvision's and the Swin authors' trainings note their settings; neither
-    does anything when it is made or filled. What the newest torch allows by itself is said for older ones, whose list
-    is shorter: MMEngine's ``MultiStepLR`` has a ``Counter``.
-    """
-    allowed = {
-        _HISTORY_BUFFER: HistoryBuffer,
-        'builtins.getattr': _history_buffer_method,
+def _getattr(owner: Any, name: Any) -> Global:
+    """Name a function of a class, as MMEngine's history buffers and one-cycle schedules have them: its name alone."""
+    path = f'{owner.name}.{name}' if isinstance(owner, Global) else ''
+    if path not in _FUNCTIONS:
+        raise Refused(f'getattr({owner!r}, {name!r})')
+    return Global(path)
+
+
+def _bytes(text: Any = b'', encoding: Any = 'latin1') -> bytes:
+    if isinstance(text, (bytes, bytearray)):
+        return bytes(text)
+    if not isinstance(text, str) or encoding not in ('latin1', 'latin-1'):
+        raise Refused(f'bytes of a {type(text).__name__}')
+    return text.encode('latin1')
+
+
+def _dtype(code: Any, align: Any = False, copy: Any = True) -> np.dtype:
+    """A dtype of numbers or text, of its own: setting its state must not change NumPy's."""
+    if not isinstance(code, str) or not _PLAIN_DTYPE.fullmatch(code):
+        raise Refused(f'numpy.dtype({code!r})')
+    return np.dtype(code, False, True)
+
+
+def _array(kind: Any, shape: Any, code: Any) -> np.ndarray:
+    if not isinstance(kind, Global) or kind.name != 'numpy.ndarray':
+        raise Refused(f'a NumPy array of type {kind!r}')
+    return np.empty(0, np.int8)
+
+
+def _sized(data: Any, dtype: Any, shape: Any) -> np.ndarray:
+    """(N,): an array of what ``data`` holds, which must be just what the shape needs."""
+    if not isinstance(dtype, np.dtype) or dtype.hasobject or dtype.kind not in 'biufcUS' or dtype.itemsize == 0:
+        raise Refused(f'a NumPy array of dtype {dtype!r}')
+    if not isinstance(shape, tuple) or not all(type(side) is int and side >= 0 for side in shape) or len(shape) > 32:
+        raise Refused(f'a NumPy array of shape {shape!r}'[:200])
+    data = _bytes(data)
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise Refused(f'a NumPy array of shape {shape} and {dtype} from {len(data)} bytes'[:200])
+    return np.frombuffer(data, dtype)
+
+
+def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    return _sized(data, dtype, shape).reshape(shape, order='F' if order == 'F' else 'C').copy()
+
+
+def _scalar(dtype: Any, data: Any = b'') -> np.generic:
+    if isinstance(dtype, np.dtype) and dtype.kind in 'US':  # NumPy cuts trailing zeros
+        data = _bytes(data).ljust(dtype.itemsize, b'\0')
+    return _sized(data, dtype, (1, ))[0]
+
+
+def _mapping(kind: Callable) -> Callable:
+    def build(content: Any = ()) -> Any:
+        if not isinstance(content, (dict, list, tuple)):
+            raise Refused(f'a mapping of a {type(content).__name__}')
+        return kind(content)
+
+    return build
+
+
+def _counter(content: Any = ()) -> Counter:
+    if not isinstance(content, dict) or not all(isinstance(number, int) for number in content.values()):
+        raise Refused('a Counter of something else than numbers')
+    return Counter(content)
+
+
+def _collection(kind: Callable) -> Callable:
+    def build(content: Any = ()) -> Any:
+        if not isinstance(content, (list, tuple)):
+            raise Refused(f'a {kind.__name__} of a {type(content).__name__}')
+        return kind(content)
+
+    return build
+
+
+# ---- tensors
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any = False, hooks: Any = None,
+            metadata: Any = None) -> torch.Tensor:
+    """A tensor on a storage. Hooks are no part of a file; torch writes an empty mapping of them."""
+    return _rebuild(storage, offset, size, stride, storage.dtype, requires_grad, metadata)
+
+
+def _tensor_v3(storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, dtype: Any,
+               metadata: Any = None) -> torch.Tensor:
+    return _rebuild(storage, offset, size, stride, dtype, requires_grad, metadata)
+
+
+def _rebuild(storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype, requires_grad: Any,
+             metadata: Any) -> torch.Tensor:
+    if metadata and not (isinstance(metadata, dict) and metadata.keys() <= {'conj', 'neg'}):
+        raise Refused('metadata of a tensor')
+    untyped = _checked_storage(storage, offset, size, stride, dtype)
+    tensor = torch.empty(0, dtype=dtype, device=untyped.device).set_(untyped, offset, tuple(size), tuple(stride))
+    if metadata and metadata.get('conj'):
+        tensor = tensor.conj()
+    if metadata and metadata.get('neg'):
+        tensor = torch._neg_view(tensor)
+    return tensor.requires_grad_(bool(requires_grad))
+
+
+def _checked_storage(storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype) -> torch.UntypedStorage:
+    """The storage, if all of the tensor is in it, and the tensor is not a small one expanded to a huge one."""
+    numbers = [offset, *size, *stride]
+    if not isinstance(storage, torch.storage.TypedStorage) or len(size) != len(stride) \
+            or not all(type(number) is int and number >= 0 for number in numbers):
+        raise Refused(f'a tensor of shape {size!r}'[:200])
+    untyped, bytes_each = storage._untyped_storage, torch.empty(0, dtype=dtype).element_size()
+    numel = math.prod(size)
+    last = offset + sum((side - 1) * step for side, step in zip(size, stride))
+    if numel and ((last + 1) * bytes_each > untyped.nbytes()
+                  or numel * bytes_each > max(untyped.nbytes(), MAX_EXPANDED_BYTES)):
+        raise Refused(f'a tensor of shape {tuple(size)} from {untyped.nbytes()} bytes'[:200])
+    return untyped
+
+
+def _quantized(storage: Any, offset: Any, size: Any, stride: Any, quantizer: Any, requires_grad: Any,
+               hooks: Any = None) -> torch.Tensor:
+    _checked_storage(storage, offset, size, stride, storage.dtype)
+    if len(quantizer) == 4:  # per channel; older torch does not look whether these fit
+        _, scales, zeros, axis = quantizer
+        if not 0 <= axis < len(size) or not len(scales) == len(zeros) == size[axis]:
+            raise Refused('a quantised tensor with scales of another size')
+    return torch._utils._rebuild_qtensor(storage, offset, size, stride, quantizer, False, OrderedDict())
+
+
+def _parameter(data: Any, requires_grad: Any = True, hooks: Any = None, state: Any = None) -> torch.nn.Parameter:
+    """A parameter; attributes that were set on it are left out."""
+    return torch.nn.Parameter(data, bool(requires_grad))
+
+
+def _of_type(function: Any, kind: Any, arguments: Any, state: Any = None) -> torch.Tensor:
+    """The plain tensor that an instance of a subclass is of; the class and its attributes are left out."""
+    if not isinstance(function, Global) or not function.name.startswith('torch._utils._rebuild_'):
+        raise Refused(f'a tensor made by {function!r}')
+    return function.call(*arguments)
+
+
+def _sparse_tensor(layout: Any, data: Any) -> torch.Tensor:
+    if layout == torch.sparse_coo:
+        return torch.sparse_coo_tensor(*data[:3], check_invariants=True)
+    return torch.sparse_compressed_tensor(*data, layout=layout, check_invariants=True)
+
+
+def _meta_tensor(dtype: Any, size: Any, stride: Any, requires_grad: Any) -> torch.Tensor:
+    return torch.empty_strided(tuple(size), tuple(stride), dtype=dtype, device='meta')
+
+
+def _storage_of_bytes(data: Any) -> Any:
+    """A storage that a plain ``pickle.dump`` of a tensor wrote, as a file of torch's within the pickle."""
+    data = _bytes(data)
+    storage = torch_load(io.BytesIO(data), 'cpu', len(data), names={
+        name: known for name, known in NAMES.items() if name != 'torch.storage._load_from_bytes'})
+    if not isinstance(storage, torch.storage.TypedStorage):
+        raise Refused('torch.storage._load_from_bytes of something else than a storage')
+    return storage
+
+
+def _layout(name: Any) -> torch.layout:
+    return torch.serialization._get_layout(name)
+
+
+def _names() -> dict[str, Any]:
+    """Pickled name -> a :class:`Global`, or a value that nothing can be done with."""
+    calls: dict[str, Callable | None] = {
+        _HISTORY_BUFFER: lambda: HistoryBuffer(),
+        _ONE_CYCLE: None,
+        **dict.fromkeys(_FUNCTIONS),
+        'builtins.getattr': _getattr,
         'builtins.slice': slice,
-        '_codecs.encode': encode,  # how protocol 2 writes bytes
-        'numpy.ndarray': np.ndarray,
-        'numpy.dtype': np.dtype,
-        'argparse.Namespace': argparse.Namespace,
-        'yacs.config.CfgNode': OrderedDict,  # of the mappings that torch fills, the one that may have attributes
-        'builtins.bytearray': bytearray,
+        'builtins.bytearray': lambda *args: bytearray(_bytes(*args)),
+        'builtins.bytes': _bytes,
         'builtins.complex': complex,
-        'builtins.set': set,
-        'collections.Counter': Counter,
+        'builtins.set': _collection(set),
+        'builtins.frozenset': _collection(frozenset),
+        '_codecs.encode': _bytes,  # as protocol 2 writes bytes
+        'collections.OrderedDict': _mapping(OrderedDict),
+        'collections.Counter': _counter,
+        'argparse.Namespace': argparse.Namespace,  # the settings of timm's and torchvision's trainings
+        'yacs.config.CfgNode': OrderedDict,  # those of the Swin authors'; of the mappings, the one with attributes
+        'mmengine.config.config.ConfigDict': _mapping(dict),
+        'numpy.ndarray': None,
+        'numpy.dtype': _dtype,
+        'torch.Size': _collection(torch.Size),
         'torch.device': torch.device,
-        'torch._utils._rebuild_parameter_with_state': torch._utils._rebuild_parameter_with_state,
+        'torch.Tensor': None,
+        'torch.nn.parameter.Parameter': _parameter,
+        'torch.serialization._get_layout': _layout,
+        'torch.storage._load_from_bytes': _storage_of_bytes,
+        'torch._tensor._rebuild_from_type_v2': _of_type,
+        'torch._utils._rebuild_tensor': _tensor,
+        'torch._utils._rebuild_tensor_v2': _tensor,
+        'torch._utils._rebuild_tensor_v3': _tensor_v3,
+        'torch._utils._rebuild_parameter': _parameter,
+        'torch._utils._rebuild_parameter_with_state': _parameter,
+        'torch._utils._rebuild_qtensor': _quantized,
+        'torch._utils._rebuild_sparse_tensor': _sparse_tensor,
+        'torch._utils._rebuild_meta_tensor_no_storage': _meta_tensor,
     }
-    allowed.update({str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)})
     for core in ('numpy.core', 'numpy._core'):  # NumPy 1 and 2 write different names for the same functions
-        allowed[f'{core}.multiarray._reconstruct'] = multiarray._reconstruct
-        allowed[f'{core}.multiarray.scalar'] = multiarray.scalar
-    for code in ('?', 'b', 'B', 'h', 'H', 'i', 'I', 'l', 'L', 'q', 'Q', 'e', 'f', 'd', 'U'):
-        kind = type(np.dtype(code))
-        allowed[f'{kind.__module__}.{kind.__qualname__}'] = kind
-    return allowed
+        calls[f'{core}.multiarray._reconstruct'] = _array
+        calls[f'{core}.multiarray.scalar'] = _scalar
+        calls[f'{core}.numeric._frombuffer'] = _frombuffer  # protocol 5
+    known: dict[str, Any] = {name: Global(name, call) for name, call in calls.items()}
+    known.update({str(value): value for value in vars(torch).values()
+                  if isinstance(value, (torch.dtype, torch.qscheme))})
+    known['torch.storage.UntypedStorage'] = torch.UntypedStorage
+    return known
 
+
+NAMES = _names()
+
+
+# ---- states
+
+def _set_attributes(instance: Any, state: Any) -> None:
+    """Set attributes that hide none of the class's."""
+    if not isinstance(state, dict):
+        raise Refused(f'a state of {type(state).__name__}')
+    vars(instance).update((name, value) for name, value in state.items()
+                          if isinstance(name, str) and not hasattr(type(instance), name))
+
+
+def _set_array(array: np.ndarray, state: Any) -> None:
+    if not isinstance(state, tuple) or len(state) not in (4, 5) or array.size:
+        raise Refused('a state of a NumPy array')
+    shape, dtype, in_columns, data = state[-4:]
+    data = _bytes(data)
+    _sized(data, dtype, shape)
+    array.__setstate__((1, shape, dtype, bool(in_columns), data))
+
+
+def _set_dtype(dtype: np.dtype, state: Any) -> None:
+    """Set the byte order, which is all that a dtype of numbers or text has to be told."""
+    if not isinstance(state, tuple) or len(state) < 8 or state[1] not in tuple('<>=|') \
+            or state[2:5] != (None, None, None) or state[5] not in (-1, dtype.itemsize):
+        raise Refused('a state of a NumPy dtype')
+    own = dtype.__reduce__()[2]
+    dtype.__setstate__((own[0], state[1], *own[2:]))
+
+
+def _set_history(buffer: HistoryBuffer, state: Any) -> None:
+    """Set the numbers; which functions are its statistics is not for a file to say."""
+    log, count, longest = (state.get(name) if isinstance(state, dict) else None
+                           for name in ('_log_history', '_count_history', 'max_length'))
+    if not all(isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind in 'biuf'
+               for array in (log, count)) or len(log) != len(count) or type(longest) is not int or longest < 1:
+        raise Refused('a state of a HistoryBuffer')
+    buffer._log_history, buffer._count_history, buffer.max_length = log, count, longest
+
+
+_STATES: Mapping[type, Callable[[Any, Any], None]] = {
+    OrderedDict: _set_attributes,
+    argparse.Namespace: _set_attributes,
+    np.ndarray: _set_array,
+    HistoryBuffer: _set_history,
+}
+
+
+# ---- the unpickler
 
 def _python3_name(module: str, name: str) -> str:
     """``module.name`` with the Python 2 names, which pickle protocol 2 writes, replaced."""
@@ -92,83 +323,124 @@ def _python3_name(module: str, name: str) -> str:
     return f'{module}.{name}'
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
-    """Resolves names from the two allow-lists alone (for torch < 2.6)."""
+class Unpickler(pickle._Unpickler):
+    """Builds what :data:`NAMES` knows; the opcodes of Python's own unpickler in Python, the dangerous ones replaced.
+
+    Python's unpickler in C cannot be used: it sets state on classes and functions too.
+    """
+
+    names: Mapping[str, Any] = NAMES
+    max_bytes: Mapping[str, int] | int = 0  # that a storage can have: by its key, or the same for all
 
     def find_class(self, module: str, name: str) -> Any:
         path = _python3_name(module, name)
-        for allowed in (_allowed_globals(), _get_allowed_globals()):
-            if path in allowed:
-                return allowed[path]
-        raise Refused(path)
+        if path not in self.names:
+            raise Refused(path)
+        return self.names[path]
+
+    def load_reduce(self) -> None:
+        """Call a function, or make an object of a class: the same here."""
+        arguments, function = self.stack.pop(), self.stack[-1]
+        if not isinstance(function, Global) or function.call is None or not isinstance(arguments, tuple):
+            raise Refused(f'a call of {function!r}'[:200])
+        self.stack[-1] = function.call(*arguments)
+
+    def load_build(self) -> None:
+        state, instance = self.stack.pop(), self.stack[-1]
+        set_state = _set_dtype if isinstance(instance, np.dtype) else _STATES.get(type(instance))
+        if set_state is None:
+            raise Refused(f'a state of a {type(instance).__name__}')
+        set_state(instance, state)
+
+    def _target(self, *kinds: type) -> Any:
+        """What items are put into."""
+        if type(self.stack[-1]) not in kinds:
+            raise Refused(f'items of a {type(self.stack[-1]).__name__}')
+        return self.stack[-1]
+
+    def load_append(self) -> None:
+        item = self.stack.pop()
+        self._target(list).append(item)
+
+    def load_appends(self) -> None:
+        items = self.pop_mark()
+        self._target(list).extend(items)
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._target(dict, OrderedDict, Counter)[key] = value
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        target = self._target(dict, OrderedDict, Counter)
+        for key, value in zip(items[::2], items[1::2]):
+            target[key] = value
+
+    def load_additems(self) -> None:
+        items = self.pop_mark()
+        self._target(set).update(items)
+
+    def load_binpersid(self) -> None:
+        name = self.stack.pop()
+        if not isinstance(name, tuple) or len(name) not in (5, 6) or name[0] not in ('storage', b'storage'):
+            raise Refused(f'a persistent object {name!r}'[:200])
+        _, kind, key, _, numel = name[:5]
+        dtype = torch.uint8 if kind is torch.UntypedStorage else getattr(kind, 'dtype', None)
+        if not isinstance(dtype, torch.dtype) or type(numel) is not int or numel < 0:
+            raise Refused(f'a persistent object {name!r}'[:200])
+        held = self.max_bytes if isinstance(self.max_bytes, int) else self.max_bytes.get(str(key), 0)
+        if numel * torch.empty(0, dtype=dtype).element_size() > held:
+            raise Refused(f'a storage of {numel} numbers from {held} bytes')
+        self.append(self.persistent_load(name))
+
+    def _refuse(self) -> None:
+        raise pickle.UnpicklingError('an opcode that no library writes')
+
+    dispatch = {**pickle._Unpickler.dispatch, **dict.fromkeys(
+        [code[0] for code in (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.PERSID, pickle.EXT1, pickle.EXT2,
+                              pickle.EXT4, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER)], _refuse)}
+    dispatch.update({pickle.REDUCE[0]: load_reduce, pickle.NEWOBJ[0]: load_reduce, pickle.BUILD[0]: load_build,
+                     pickle.APPEND[0]: load_append, pickle.APPENDS[0]: load_appends, pickle.SETITEM[0]: load_setitem,
+                     pickle.SETITEMS[0]: load_setitems, pickle.ADDITEMS[0]: load_additems,
+                     pickle.BINPERSID[0]: load_binpersid})
 
 
-def _restricted_pickle_module() -> types.SimpleNamespace:
-    """The part of the ``pickle`` module which ``torch.load(pickle_module=...)`` uses."""
+def torch_load(source: Source, map_location: MapLocation, max_bytes: Mapping[str, int] | int, mmap: bool = False,
+               names: Mapping[str, Any] = NAMES) -> Any:
+    """``torch.load`` with :class:`Unpickler`.
 
-    def load(file: BinaryIO, **kwargs: Any) -> Any:
-        return _RestrictedUnpickler(file, **kwargs).load()
+    Args:
+        source: a path or an ``io.BytesIO``; no TorchScript archive and no tar file, see :mod:`.archive`.
+        map_location, mmap: as in :func:`torch.load`.
+        max_bytes: that a storage can have, by its key in a zip; else the file's size.
+        names: that the pickle may use.
 
-    return types.SimpleNamespace(__name__='restricted_pickle', Unpickler=_RestrictedUnpickler, load=load)
-
-
-def protected_torch_load(source: Source, map_location: MapLocation, mmap: bool = False,
-                         use_allow_list: bool = TORCH_HAS_ALLOW_LIST) -> Any:
-    """``torch.load`` that resolves allowed names only; raises ``UnpicklingError`` (among others) at any other."""
-    HistoryBuffer()  # the first one registers the statistics of all; one that is unpickled relies on them
-    statistics = dict(HistoryBuffer._statistics_methods)  # unpickling a HistoryBuffer writes into this class attribute
-    kwargs: dict[str, Any] = dict(map_location=map_location)
-    if mmap:
-        kwargs['mmap'] = True
+    Raises:
+        Refused: naming what is asked for and not known. Others of ``pickle`` and torch for damage.
+    """
+    own = type('CheckpointUnpickler', (Unpickler, ), dict(names=names, max_bytes=max_bytes))
+    module = types.SimpleNamespace(__name__='restricted_pickle', Unpickler=own,
+                                   load=lambda file, **kwargs: own(file, **kwargs).load())
+    # The variable would replace the stricter unpickler by torch's.
+    forced = os.environ.pop('TORCH_FORCE_WEIGHTS_ONLY_LOAD', None)
     try:
-        if not use_allow_list:
-            return torch.load(source, weights_only=False, pickle_module=_restricted_pickle_module(), **kwargs)
-        pairs = [(value, name) for name, value in _allowed_globals().items()]
-        with torch.serialization.safe_globals(pairs):
-            return torch.load(source, weights_only=True, **kwargs)
+        return torch.load(source, map_location=map_location, weights_only=False, pickle_module=module,
+                          **dict(mmap=True) if mmap else {})
     finally:
-        HistoryBuffer._statistics_methods.clear()
-        HistoryBuffer._statistics_methods.update(statistics)
+        if forced is not None:
+            os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = forced
 
 
-def opened(source: Source) -> BinaryIO:
-    """The bytes of a checkpoint, from their start."""
-    return open(source, 'rb') if isinstance(source, str) else io.BytesIO(source.getvalue())
+def load_pickle(stream: BinaryIO) -> Any:
+    """Read a plain pickle, as detectron2's checkpoints are; text of Python 2 becomes ``str``."""
+    return Unpickler(stream, encoding='latin1').load()
 
 
-def _pickles(source: Source) -> Iterator[BinaryIO]:
-    """The pickles of a checkpoint, undecoded: the ``*.pkl`` members of a zip, else the file itself."""
-    if zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            for name in archive.namelist():
-                if name.endswith('.pkl'):
-                    yield io.BytesIO(archive.read(name))
-        return
-    with opened(source) as stream:
-        yield stream
-
-
-def _globals_in(stream: BinaryIO) -> Iterator[str]:
-    """Names that the pickles in ``stream``, one after the other, ask for; found without unpickling anything."""
-    try:
-        while stream.read(1):
-            stream.seek(-1, os.SEEK_CUR)
-            strings: list[str] = []
-            for opcode, argument, _ in pickletools.genops(stream):
-                if opcode.name in ('GLOBAL', 'INST'):
-                    yield _python3_name(*argument.split(' ', 1))
-                elif opcode.name == 'STACK_GLOBAL':
-                    yield _python3_name(*strings[-2:])
-                elif isinstance(argument, str):
-                    strings.append(argument)
-    except Exception:  # raw tensor data, or a damaged pickle: what came before is all there is to tell
-        return
-
-
-def refused_globals(source: Source) -> list[str]:
-    """Names which the pickles of ``source`` ask for and which are on no allow-list."""
-    try:
-        found = {name for stream in _pickles(source) for name in _globals_in(stream)}
-    except (zipfile.BadZipFile, NotImplementedError, ValueError):  # damaged, so nothing that it asks for can be told
-        return []
-    return sorted(found.difference(_get_allowed_globals(), _allowed_globals()))
+def restore_functions(checkpoint: Mapping[Any, Any]) -> None:
+    """Put the functions of MMEngine's one-cycle schedules, which files only name, back in their places."""
+    schedules = checkpoint.get('param_schedulers')
+    groups = schedules.values() if isinstance(schedules, dict) else [schedules]
+    for schedule in (item for group in groups if isinstance(group, list) for item in group):
+        function = schedule.get('anneal_func') if isinstance(schedule, dict) else None
+        if isinstance(function, Global) and function.name.startswith(_ONE_CYCLE) and function.name in _FUNCTIONS:
+            schedule['anneal_func'] = getattr(OneCycleParamScheduler, function.name.rsplit('.', 1)[1])

@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from mmengine.logging import print_log
 from torch import Tensor
@@ -24,6 +25,10 @@ from .formats import (
 )
 
 Pair = Tuple[int, int]
+
+# More than any Swin has; a file that claims more is damaged.
+MAX_STAGES, MAX_BLOCKS, MAX_SIDE = 16, 1000, 10000
+MAX_DEPTH = 4  # of dicts within dicts that may hold the weights
 
 # Averaged weights, which are the better ones, by their names in other people's training checkpoints. MMEngine needs
 # none: its EMAHook saves the averaged weights as the state dict.
@@ -79,21 +84,71 @@ class SwinWeights:
 
 
 def unwrap(checkpoint: Mapping[Any, Any]) -> Tuple[str, Mapping[Any, Any]]:
-    """The entry of a checkpoint that holds its weights.
+    """Find the entry of a checkpoint that holds its weights.
 
     Returns:
         The entry's name (``'ema.module'`` for one within one) and the entry; ``''`` and the checkpoint itself where it
         is a state dict, or holds none.
     """
-    if recognise(checkpoint) is not None:
-        return '', checkpoint
-    inner = {name: value for name, value in checkpoint.items() if isinstance(name, str) and isinstance(value, Mapping)}
-    for name in sorted(inner, key=lambda name: CONTAINERS.index(name) if name in CONTAINERS else len(CONTAINERS)):
-        deeper, found = unwrap(inner[name])
-        if recognise(found) is not None:
-            return '.'.join([name] + [deeper] * bool(deeper)), found
+    found = _unwrap(checkpoint, MAX_DEPTH, set())
+    if found is not None:
+        return found
     # No Swin: where the weights should have been, so that a message can tell what was there.
-    return next(((name, inner[name]) for name in CONTAINERS if name in inner), ('', checkpoint))
+    return next(((name, checkpoint[name]) for name in CONTAINERS if isinstance(checkpoint.get(name), Mapping)),
+                ('', checkpoint))
+
+
+def _unwrap(content: Mapping[Any, Any], depth: int, seen: Set[int]) -> Optional[Tuple[str, Mapping[Any, Any]]]:
+    """The entry with a Swin; each dict is looked at once, as a small file can share and nest them without end."""
+    seen.add(id(content))
+    if recognise(content) is not None:
+        return '', content
+    inner = {name: value for name, value in content.items()
+             if depth and isinstance(name, str) and isinstance(value, Mapping)}
+    for name in sorted(inner, key=lambda name: CONTAINERS.index(name) if name in CONTAINERS else len(CONTAINERS)):
+        found = _unwrap(inner[name], depth - 1, seen) if id(inner[name]) not in seen else None
+        if found is not None:
+            return '.'.join([name] + [found[0]] * bool(found[0])), found[1]
+    return None
+
+
+def check_metadata(state_dict: Mapping[Any, Any]) -> None:
+    """See that a state dict's metadata, if it has any, is what PyTorch and this project write.
+
+    Raises:
+        ValueError: naming what is malformed. PyTorch itself would stumble on it.
+    """
+    metadata = getattr(state_dict, '_metadata', None)
+    if metadata is None:
+        return
+    if not isinstance(metadata, Mapping) or not all(isinstance(noted, Mapping) for noted in metadata.values()):
+        raise SettingError('its _metadata is no dict of dicts')
+    for noted in metadata.values():
+        if not isinstance(noted.get('version'), (int, type(None))):
+            raise SettingError(f'its _metadata has the version {noted["version"]!r:.60}')
+        check_notes(noted)
+
+
+def check_notes(noted: Mapping[str, Any]) -> None:
+    """See that what was noted with the weights of a backbone is windows, a grid and a name.
+
+    Raises:
+        ValueError: naming what is malformed.
+    """
+    def is_pair(value: Any) -> bool:
+        return (isinstance(value, (list, tuple)) and len(value) == 2
+                and all(type(side) is int and 0 < side <= MAX_SIDE for side in value))
+
+    windows, grid, position = (noted.get(name) for name in (TABLE_WINDOWS, ABSOLUTE_GRID, POSITION))
+    wrong = {
+        TABLE_WINDOWS: windows is not None and not (
+            isinstance(windows, (list, tuple)) and len(windows) <= MAX_STAGES
+            and all(window is None or is_pair(window) for window in windows)),
+        ABSOLUTE_GRID: grid is not None and not is_pair(grid),
+        POSITION: not isinstance(position, (str, type(None))),
+    }
+    for name in (name for name, is_wrong in wrong.items() if is_wrong):
+        raise SettingError(f'its note {name!r} is {noted[name]!r:.60}')
 
 
 def read_weights(checkpoint: Mapping[Any, Any], noted: Optional[Mapping[str, Any]] = None,
@@ -120,16 +175,28 @@ def read_weights(checkpoint: Mapping[Any, Any], noted: Optional[Mapping[str, Any
     own, unused = split_state_dict(state_dict, layout, prefix)
     try:
         converted = layout.to_mmdet(own)
-    except (RuntimeError, IndexError) as error:
-        raise SettingError(f'the weights have {layout.title} names, but not the layout: {error}') from error
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise SettingError(f'the weights have {layout.title} names, but not the layout: {error}'[:300]) from error
+    _check_numbers(converted)
     unused = [prefix + key for key in own if layout.beyond.match(key)] + unused
     windows = _windows_of_coordinates(converted) if layout.version == 2 else _windows_of_indices(converted)
     if not (noted or {}).get(TABLE_WINDOWS):
+        check_metadata(state_dict)
         metadata = getattr(state_dict, '_metadata', None) if metadata is None or container else metadata
         noted = (metadata or {}).get(prefix[:-1], {})
+    check_notes(noted)
     kept = {key: value for key, value in converted.items() if not key.endswith(DERIVED)}
     return SwinWeights(layout, prefix, container, kept, noted.get(TABLE_WINDOWS) or windows, noted.get(ABSOLUTE_GRID),
                        unused, others, noted.get(POSITION) or layout.position)
+
+
+def _check_numbers(state_dict: Mapping[str, Tensor]) -> None:
+    """See that stages and blocks have numbers that can be: work grows with the largest."""
+    for key in state_dict:
+        number = re.match(r'stages\.([^.]*)(?:\.blocks\.([^.]*))?', key)
+        for text, most in zip(number.groups() if number else (), (MAX_STAGES, MAX_BLOCKS)):
+            if text is not None and not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) < most):
+                raise SettingError(f'{key!r:.100}: {text!r:.20} is no number of a stage or block')
 
 
 def split_state_dict(state_dict: Mapping[Any, Any], layout: Format, prefix: str) -> Tuple[Dict[str, Tensor], List[str]]:
@@ -202,6 +269,12 @@ def with_state_dict(checkpoint: Dict[Any, Any]) -> Dict[Any, Any]:
         The checkpoint if nothing needs to be done, or if no Swin is in it. Else a new dict; tensors are shared.
     """
     container, found = unwrap(checkpoint)
+    if any(not isinstance(key, str) for key in found) and recognise(found) is not None:
+        named = OrderedDict((key, value) for key, value in found.items() if isinstance(key, str))
+        named._metadata = getattr(found, '_metadata', None)
+        if container in ('', 'state_dict'):  # MMEngine stumbles on keys that are no text
+            return OrderedDict(checkpoint if container else {}, state_dict=named)
+        found = named
     if container == 'state_dict' or 'message_hub' in checkpoint or recognise(found) is None:
         return checkpoint
     if container == '':

@@ -18,6 +18,8 @@ FORMATS = (MMPRETRAIN_V2, SWIN_POS_V2, TIMM_V2, MICROSOFT_V2, HUGGING_FACE_V2, T
 EXPORTS = {found.name: found for found in FORMATS if found.from_mmdet is not None and found.version == 1}
 EXPORTS_V2 = {found.name: found for found in FORMATS if found.from_mmdet is not None and found.version == 2}
 
+_LONGEST_KEY = 1000  # letters; longer ones are nobody's
+
 # timm's swinv2_cr_*, which are another model: their position network sees other coordinates, their norms differ.
 _CR = re.compile(r'\.attn\.meta_mlp\.')
 
@@ -49,19 +51,15 @@ def candidates(keys: Iterable[Any]) -> List[Tuple[Format, str]]:
     Returns:
         For each its format, and what stands before its keys (``'backbone.'``, ``'module.encoder.'``, ``''``, ..).
     """
-    keys = [key for key in keys if isinstance(key, str)]
+    keys = [key for key in keys if isinstance(key, str) and len(key) <= _LONGEST_KEY]
     found = {}
     for order, candidate in enumerate(FORMATS):
-        for key in keys:
-            match = candidate.signature.fullmatch(key)
-            if match and match[1] not in found and not _has(keys, match[1], candidate.excluded):
-                found[match[1]] = order
+        matches = (match for match in map(candidate.signature.fullmatch, keys) if match)
+        prefixes = dict.fromkeys(match[1] for match in matches if match[1] not in found)
+        without = {key[:match.start()] for key in keys * bool(prefixes) for match in candidate.excluded.finditer(key)}
+        found.update((prefix, order) for prefix in prefixes if prefix not in without)
     ranked = sorted(found, key=lambda prefix: (not re.search(r'(^|\.)backbone\.$', prefix), len(prefix), prefix))
     return [(FORMATS[found[prefix]], prefix) for prefix in ranked]
-
-
-def _has(keys: Iterable[str], prefix: str, pattern: re.Pattern) -> bool:
-    return any(key.startswith(prefix) and pattern.match(key[len(prefix):]) for key in keys)
 
 
 def is_swinv2_cr(keys: Iterable[str]) -> bool:
