@@ -65,7 +65,7 @@ def test_mmdets_inferencer_refuses_what_would_run_code(files, tmp_path):
     torch.save(dict(weights, meta=Evil(tmp_path / 'ran')), tmp_path / 'evil.pth')
     for build in (lambda: DetInferencer(model=str(files[0]), weights=str(tmp_path / 'evil.pth'), device='cpu'),
                   lambda: init_detector(files[0], tmp_path / 'evil.pth')):
-        with pytest.raises(CheckpointError, match='asks to call'):
+        with pytest.raises(CheckpointError, match='asks for'):
             build()
     assert not (tmp_path / 'ran').exists()
 

@@ -128,7 +128,7 @@ def test_unusable_checkpoints(train_tool, test_tool, error_of, nano_config, tmp_
     (tmp_path / 'page.pth').write_text('<!DOCTYPE html>')
     torch.save({'state_dict': {'w': torch.ones(3)}, 'meta': Evil(tmp_path / 'ran')}, tmp_path / 'evil.pth')
     for name, message in [('none.pth', 'does not exist'), ('cut.pth', 'is truncated'), ('page.pth', 'is a web page'),
-                          ('evil.pth', 'asks to call posix.system' if os.name == 'posix' else 'asks to call')]:
+                          ('evil.pth', 'asks for posix.system' if os.name == 'posix' else 'asks for')]:
         assert message in error_of(test_tool, nano_config, name), name
         error = error_of(train_tool, nano_config, '--resume', name)
         assert name in error
