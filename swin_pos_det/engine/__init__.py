@@ -1,9 +1,11 @@
 """What runs trainings and evaluations: the command lines' shared part, mixed precision without a GPU, hooks."""
 from ..mmengine_patches.checkpoint_hook import CheckpointHook
 from .amp import CPUAmpOptimWrapper, use_mixed_precision
+from .compact_masks_hook import CompactMasksHook
 from .elastic_window import ElasticWindowHook
 from .full_checkpoint import RequireFullCheckpointHook, WholeDetectorHook
 from .layer_decay import SwinLayerDecayOptimWrapperConstructor
+from .merged_optimizer import MergedOptimizerHook
 from .restart import MissedEvaluationHook, resume_after_restart
 from .resume import ResumeHook, ResumeResampledHook
 from .strategies import ResumableFSDPStrategy, check_strategy, choose_runner, wrap_swin_blocks
@@ -11,8 +13,8 @@ from .training_guard import TrainingGuardHook
 from .visualization_hook import SwinPosVisualizationHook
 
 __all__ = [
-    'CPUAmpOptimWrapper', 'CheckpointHook', 'ElasticWindowHook', 'MissedEvaluationHook', 'ResumableFSDPStrategy',
-    'RequireFullCheckpointHook', 'ResumeHook', 'ResumeResampledHook', 'SwinLayerDecayOptimWrapperConstructor',
-    'SwinPosVisualizationHook', 'TrainingGuardHook', 'WholeDetectorHook', 'check_strategy', 'choose_runner',
-    'resume_after_restart', 'use_mixed_precision', 'wrap_swin_blocks'
+    'CPUAmpOptimWrapper', 'CheckpointHook', 'CompactMasksHook', 'ElasticWindowHook', 'MergedOptimizerHook',
+    'MissedEvaluationHook', 'RequireFullCheckpointHook', 'ResumableFSDPStrategy', 'ResumeHook', 'ResumeResampledHook',
+    'SwinLayerDecayOptimWrapperConstructor', 'SwinPosVisualizationHook', 'TrainingGuardHook', 'WholeDetectorHook',
+    'check_strategy', 'choose_runner', 'resume_after_restart', 'use_mixed_precision', 'wrap_swin_blocks'
 ]

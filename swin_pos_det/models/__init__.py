@@ -1,7 +1,11 @@
 """The mmdet side: the registered backbone, its parts, and the data preprocessor that serves it."""
 from . import norms  # noqa: F401  registers LayerNorm2d
+from .assigners import VectorizedMaxIoUAssigner
 from .data_preprocessor import SwinPosDataPreprocessor, attach_valid_sizes, valid_sizes
 from .swin_pos import SwinPosTransformer
 from .swin_pos_v2 import SwinPosTransformerV2
 
-__all__ = ['SwinPosDataPreprocessor', 'SwinPosTransformer', 'SwinPosTransformerV2', 'attach_valid_sizes', 'valid_sizes']
+__all__ = [
+    'SwinPosDataPreprocessor', 'SwinPosTransformer', 'SwinPosTransformerV2', 'VectorizedMaxIoUAssigner',
+    'attach_valid_sizes', 'valid_sizes'
+]
