@@ -1,7 +1,7 @@
 """Trains a detector. Same arguments and behaviour as MMDetection's tools/train.py."""
 import argparse
 import sys
-from typing import Optional
+from collections.abc import Sequence
 
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
@@ -48,35 +48,11 @@ def scale_learning_rate(cfg) -> None:
     setting.enable = True
 
 
-def prepare_resuming(cfg, resume: Optional[str]) -> None:
-    """Lets a training go on: where torchrun has started it again, or from what ``--resume`` and the config name."""
-    from swin_pos_det.cli.checkpoint_checks import check_auto_resume, check_checkpoint
-    from swin_pos_det.cli.runner import add_hook, join_processes
-    from swin_pos_det.engine.restart import may_restart, resume_after_restart
-
-    restarted = None
-    if may_restart():
-        join_processes(cfg)
-        restarted = resume_after_restart(cfg)
-    if restarted is None and resume == 'auto':
-        check_auto_resume(cfg.work_dir)
-        cfg.resume = True
-        cfg.load_from = None
-    elif restarted is None and resume is not None:
-        check_checkpoint(resume, to_resume=True)
-        cfg.resume = True
-        cfg.load_from = resume
-    elif cfg.get('load_from'):
-        check_checkpoint(cfg.load_from, to_resume=cfg.get('resume', False))
-    if cfg.get('resume'):
-        add_hook(cfg, type='ResumeResampledHook')
-    add_hook(cfg, type='MissedEvaluationHook')
-
-
-def train(args: argparse.Namespace) -> None:
-    """Train as the command line says."""
+def train(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Train as the command line says; return the exit status."""
     from mmdet.utils import setup_cache_size_limit_of_dynamo
 
+    from swin_pos_det.cli import resuming
     from swin_pos_det.cli.runner import add_hook, build_runner, check_data, load_config
     from swin_pos_det.cli.setting_checks import check_optimizer
     from swin_pos_det.engine.amp import use_mixed_precision
@@ -91,15 +67,16 @@ def train(args: argparse.Namespace) -> None:
         add_hook(cfg, type='EMAHook', momentum=args.ema)
     add_hook(cfg, type='TrainingGuardHook', allow_nonfinite=args.allow_nonfinite)
     check_optimizer(cfg)
-    prepare_resuming(cfg, args.resume)
+    resuming.prepare_resuming(cfg, args.resume)
     runner = build_runner(cfg)
     with user_errors():
-        runner.train()
+        return resuming.train(runner, argv)
 
 
 def main(argv=None) -> int:
     """Runs the tool; returns its exit status."""
-    return run_cli(train, get_parser(), argv)
+    argv = sys.argv[1:] if argv is None else argv
+    return run_cli(lambda args: train(args, argv), get_parser(), argv)
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ from .convert import Inspection, convert, inspect_checkpoint, misfits, save_weig
 from .detectors import check_heads, has_backbone, place_backbones
 from .formats import EXPORTS, EXPORTS_V2, FORMATS, recognise
 from .io import CheckpointError, load_checkpoint_file
+from .latest import check_resumable, find_resumable, is_sharded
 from .load_hook import LoadsAnySwin, adapt_channels, adapt_state_dict, fit_state_dict, note_table_windows
 from .pretrained import load_pretrained
 from .report import LoadReport
@@ -24,8 +25,8 @@ from .weights import SwinWeights, read_weights, with_state_dict
 __all__ = [
     'EXPORTS', 'EXPORTS_V2', 'FORMATS', 'AtomicLocalBackend', 'CheckpointError', 'Inspection', 'LoadReport',
     'LoadsAnySwin', 'SwinWeights', 'UnwritableFileError', 'Variant', 'adapt_channels', 'adapt_state_dict',
-    'atomic_write', 'check_heads', 'check_writable',
-    'convert', 'describe_model', 'describe_weights', 'fit_state_dict', 'has_backbone', 'inspect_checkpoint',
+    'atomic_write', 'check_heads', 'check_resumable', 'check_writable', 'convert', 'describe_model',
+    'describe_weights', 'find_resumable', 'fit_state_dict', 'has_backbone', 'inspect_checkpoint', 'is_sharded',
     'load_checkpoint_file', 'load_pretrained', 'misfits', 'note_table_windows', 'place_backbones',
     'read_checkpoint', 'read_weights', 'recognise', 'remove_drafts', 'replacing', 'save_weights', 'windows_after',
     'with_state_dict', 'write_json'

@@ -13,10 +13,10 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from ..checkpoints import CheckpointError, atomic_write
+from ..checkpoints import CheckpointError, atomic_write, find_resumable
+from ..checkpoints.latest import POINTER
 from .resume import RECORD, batches_done
 
-POINTER = 'last_checkpoint'
 EVALUATED = 'last_evaluation'
 
 
@@ -42,9 +42,12 @@ def resume_after_restart(cfg: Config) -> Optional[str]:
         CheckpointError: on all processes, if some cannot see the checkpoint: on several machines the work dir must be
             shared.
     """
-    pointer = Path(cfg.work_dir) / POINTER
-    own = pointer.is_file() and pointer.stat().st_mtime >= _parent_started()
-    seen = _newest_checkpoint(Path(cfg.work_dir))
+    try:
+        seen = find_resumable(cfg.work_dir)
+    except CheckpointError:  # which is of this job or not, as the others may know
+        seen = None
+    own = any(os.path.exists(path) and os.stat(path).st_mtime >= _parent_started()
+              for path in (Path(cfg.work_dir, POINTER), seen) if path)
     # All processes must take the same way, or they would wait for each other.
     votes = torch.tensor([float(own), -float(seen is not None)])
     all_reduce(votes, op='max')
@@ -57,17 +60,6 @@ def resume_after_restart(cfg: Config) -> Optional[str]:
     cfg.load_from = seen
     print_log(f'restarted by torchrun: resuming from {seen}', logger='current')
     return seen
-
-
-def _newest_checkpoint(work_dir: Path) -> Optional[str]:
-    """What ``last_checkpoint`` names or, where a process was killed while writing that, the newest checkpoint."""
-    pointer = work_dir / POINTER
-    if pointer.is_file():
-        named = pointer.read_text().strip()
-        if named and os.path.exists(named):
-            return named
-    found = [path for pattern in ('epoch_*.pth', 'iter_*.pth') for path in work_dir.glob(pattern)]
-    return str(max(found, key=lambda path: path.stat().st_mtime)) if found else None
 
 
 def _parent_started() -> float:

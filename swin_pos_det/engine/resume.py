@@ -4,6 +4,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Dict, Iterator, List, Optional
 
+import torch
 from mmdet.registry import HOOKS
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
@@ -21,6 +22,8 @@ from .numbered_batches import NumberedBatches, number_batches, sampler_seed
 from .schedule import ConfiguredSchedule, flat
 
 RECORD = 'resume_record'
+# What torch's optimizers keep in the shape of the parameter.
+_AVERAGES = frozenset({'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'momentum_buffer'})
 
 
 @HOOKS.register_module()
@@ -113,6 +116,7 @@ class ResumeHook(Hook):
         self._batches = number_batches(runner, record.get('sampler_seed'))
         if resumed:
             _drop_changed_averages(runner)
+            _check_averages(runner)
             _note_accumulation(runner)
             self._waiting_states = _own_states(record, runner)
             if _by_epoch(runner) and not self._batches_done:
@@ -273,6 +277,22 @@ def _drop_changed_averages(runner: Runner) -> None:
     if dropped:
         print_log(f"{dropped} parameters were resampled or adapted on loading; the optimizer's averages of them start "
                   'anew', logger='current')
+
+
+def _check_averages(runner: Runner) -> None:
+    """Check what would fail, or be broadcast, in the first step."""
+    names = {parameter: name for name, parameter in runner.model.named_parameters()}
+    for wrapper in _wrappers(runner.optim_wrapper):
+        for parameter, state in wrapper.optimizer.state.items():
+            for key in _AVERAGES & state.keys():
+                value, where = state[key], f"the checkpoint's {key} of {names.get(parameter, 'a parameter')}"
+                if value is None:  # SGD's, without momentum
+                    continue
+                if not isinstance(value, torch.Tensor):
+                    raise CheckpointError(f'{where} is a {type(value).__name__}, not a tensor')
+                if value.shape != parameter.shape:
+                    raise CheckpointError(f'{where} has shape {tuple(value.shape)}, the parameter '
+                                          f'{tuple(parameter.shape)}')
 
 
 def _wrappers(wrapper: Any) -> List[Any]:

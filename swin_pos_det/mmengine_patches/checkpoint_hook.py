@@ -1,11 +1,9 @@
 """MMEngine's hook that saves checkpoints, mended."""
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Tuple
 
-from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
@@ -54,15 +52,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         runner.call_hook('before_save_on_all_processes')  # MMEngine's before_save_checkpoint runs on the first only
         with self._removing_last():
             super()._save_checkpoint_with_step(runner, step, meta)
-            if is_main_process():
-                _sync_file(os.path.join(runner.work_dir, 'last_checkpoint'))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: Dict[str, Any]) -> None:
         with self._removing_last():
             super()._save_best_checkpoint(runner, metrics)
-
-
-def _sync_file(path: str) -> None:
-    """Wait until a small file is on the disk, before what it stands for is removed."""
-    with open(path, 'rb+') as file:
-        os.fsync(file.fileno())

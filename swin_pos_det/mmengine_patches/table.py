@@ -6,7 +6,9 @@ from types import ModuleType
 from typing import Any, Callable, Dict, Tuple
 
 import mmdet.apis.det_inferencer
+import mmengine.hooks.checkpoint_hook
 import mmengine.infer.infer
+import mmengine.runner._flexible_runner
 import mmengine.runner.checkpoint
 import mmengine.runner.runner
 from mmdet.registry import HOOKS
@@ -17,6 +19,7 @@ from ..checkpoints import AtomicLocalBackend
 from ..checkpoints.schemes import LOADERS
 from .change import Change
 from .checkpoint_hook import CheckpointHook
+from .last_checkpoint import finding_whole_ones, opening_drafts
 from .loading import choosing_weights, placing, preparing_checkpoints
 
 ENV = 'SWIN_POS_DET_PATCHES'
@@ -94,4 +97,14 @@ PATCHES: Tuple[Patch, ...] = (
         why="MMEngine's removes first: a run that is killed while it saves has no checkpoint left.",
         unnecessary_since='no release yet',
         changes=(Change(HOOKS.module_dict, 'CheckpointHook', _to(CheckpointHook)), )),
+    Patch(
+        name='last_checkpoint',
+        what='The file is written whole or not at all; `find_latest_checkpoint` falls back to the newest whole '
+             'checkpoint where it names none that is there.',
+        why='After a kill while MMEngine writes the name, or a move of the work dir, resuming fails beside whole '
+            'checkpoints.',
+        unnecessary_since='no release yet',
+        changes=(Change(mmengine.hooks.checkpoint_hook, 'open', opening_drafts),
+                 *_everywhere('find_latest_checkpoint', finding_whole_ones, mmengine.runner, mmengine.runner.runner,
+                              mmengine.runner._flexible_runner))),
 )

@@ -60,7 +60,7 @@ class TinyModel(BaseModel):
 
 
 def make_runner(folder, by_epoch=True, workers=0, persistent=False, seed=0, hooks=True, end=None, checkpoint=None,
-                **settings):
+                logger=None, **settings):
     """A training of 3 epochs of 4 iterations (7 samples, batches of 2), or of 12 iterations, evaluated now and then."""
     sampler = dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=True)
     loader = dict(batch_size=2, num_workers=workers, persistent_workers=persistent, sampler=sampler,
@@ -77,7 +77,8 @@ def make_runner(folder, by_epoch=True, workers=0, persistent=False, seed=0, hook
     return Runner(
         TinyModel(), work_dir=str(folder), default_scope='mmdet', randomness=dict(seed=seed),
         custom_hooks=[dict(type='ResumeHook'), dict(type='MissedEvaluationHook')] if hooks else [],
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', **(checkpoint or dict(interval=1, by_epoch=False)))),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', **(checkpoint or dict(interval=1, by_epoch=False))),
+                           logger=dict(type='LoggerHook', **(logger or {}))),
         experiment_name=f'{folder}{random.getrandbits(64)}', **settings)
 
 

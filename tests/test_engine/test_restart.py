@@ -8,10 +8,18 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from swin_pos_det.checkpoints import CheckpointError
 from swin_pos_det.engine import restart, resume_after_restart
+
+
+def save_training_state(path, **changes):
+    """The least that can be resumed from."""
+    torch.save({**dict(meta=dict(epoch=1, iter=4), state_dict=dict(weight=torch.ones(2)), message_hub=dict(
+        log_scalars={}, runtime_info={}, resumed_keys={}), param_schedulers=[dict(last_step=1, _global_step=1)],
+        optimizer=dict(state={}, param_groups=[dict(params=[0], lr=1.)])), **changes}, path)
 
 
 @pytest.fixture
@@ -23,7 +31,7 @@ def cfg(tmp_path):
 def saved(tmp_path):
     """A work dir with two checkpoints, the second of which is the last."""
     for epoch in (1, 2):
-        (tmp_path / f'epoch_{epoch}.pth').touch()
+        save_training_state(tmp_path / f'epoch_{epoch}.pth')
         os.utime(tmp_path / f'epoch_{epoch}.pth', (epoch, epoch))
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_2.pth'))
     return tmp_path
@@ -45,9 +53,13 @@ def test_one_of_an_earlier_training_is_not(cfg, saved, monkeypatch):
     assert resume_after_restart(cfg) is None
 
 
-@pytest.mark.parametrize('content', ['', '/gone/epoch_3.pth'])
+@pytest.mark.parametrize('content', [None, '', '/gone/epoch_3.pth'])
 def test_a_process_killed_while_it_wrote_the_name(cfg, saved, content):
-    (saved / 'last_checkpoint').write_text(content)
+    if content is None:
+        (saved / 'last_checkpoint').unlink()
+        os.utime(saved / 'epoch_2.pth')
+    else:
+        (saved / 'last_checkpoint').write_text(content)
     assert resume_after_restart(cfg) == str(saved / 'epoch_2.pth')
 
 

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import mmdet
 import pytest
@@ -77,15 +76,6 @@ def test_resume_means_auto_without_a_name(train_tool):
     assert parse(['c.py']).resume is None
     assert parse(['c.py', '--resume']).resume == 'auto'
     assert parse(['c.py', '--resume', 'a.pth']).resume == 'a.pth'
-
-
-@pytest.mark.parametrize('resume', [False, True])
-def test_a_resumed_training_may_change_its_window(train_tool, nano_config, tmp_path, monkeypatch, resume):
-    built = []
-    idle = SimpleNamespace(train=lambda: None)
-    monkeypatch.setattr('swin_pos_det.cli.runner.build_runner', lambda cfg: built.append(cfg) or idle)
-    assert train_tool.main([nano_config, '--work-dir', str(tmp_path / 'run')] + ['--resume'] * resume) == 0
-    assert ('ResumeResampledHook' in str(built[0].get('custom_hooks'))) == resume
 
 
 def test_missing_config(train_tool, test_tool, error_of, tmp_path):

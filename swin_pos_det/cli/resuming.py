@@ -1,0 +1,113 @@
+"""Go on with a training: from what, and what to say when it stops on the way."""
+from __future__ import annotations
+
+import contextlib
+import os.path as osp
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.logging import print_log
+from mmengine.runner import FlexibleRunner, Runner
+
+from ..checkpoints import CheckpointError, find_resumable
+from ..engine.restart import may_restart, resume_after_restart
+from ..errors import UserError
+from .checkpoint_checks import check_checkpoint
+from .runner import add_hook, join_processes
+
+_RESUMES = (Runner.resume.__code__, FlexibleRunner.resume.__code__)
+_INTERRUPTED = 130  # the exit status of programs that Ctrl-C ends
+
+
+def prepare_resuming(cfg: Config, resume: str | None) -> None:
+    """Set what a training goes on from, and add the hooks that make it equal to one without an interruption.
+
+    Args:
+        cfg: its ``resume`` and ``load_from`` are set. Without a checkpoint to resume from, ``load_from`` stays.
+        resume: a checkpoint, ``'auto'`` for the last one in the work dir, or None to do what the config says.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be used.
+    """
+    restarted = None
+    if may_restart():
+        join_processes(cfg)
+        restarted = resume_after_restart(cfg)
+    if resume is None and cfg.get('resume') and not cfg.get('load_from'):
+        resume = 'auto'
+    if restarted is None and resume == 'auto':
+        resume = find_resumable(cfg.work_dir)
+        print_log(f'resuming from {resume}' if resume else f'nothing to resume in {cfg.work_dir}: starting '
+                  f'from {cfg.get("load_from") or "the beginning"}', logger='current')
+        cfg.resume = resume is not None
+    if restarted is None and resume is not None:
+        cfg.resume, cfg.load_from = True, resume
+    if cfg.get('load_from'):
+        check_checkpoint(cfg.load_from, to_resume=bool(cfg.get('resume')))
+    add_hook(cfg, type='ResumeHook')
+    add_hook(cfg, type='MissedEvaluationHook')
+
+
+def train(runner: Runner, argv: Sequence[str]) -> int:
+    """Train; report a Ctrl-C, an unusable training state and a lost work dir in one line.
+
+    Args:
+        runner: as built.
+        argv: of ``tools/train.py``.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        with _training_errors(runner):
+            runner.train()
+    except KeyboardInterrupt:
+        if is_main_process():
+            print(_how_to_go_on(runner, argv), file=sys.stderr)
+        return _INTERRUPTED
+    return 0
+
+
+@contextlib.contextmanager
+def _training_errors(runner: Runner) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        if osp.isdir(runner.log_dir):
+            raise
+        raise UserError(f'the work dir {runner.work_dir}, or its folder {osp.basename(runner.log_dir)}, was removed '
+                        f'during the training ({error.filename} cannot be written)') from error
+    except Exception as error:
+        frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if not any(code in _RESUMES for code in frames) or 'load_state_dict' not in [code.co_name for code in frames]:
+            raise
+        detail = f'{type(error).__name__}: {error}'
+        raise CheckpointError(
+            f'the training state in checkpoint {runner._load_from} does not fit the training ({detail}). To start a '
+            f'new training from its weights, use --cfg-options load_from={runner._load_from}') from error
+
+
+def _how_to_go_on(runner: Runner, argv: Sequence[str]) -> str:
+    where = f'interrupted at iteration {runner.iter}'
+    with contextlib.suppress(CheckpointError):
+        latest = find_resumable(runner.work_dir)
+        if latest:
+            if runner.launcher != 'none':
+                return f'{where}. Start it as before, with --resume, to go on from {latest}'
+            return f'{where}. To go on from {latest}: {resume_command(argv)}'
+    return f'{where}, before a checkpoint was saved'
+
+
+def resume_command(argv: Sequence[str]) -> str:
+    """Return the command that goes on with a training.
+
+    Args:
+        argv: of the training, without the program's name. Of several ``--resume`` the last one counts.
+    """
+    return shlex.join(['python', sys.argv[0], *argv, *(['--resume'] if argv[-1] != '--resume' else [])])
