@@ -53,6 +53,7 @@ def train(args: argparse.Namespace, argv: Sequence[str]) -> int:
     from mmdet.utils import setup_cache_size_limit_of_dynamo
 
     from swin_pos_det.cli import resuming
+    from swin_pos_det.cli.metric_checks import check_followed_metrics
     from swin_pos_det.cli.runner import add_hook, build_runner, check_data, load_config
     from swin_pos_det.cli.setting_checks import check_optimizer
     from swin_pos_det.engine.amp import use_mixed_precision
@@ -67,6 +68,7 @@ def train(args: argparse.Namespace, argv: Sequence[str]) -> int:
         add_hook(cfg, type='EMAHook', momentum=args.ema)
     add_hook(cfg, type='TrainingGuardHook', allow_nonfinite=args.allow_nonfinite)
     check_optimizer(cfg)
+    check_followed_metrics(cfg)
     resuming.prepare_resuming(cfg, args.resume)
     runner = build_runner(cfg)
     with user_errors():

@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
+
+_A_DICT = re.compile(r"""[\s\[("']*(\{|dict\()""")
 
 
 class _Options(argparse.Action):
@@ -16,6 +19,10 @@ class _Options(argparse.Action):
         for pair in values:
             if '=' not in pair:
                 raise argparse.ArgumentError(self, f'{pair!r} is not of the form key=value')
+            key, _, value = pair.partition('=')
+            if _A_DICT.match(value):
+                raise argparse.ArgumentError(self, f'{pair!r}: a dict cannot be given here; set its keys one by one, '
+                                                   f'{key}.KEY=VALUE, or write it into a config file')
         try:
             DictAction(self.option_strings, self.dest, self.nargs)(parser, namespace, values, option_string)
         except (ValueError, AssertionError, SyntaxError) as error:

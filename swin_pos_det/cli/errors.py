@@ -5,6 +5,7 @@ raises is a bug. Other code has no such classes. There, an error is a user's if 
 while a part of the config is built, and is
 
 - about a part or a setting that does not exist, or a setting that is missing;
+- about a package that is not installed (this one wherever it is raised: MMEngine's visualizers import theirs late);
 - of a class for wrong values, types, packages or files (``_REFUSALS``); but not for a keyword that is no setting of the
   part, as then the part's own code passes it on;
 - a ``KeyError`` with the value of a setting, which was looked up and not found, or with a message.
@@ -19,9 +20,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
-from ..errors import SettingError, UserError
+from ..errors import MissingPackageError, SettingError, UserError
 
 _REFUSALS = (ValueError, TypeError, AssertionError, NotImplementedError, ImportError, OSError)
+_PACKAGE = __name__.partition('.')[0]
 _HINT = '(--traceback shows where)'
 
 
@@ -60,13 +62,15 @@ def _wrapped_user_error(error: BaseException | None) -> UserError | None:
     return error
 
 
-def _build_error(error: Exception) -> SettingError | None:
+def _build_error(error: Exception) -> UserError | None:
     """Describe an error that left a builder of MMEngine; None if it is a bug or has nothing to do with building."""
     from mmengine.registry.build_functions import build_from_cfg, build_scheduler_from_cfg
 
     # The builders, and their local variables for the class and for the setting that names it.
     builders = {build_from_cfg.__code__: ('obj_cls', 'obj_type'),
                 build_scheduler_from_cfg.__code__: ('scheduler_cls', 'scheduler_type')}
+    if _is_missing_package(error):
+        return MissingPackageError(f'a package is missing: {error} {_HINT}')
     frames = _frames(error)
     building = [frame for frame in frames if frame.f_code in builders]
     if not building:
@@ -86,6 +90,13 @@ def _build_error(error: Exception) -> SettingError | None:
     return message and SettingError(f'{message} {_HINT}')
 
 
+def _is_missing_package(error: Exception) -> bool:
+    if isinstance(error, ModuleNotFoundError):
+        return (error.name or '').partition('.')[0] != _PACKAGE
+    return isinstance(error, (ImportError, RuntimeError)) and bool(re.search('pip install|[Pp]lease install|is not '
+                                                                             'installed', str(error)))
+
+
 def _constructor_error(error: Exception, built: Any, settings: Mapping[str, Any], where: FrameType) -> str | None:
     """Describe an error that was raised while ``built`` was called with ``settings``; None if it is a bug."""
     name = getattr(built, '__name__', str(built))
@@ -97,7 +108,7 @@ def _constructor_error(error: Exception, built: Any, settings: Mapping[str, Any]
     missing = [] if not isinstance(error, TypeError) else _missing(built, settings)
     if missing:
         return f'{name} needs the setting {", ".join(map(repr, missing))}'
-    if where.f_globals.get('__name__', '').partition('.')[0] == __name__.partition('.')[0]:
+    if where.f_globals.get('__name__', '').partition('.')[0] == _PACKAGE:
         return None
     if isinstance(error, _REFUSALS) or isinstance(error, KeyError) and _is_about(error, settings):
         return f'the settings of {name} are refused: {_text(error) or _some(settings)}'

@@ -18,10 +18,11 @@ from ..engine.amp import has_accelerator
 from ..engine.strategies import check_strategy, choose_runner, run_on_cpu
 from ..errors import UserError
 from .arguments import add_common_arguments, add_config_arguments, note_unused  # noqa: F401  see errors.py
+from .config_checks import check_config
 from .data_checks import check_configured
 from .errors import user_errors
 from .main import run_cli  # noqa: F401
-from .setting_checks import check_launcher, check_neck, check_num_classes
+from .setting_checks import check_launcher, check_necks, check_num_classes
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -50,6 +51,7 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = osp.join('./work_dirs', osp.splitext(osp.basename(args.config))[0])
     if osp.exists(cfg.work_dir) and not osp.isdir(cfg.work_dir):
         raise UserError(f'the work dir {cfg.work_dir} is a file; --work-dir names a folder, which is made if need be')
+    check_config(cfg, args.cfg_options or ())
     apply_coco_root(cfg)
     return cfg
 
@@ -97,7 +99,6 @@ def build_runner(cfg: Config) -> Runner:
         join_processes(cfg)
         run_on_cpu(cfg)
     with user_errors():
+        check_necks(cfg)
         check_strategy(cfg)
-        runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
-    check_neck(runner.model)
-    return runner
+        return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)

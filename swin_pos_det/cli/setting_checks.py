@@ -1,19 +1,21 @@
-"""Settings of a config that fit nothing, found before they are a shape error or an index out of bounds far away."""
+"""Check settings that must fit each other, before they become a shape error or an index out of bounds far away."""
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mmdet.models.necks import FPN
-from mmdet.registry import OPTIMIZERS
+from mmdet.registry import DATASETS, MODELS, OPTIMIZERS
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
-from torch import nn
+from mmengine.registry import Registry
 
+from ..data import DigitsOnPhotosDataset
+from ..errors import SettingError
 from ..models import SwinPosTransformer
 from .data_checks import coco_datasets
-from .errors import UserError, closest
+from .errors import closest
 
 # What a launcher tells its processes, and how the processes are started with it.
 _LAUNCHED = {
@@ -25,80 +27,116 @@ _LAUNCHED = {
 
 
 def check_launcher(launcher: str) -> None:
-    """Checks that the launcher which the command line names has started this process.
+    """Check that the launcher which the command line names has started this process.
 
     Raises:
-        UserError: if its environment variables are missing, with the command that sets them.
+        SettingError: if its environment variables are missing, with the command that sets them.
     """
     variables, command = _LAUNCHED.get(launcher, ((), ''))
     missing = [name for name in variables if name not in os.environ]
     if missing:
-        raise UserError(f'--launcher {launcher} is for processes that it has started, and {missing[0]} is not set; '
-                        f'start a training with: {command}. Without --launcher one process runs')
+        raise SettingError(f'--launcher {launcher} is for processes that it has started, and {missing[0]} is not set; '
+                           f'start a training with: {command}. Without --launcher one process runs')
 
 
 def check_optimizer(cfg: Config) -> None:
-    """Checks that the optimizer is one that is known.
+    """Check that the optimizer is one that is known.
 
     Raises:
-        UserError: if it is not; MMEngine would say ``None is not a callable object``.
+        SettingError: if it is not; MMEngine would say ``None is not a callable object``.
     """
     name = ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('type')
     if isinstance(name, str) and cfg.get('default_scope', 'mmdet') == 'mmdet' and OPTIMIZERS.get(name) is None:
         known = [*OPTIMIZERS.module_dict, *OPTIMIZERS.parent.module_dict]
-        raise UserError(f'there is no optimizer called {name!r}{closest(name, known)}')
+        raise SettingError(f'there is no optimizer called {name!r}{closest(name, known)}')
 
 
 def check_num_classes(cfg: Config, needed_for: Iterable[str]) -> None:
-    """Checks that box and mask heads have as many classes as the data sets in COCO's format.
+    """Check that box and mask heads have as many classes as the data sets in COCO's format.
 
-    Heads other than those of a ``roi_head`` may have more: with some, such as Grounding DINO's, it is a length of text.
-    Models with a ``language_model`` and heads that are agnostic of classes are left alone.
+    Models with a ``language_model``, where the number is a length of text, and heads that are agnostic of classes are
+    left alone.
 
     Args:
         cfg: an MMDetection config.
         needed_for: any of ``'train'``, ``'val'``, ``'test'``.
 
     Raises:
-        UserError: if one has not; on a GPU that would be an assertion in a kernel.
+        SettingError: if one has not. With too few, a GPU would stop in an assertion of a kernel; with too many, the
+            first evaluation would look up classes that do not exist.
     """
     model = cfg.get('model') or {}
     heads = [] if 'language_model' in model else list(_heads(model))
     for part in needed_for:
-        for path, classes in coco_datasets(cfg.get(f'{part}_dataloader')):
+        for path, classes in _classified(cfg.get(f'{part}_dataloader')):
             for where, number in heads:
-                if classes and (number < len(classes) or number > len(classes) and '.roi_head.' in where):
-                    raise UserError(f'{where}.num_classes is {number}, but the data set of {path} has {len(classes)} '
-                                    f'classes ({_few(classes)}): set it to {len(classes)}, or the metainfo of the data '
-                                    'set to the classes that are meant')
+                if classes and number != len(classes):
+                    raise SettingError(f'{where}.num_classes is {number}, but the data set of {path} has {len(classes)}'
+                                       f' classes ({_few(classes)}): set it to {len(classes)}, or the metainfo of the '
+                                       'data set to the classes that are meant')
 
 
-def check_neck(model: nn.Module) -> None:
-    """Checks that an FPN, of any kind, takes what a backbone of this package gives it.
+def _classified(loader: Any) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield (annotation file, classes) of each data set in COCO's format, the one that makes itself included."""
+    yield from coco_datasets(loader)
+    for settings in _nodes(loader):
+        kind = _resolve(DATASETS, settings.get('type'))
+        if isinstance(kind, type) and issubclass(kind, DigitsOnPhotosDataset):
+            classes = kind._load_metainfo(settings.get('metainfo') or {})['classes']
+            yield settings.get('ann_file') or kind.__name__, () if isinstance(classes, str) else classes
+
+
+def check_necks(cfg: Config) -> None:
+    """Check that an FPN, of any kind, takes what a backbone of this package gives it.
 
     Raises:
-        UserError: if the channels are others.
+        SettingError: if the channels are others.
     """
-    model = model.module if is_model_wrapper(model) else model
-    backbone, neck = getattr(model, 'backbone', None), getattr(model, 'neck', None)
-    if isinstance(backbone, SwinPosTransformer) and isinstance(neck, FPN):
-        given = [backbone.num_features[stage] for stage in sorted(backbone.out_indices)]
-        if list(neck.in_channels) != given:
-            raise UserError(f'model.neck.in_channels is {list(neck.in_channels)}, but a backbone with embed_dims='
-                            f'{backbone.num_features[0]} and out_indices={tuple(backbone.out_indices)} gives {given}')
+    for settings in _nodes(cfg.get('model')):
+        backbone, neck = settings.get('backbone'), settings.get('neck')
+        neck = neck[0] if isinstance(neck, Sequence) and neck else neck
+        if not (isinstance(backbone, Mapping) and isinstance(neck, Mapping) and 'in_channels' in neck):
+            continue
+        kinds = [_resolve(MODELS, part.get('type')) for part in (backbone, neck)]
+        if not all(isinstance(kind, type) and issubclass(kind, base)
+                   for kind, base in zip(kinds, (SwinPosTransformer, FPN))):
+            continue
+        dims, out_indices = (backbone.get(name, _default(kinds[0], name)) for name in ('embed_dims', 'out_indices'))
+        given = [dims * 2**stage for stage in sorted(out_indices)]
+        if list(neck['in_channels']) != given:
+            raise SettingError(f'model.neck.in_channels is {list(neck["in_channels"])}, but a backbone with embed_dims='
+                               f'{dims} and out_indices={tuple(out_indices)} gives {given}')
+
+
+def _nodes(node: Any) -> Iterator[Mapping]:
+    """Yield every dict at and below a part of a config."""
+    if isinstance(node, Mapping):
+        yield node
+    for value in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
+        yield from _nodes(value)
+
+
+def _resolve(registry: Registry, kind: Any) -> Any:
+    return registry.get(kind) if isinstance(kind, str) else kind
+
+
+def _default(kind: type, name: str) -> Any:
+    """Return the default of a constructor's argument, which a subclass may pass on in ``**kwargs``."""
+    return next(inspect.signature(base).parameters[name].default for base in kind.__mro__
+                if name in inspect.signature(base).parameters)
 
 
 def _heads(node: Any, where: str = 'model') -> Iterator[tuple[str, int]]:
     """(path, num_classes) of each box and mask head below a model's config."""
-    items = node.items() if isinstance(node, MutableMapping) else enumerate(node) if isinstance(node, list) else ()
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         path = f'{where}.{key}'
         if key in ('bbox_head', 'mask_head'):
             for head in value if isinstance(value, list) else [value]:
-                if (isinstance(head, MutableMapping) and isinstance(head.get('num_classes'), int)
+                if (isinstance(head, Mapping) and isinstance(head.get('num_classes'), int)
                         and not head.get('class_agnostic')):
                     yield path, head['num_classes']
-        elif isinstance(value, (MutableMapping, list)):
+        elif isinstance(value, (Mapping, list)):
             yield from _heads(value, path)
 
 

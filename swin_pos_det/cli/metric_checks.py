@@ -1,0 +1,90 @@
+"""Check the metrics that hooks and schedulers follow: the evaluation must give them."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mmdet.evaluation import CocoMetric
+from mmdet.registry import METRICS
+from mmengine.config import Config
+
+from ..errors import SettingError
+from ..type_names import type_name
+from .errors import closest
+
+_MAP_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+_RECALL_ITEMS = ('AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000')
+
+
+def check_followed_metrics(cfg: Config) -> None:
+    """Check that the evaluation gives what ``save_best``, early stopping and ``ReduceOnPlateau`` schedulers follow.
+
+    Args:
+        cfg: an MMDetection config. Evaluators other than ``CocoMetric`` and its subclasses are not checked.
+
+    Raises:
+        SettingError: if a metric is not among those of ``val_evaluator``, or if there is no evaluation. MMEngine would
+            raise a ``KeyError`` after the first one.
+    """
+    followed = [(where, name) for where, name in _followed(cfg) if name]
+    if not followed:
+        return
+    where, name = followed[0]
+    if cfg.get('val_dataloader') is None or cfg.get('val_evaluator') is None:
+        raise SettingError(f'{where} is {name!r}, but the config has no evaluation: set val_dataloader, val_cfg and '
+                           'val_evaluator')
+    given = _given(cfg.val_evaluator)
+    for where, name in followed if given is not None else ():
+        if name != 'auto' and name not in given and not _is_of_a_class(name, cfg.val_evaluator):
+            raise SettingError(f'{where} is {name!r}, which val_evaluator does not give{closest(name, given)}: it '
+                               f'gives {", ".join(given) or "no metric, as it has format_only=True"}')
+
+
+def _followed(cfg: Config) -> Iterator[tuple[str, str]]:
+    """Yield (setting, metric) of everything that follows a metric."""
+    best = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
+    for name in best if isinstance(best, (list, tuple)) else [best]:
+        yield 'default_hooks.checkpoint.save_best', name
+    for index, hook in enumerate(cfg.get('custom_hooks') or ()):
+        if isinstance(hook, Mapping) and type_name(hook) == 'EarlyStoppingHook':
+            yield f'custom_hooks.{index}.monitor', hook.get('monitor')
+    schedulers = cfg.get('param_scheduler') or ()
+    for index, scheduler in enumerate([schedulers] if isinstance(schedulers, Mapping) else schedulers):
+        if type_name(scheduler).startswith('ReduceOnPlateau'):
+            yield f'param_scheduler.{index}.monitor', scheduler.get('monitor', 'loss')
+
+
+def _given(evaluators: Any) -> list[str] | None:
+    """Return the metrics of some evaluators; None if any is of a kind whose metrics are not known here."""
+    found: list[str] = []
+    for metric in evaluators if isinstance(evaluators, Sequence) else [evaluators]:
+        kind = METRICS.get(metric['type']) if isinstance(metric.get('type'), str) else metric.get('type')
+        if not (isinstance(kind, type) and issubclass(kind, CocoMetric) and _computes_as_coco(kind)):
+            return None
+        prefix = metric.get('prefix') or kind.default_prefix
+        found += [f'{prefix}/{name}' for name in ([] if metric.get('format_only') else _coco_names(metric))]
+    return found
+
+
+def _computes_as_coco(kind: type[CocoMetric]) -> bool:
+    """Whether a metric leaves the names of ``CocoMetric`` as they are: it does not compute by itself."""
+    module = kind.compute_metrics.__module__
+    return module == CocoMetric.__module__ or module.startswith('swin_pos_det.')
+
+
+def _coco_names(metric: Mapping[str, Any]) -> Iterator[str]:
+    kinds = metric.get('metric', 'bbox')
+    items = metric.get('metric_items')
+    for kind in [kinds] if isinstance(kinds, str) else kinds:
+        if kind == 'proposal':
+            yield from items or _RECALL_ITEMS
+        elif kind == 'proposal_fast':
+            yield from (f'AR@{number}' for number in metric.get('proposal_nums', (100, 300, 1000)))
+        else:
+            yield from (f'{kind}_{item}' for item in items or _MAP_ITEMS)
+
+
+def _is_of_a_class(name: str, evaluators: Any) -> bool:
+    """Whether ``name`` is the AP of a class, which ``classwise=True`` gives."""
+    return name.endswith('_precision') and any(
+        metric.get('classwise') for metric in (evaluators if isinstance(evaluators, Sequence) else [evaluators]))
