@@ -5,6 +5,8 @@ WINDOW_POLICIES = ('fixed', 'fit', 'scale')
 RESAMPLING_MODES = ('bicubic', 'bilinear', 'nearest', 'geometric')
 # The names and layouts that a backbone's weights can be written in: keys of ``checkpoints.EXPORTS``.
 CHECKPOINT_LAYOUTS = ('mmdet', 'timm', 'microsoft', 'hf', 'torchvision')
+WEIGHTS_ENDINGS = ('.safetensors', '.pth', '.pt', '.bin', '.ckpt')
+EXPORT_ENDINGS = ('.onnx', '.pt2')
 EVALUATORS = ('pycocotools', 'faster')
 # Detections per image at which COCO's average recall is taken: MMDetection's. COCO's own are 1, 10, 100.
 MAX_DETS = (100, 300, 1000)

@@ -7,7 +7,7 @@ from typing import Any, List, Tuple, Union
 import mmcv
 import numpy as np
 import torch
-from mmcv.transforms import Compose
+from mmcv.transforms import Compose, LoadImageFromFile
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -17,6 +17,7 @@ from mmengine.runner import load_checkpoint
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
+from ..apis.images import read_image
 from ..errors import MissingFileError, SettingError
 from ..type_names import type_name
 
@@ -80,11 +81,12 @@ def model_input(cfg: Config, model: nn.Module,
 
     Raises:
         FileNotFoundError: if there is no such file.
+        ImageError: if it is damaged or no image.
     """
     if not Path(path).is_file():
         raise MissingFileError(f'image {path} does not exist')
     steps: List[Any] = [step for step in cfg.test_dataloader.dataset.pipeline if 'Annotations' not in type_name(step)]
-    before = mmcv.imread(str(path))
+    before = read_image(path, LoadImageFromFile())
     packed = Compose(steps)(dict(img_path=str(path), img_id=0))
     pixels = packed['inputs'].permute(1, 2, 0).numpy()
     resized = mmcv.bgr2rgb(np.ascontiguousarray(pixels))

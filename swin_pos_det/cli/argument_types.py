@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-from ..choices import BENCHMARK_MODELS
+from ..choices import BENCHMARK_MODELS, EXPORT_ENDINGS, WEIGHTS_ENDINGS
 
 
 def window_size(text: str, words: Sequence[str] = ()) -> int | tuple[int, int] | str:
@@ -83,6 +83,20 @@ def predictions_file(name: str) -> str:
     """Check the name of a file for predictions, pickled as by mmdet or in COCO's format, as an argparse type."""
     if not name.endswith(('.pkl', '.pickle', '.json')):
         raise argparse.ArgumentTypeError(f'{name!r} must end in .pkl, .pickle or .json')
+    return name
+
+
+def exported_file(name: str) -> str:
+    """Check the name of a file for an exported backbone, as an argparse type."""
+    if not name.endswith(EXPORT_ENDINGS):
+        raise argparse.ArgumentTypeError(f'{name!r} must end in {" or ".join(EXPORT_ENDINGS)}')
+    return name
+
+
+def weights_file(name: str) -> str:
+    """Check the name of a file for converted weights, whose ending says how they are stored, as an argparse type."""
+    if not name.endswith(WEIGHTS_ENDINGS):
+        raise argparse.ArgumentTypeError(f'{name!r} must end in one of {", ".join(WEIGHTS_ENDINGS)}')
     return name
 
 

@@ -1,6 +1,7 @@
 """Export of a backbone, once for every image size and batch."""
 from __future__ import annotations
 
+import io
 import logging
 import statistics
 import time
@@ -11,9 +12,11 @@ from typing import Callable, Dict, Iterable, List, Sequence, Tuple, Union
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints import atomic_write
+from ..choices import EXPORT_ENDINGS
 from ..errors import MissingPackageError, SettingError
 
-EXPORT_FORMATS = ('onnx', 'pt2')
+MAX_ONNX_BYTES = 1.9e9  # of weights in the file: protobuf ends at 2 GB
 
 Run = Callable[[Tensor], List[Tensor]]
 
@@ -36,10 +39,11 @@ def export_backbone(backbone: nn.Module, path: Union[str, Path], opset: int = 18
     Raises:
         ValueError: for another ending, an older opset, or a policy that depends on the size.
         ImportError: if ONNX is wanted and not installed, or torch is older than 2.6.
+        UnwritableFileError: if the file cannot be written; one of that name stays as it was.
     """
     path = Path(path)
-    if path.suffix[1:] not in EXPORT_FORMATS:
-        raise SettingError(f'the file must end in .onnx or .pt2, got {path.name!r}')
+    if path.suffix not in EXPORT_ENDINGS:
+        raise SettingError(f'the file must end in {" or ".join(EXPORT_ENDINGS)}, got {path.name!r}')
     if opset < 18:
         raise SettingError(f'opset must be at least 18, got {opset}')
     if not hasattr(getattr(torch.export, 'Dim', None), 'DYNAMIC'):
@@ -56,11 +60,13 @@ def export_backbone(backbone: nn.Module, path: Union[str, Path], opset: int = 18
     # Of odd sizes, larger than the padding of one window in every stage: nothing is taken for a constant by chance.
     side = 32 * max((max(window) for window in backbone.window_size if not isinstance(window, str)), default=7)
     images = torch.zeros(2, backbone.in_channels, side + 5, 2 * side + 9)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         if path.suffix == '.pt2':
-            torch.export.save(torch.export.export(backbone, (images, ), dynamic_shapes=(free, ), strict=False), path)
+            content = io.BytesIO()  # torch's own writer aborts the process when the disk is full
+            torch.export.save(torch.export.export(backbone, (images, ), dynamic_shapes=(free, ), strict=False), content)
+            with atomic_write(path) as draft:
+                draft.write_bytes(content.getbuffer())
         else:
             _export_onnx(backbone, images, path, free, opset)
     return path
@@ -76,7 +82,13 @@ def _export_onnx(backbone: nn.Module, images: Tensor, path: Path, free: Dict[int
     names = [f'stage{i}' for i in sorted(backbone.out_indices)]
     program = torch.onnx.export(backbone, (images, ), dynamo=True, opset_version=opset, dynamic_shapes=(free, ),
                                 input_names=['images'], output_names=names, verbose=False)
-    program.save(str(path))
+    weights = sum(value.numel() * value.element_size() for value in backbone.state_dict().values())
+    if weights < MAX_ONNX_BYTES:
+        with atomic_write(path) as draft:
+            draft.write_bytes(program.model_proto.SerializeToString())
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        program.save(str(path), external_data=True)  # two files, of which one names the other
 
 
 def load_exported(path: Union[str, Path], threads: int = 0) -> Run:

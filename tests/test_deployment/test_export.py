@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 
 import pytest
 import torch
@@ -78,6 +79,20 @@ def test_what_cannot_be_exported_is_said(tmp_path, path, settings, opset, messag
     with pytest.raises(ValueError, match=message):
         export_backbone(micro(**settings), tmp_path / path, opset)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='this system has no device that is always full')
+@pytest.mark.parametrize('kind', ['onnx', 'pt2'])
+def test_a_full_disk_is_an_error_and_no_abort(tmp_path, kind):
+    """torch's own writer of .pt2 ends the process."""
+    if kind == 'onnx':
+        pytest.importorskip('onnxscript')
+    model = SwinPosTransformer(embed_dims=8, depths=(1, ), num_heads=(1, ), strides=(4, ), out_indices=(0, ))
+    path = tmp_path / f'backbone.{kind}'
+    path.symlink_to('/dev/full')
+    with pytest.raises(OSError, match='cannot be written .No space left on device'):
+        export_backbone(model, path)
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
 
 def test_an_older_torch_is_named(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,9 +49,14 @@ def test_draws_everything_without_a_checkpoint(plot_tool, nano_config, photo, tm
 @pytest.mark.parametrize('arguments, message', [
     (['--image', 'PHOTO', '--point', '90', '10'], 'the point (90, 10) is not in photo.png, which has 90 x 60 pixels'),
     (['--image', 'gone.png'], 'image gone.png does not exist'),
+    (['--image', 'cut.png'], 'cut.png is damaged'),
+    (['--image', 'text.png'], 'text.png is no image'),
     (['gone.pth'], 'gone.pth does not exist'),
 ])
-def test_mistakes_are_one_line(plot_tool, nano_config, photo, tmp_path, capsys, arguments, message):
+def test_mistakes_are_one_line(plot_tool, nano_config, photo, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path('cut.png').write_bytes(Path(photo).read_bytes()[:-3000])
+    Path('text.png').write_text('no image')
     given = [photo if argument == 'PHOTO' else argument for argument in arguments]
     assert plot_tool.main([nano_config, *given, '--work-dir', str(tmp_path / 'out'), *SMALL]) == 1
     error = capsys.readouterr().err.splitlines()[-1]

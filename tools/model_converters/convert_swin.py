@@ -6,7 +6,7 @@ import sys
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
 from swin_pos_det.choices import CHECKPOINT_LAYOUTS, RESAMPLING_MODES
-from swin_pos_det.cli.argument_types import window_size
+from swin_pos_det.cli.argument_types import weights_file, window_size
 from swin_pos_det.cli.arguments import add_traceback_argument
 from swin_pos_det.cli.main import run_cli
 from swin_pos_det.errors import UserError
@@ -20,7 +20,8 @@ def get_parser() -> argparse.ArgumentParser:
         epilog='Example: python tools/model_converters/convert_swin.py swin_timm.safetensors swin.pth --window 12')
     parser.add_argument('input', metavar='IN', help='a .pth, .bin or .safetensors file of a backbone, classifier or '
                                                     'detector')
-    parser.add_argument('output', metavar='OUT', help='the file to write; .safetensors writes that format')
+    parser.add_argument('output', type=weights_file, metavar='OUT',
+                        help='the file to write; .safetensors writes that format')
     parser.add_argument('--to', choices=CHECKPOINT_LAYOUTS, default='mmdet',
                         help='whose names: mmdet, timm (num_classes=0), hf (SwinBackbone), torchvision or microsoft '
                              '(the authors\' detection backbone); of a Swin V2 their V2 (default: mmdet)')

@@ -79,18 +79,18 @@ def read_model_index(index: Union[str, Path]) -> Dict[str, Model]:
 
 
 def find_model(models: Mapping[str, Model], name: str) -> Model:
-    """The entry of a config, given by its name or its file.
+    """Return the entry of a config, given by its name or its file.
 
     Raises:
-        ValueError: if there is none; the message has the names that are most alike.
+        ValueError: if there is none; the message has the name that is most alike.
     """
     stem = name[:-len('.py')] if name.endswith('.py') else name
     stem = stem.rsplit('/', 1)[-1]
     if stem in models:
         return models[stem]
-    alike = difflib.get_close_matches(stem, models, n=3, cutoff=0.5)
-    told = f'did you mean {" or ".join(alike)}?' if alike else f'there are {", ".join(models)}'
-    raise SettingError(f'the model index has no {stem}; {told}')
+    alike = difflib.get_close_matches(stem, models, n=1, cutoff=0.4)
+    hint = f'; did you mean {alike[0]}?' if alike else '.'
+    raise SettingError(f'the model index has no {stem}{hint} tools/reproduce.py --list shows all {len(models)}')
 
 
 def _model(entry: Mapping[str, Any], root: Path, metafile: str) -> Model:

@@ -60,7 +60,7 @@ def test_a_wrong_name(write):
     models = read_model_index(write())
     with pytest.raises(ValueError, match='has no on_coco; did you mean one_coco'):
         find_model(models, 'on_coco')
-    with pytest.raises(ValueError, match='has no yolo; there are one_coco, two_coco'):
+    with pytest.raises(ValueError, match='has no yolo. tools/reproduce.py --list shows all 2'):
         find_model(models, 'yolo')
 
 
