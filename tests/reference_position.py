@@ -78,7 +78,8 @@ def attend_in_windows(x: Tensor,
                       rotation: Optional[Rotation] = None,
                       logit_scale: Optional[Tensor] = None,
                       appearance: bool = True,
-                      hide: bool = False) -> Tensor:
+                      hide: bool = False,
+                      valid: Optional[Sequence[Pair]] = None) -> Tensor:
     """Shifted-window attention, the textbook way: pad, roll, attend in each window, roll back, crop.
 
     Args:
@@ -91,6 +92,7 @@ def attend_in_windows(x: Tensor,
         logit_scale: (heads, 1, 1), the logarithm of what cosines are multiplied by; None for dot products.
         appearance: whether logits depend on queries and keys.
         hide: whether no token may attend to padding.
+        valid: with ``hide``, for each image the (h, w) of its own part of the map; the rest is padding too.
 
     Returns:
         (B, H * W, C).
@@ -99,9 +101,10 @@ def attend_in_windows(x: Tensor,
     bottom, right = -size[0] % window[0], -size[1] % window[1]
     padded = (size[0] + bottom, size[1] + right)
     maps = torch.roll(F.pad(x.view(batch, *size, dims), (0, 0, 0, right, 0, bottom)), (-shift[0], -shift[1]), (1, 2))
-    real = torch.zeros(padded, dtype=torch.bool)
-    real[:size[0], :size[1]] = True
-    real = torch.roll(real, (-shift[0], -shift[1]), (0, 1))
+    real = torch.zeros(batch, *padded, dtype=torch.bool)
+    for image, (height, width) in enumerate([size] * batch if valid is None else valid):
+        real[image, :height, :width] = True
+    real = torch.roll(real, (-shift[0], -shift[1]), (1, 2))
     labels = regions_after_shift(padded, window, shift)
     out = torch.empty_like(maps)
     for image in range(batch):
@@ -111,7 +114,7 @@ def attend_in_windows(x: Tensor,
                 label = labels[area].flatten()
                 mask = torch.where(label[:, None] == label[None, :], 0., -100.)
                 if hide:
-                    mask = mask + torch.where(real[area].flatten(), 0., -10000.)[None, :]
+                    mask = mask + torch.where(real[image][area].flatten(), 0., -10000.)[None, :]
                 tokens = F.linear(maps[image][area].reshape(-1, dims), *qkv)
                 attended = _attend(tokens, heads, mask, bias, rotation, logit_scale, appearance)
                 out[image][area] = F.linear(attended, *proj).view(*window, dims)

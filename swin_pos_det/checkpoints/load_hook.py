@@ -269,7 +269,7 @@ def _fit_position(name: str, value: Tensor, parameter: Tensor, backbone: nn.Modu
                 f'{name}: the checkpoint has shape {tuple(value.shape)}, the model {tuple(parameter.shape)} for window '
                 f'{target}; a table can be resampled if it has as many heads and is of a square window')
     value = _precise(value)
-    fitted = backbone.position.refit(own_name, value, source, target, mode)
+    fitted = backbone.position.convert(own_name, value, source, target, mode)
     if fitted.shape != parameter.shape:
         raise SettingError(f'{name}: the checkpoint has shape {tuple(value.shape)}, the model {tuple(parameter.shape)}')
     guessed = own_name == TABLE and noted is None and weights.format.native

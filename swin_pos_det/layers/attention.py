@@ -1,50 +1,44 @@
-"""Attention within windows: projections, position, and softmax."""
+"""Attention within windows: projections and position. The softmax is ``ops.window_attention``."""
 from __future__ import annotations
 
 import math
-from typing import Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import SettingError
-from .compact import CompactPlan, WindowBias, compact_plan
-from .heads import split_heads
-from .linear import Layer, prepared_layer, prepared_linear, recurring_rows
-from .plain import is_plain
+from ..ops.reference import attention_weights
+from ..ops.runtime import is_unmodified
+from ..ops.window_attention import window_attention
+from ..ops.windows import WindowPlan
 from .position import PositionSetting, build_position
-from .precision import without_autocast
-from .rows import ROWS
-from .softmax_attention import attend, attend_with
-from .windows import WindowPlan, merge, partition
 
 Pair = Tuple[int, int]
 
 ATTENTIONS = ('dot', 'cosine')
 
-# Cosine attention: what logits are multiplied by at first and at most (Swin V2, section 3.2, and the authors' code).
+# Cosine attention: the first and the largest factor of the logits (Swin V2, section 3.2, and the authors' code).
 FIRST_LOGIT_SCALE = 10.
-LARGEST_LOGIT_SCALE = 100.
+MAX_LOGIT_SCALE = 100.
 # A query or key no longer than this has no direction: it counts as zero, and gets no gradient. Tokens of zeros, such as
-# padding without a key bias, are not rare. Divided by the usual 1e-12, which is 0 in float16, they become NaN; and what
-# is divided by anything small has gradients that overflow float16.
-SHORTEST = 1e-4
-# Slots of windows at a time, where attention goes by windows.
-SLOTS = 4 * ROWS
+# padding without a key bias, are common. Divided by the usual 1e-12, which is 0 in float16, they become NaN; and
+# division by any small number gives gradients that overflow float16.
+MIN_QK_NORM = 1e-4
 
 
 class WindowAttention(nn.Module):
     """Multi-head self-attention within windows (W-MSA and SW-MSA; Swin, section 3.2).
 
-    ``softmax(q k^T * scale + bias + mask) v`` for each head and window. How tokens are told where they are, by a bias
-    or otherwise, is the position scheme's, see :class:`~.position.PositionScheme`; by default the bias comes from a
-    learned table over offsets. Parameters are named and shaped as mmdet's ``WindowMSA`` names them, and those that
-    only Swin V2 has as its authors do.
+    ``softmax(q k^T * scale + bias + mask) v`` for each head and window. The position scheme tells attention where
+    tokens are, by a bias or otherwise, see :class:`~.position.PositionScheme`; by default the bias comes from a
+    learned table over offsets. Parameters have the names and shapes of mmdet's ``WindowMSA``, and those that only
+    Swin V2 has the names of its authors' code.
 
     With ``attention='cosine'`` logits are ``s cos(q, k) + bias + mask``, where ``s`` is learned for each head and at
     most 100 (Swin V2, https://arxiv.org/abs/2111.09883, section 3.2, equation 2, with ``s`` for its ``1 / tau``).
-    Lengths and ``s`` are computed in float32 at least, as their squares and exponentials overflow float16.
+    Lengths and ``s`` are computed in float32 at least, since their squares and exponentials overflow float16.
 
     Args:
         embed_dims: channels C, a multiple of ``num_heads``.
@@ -62,7 +56,7 @@ class WindowAttention(nn.Module):
             parameters of their own, ``q_bias`` and ``v_bias``.
 
     Raises:
-        ValueError: for an unknown attention or position, or settings that exclude each other.
+        SettingError: for an unknown attention or position, or settings that exclude each other.
     """
 
     def __init__(self,
@@ -87,8 +81,11 @@ class WindowAttention(nn.Module):
         self.position = build_position(position)
         self.attention = attention
         self._check(qk_scale)
-        # Cosine attention scales queries instead, by a learned factor.
-        self.scale = 1. if attention == 'cosine' else qk_scale or self.head_dims**-0.5
+        self.scale = qk_scale or self.head_dims**-0.5
+        if attention == 'cosine':
+            self.scale = 1.  # logit_scale is the factor
+        if not self.position.appearance:
+            self.scale = 0.  # leaves the bias alone
         self.position.build(self)
         if attention == 'cosine':
             self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(FIRST_LOGIT_SCALE)))
@@ -109,9 +106,46 @@ class WindowAttention(nn.Module):
             raise SettingError(f'position={self.position.name!r} leaves out the appearance term, which '
                                "attention='cosine' is about: give one of them up")
 
-    def position_bias(self, window: Pair) -> Optional[Tensor]:
-        """The bias for windows of ``window`` = (h, w): (num_heads, N, N), differentiable; None without one."""
-        return self.position.bias(self, window)
+    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        """Attend within the windows of ``plan``.
+
+        Args:
+            x: (B, L, C) tokens, normalized.
+            plan: how the batch is partitioned into windows.
+
+        Returns:
+            (B, L, C).
+        """
+        x = window_attention(**self.inputs(x, plan), dropout=self.attn_drop_rate if self.training else 0.)
+        return self.proj_drop(self.proj(x))
+
+    def weights(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        """The attention weights of the same arguments: (nW, heads, N, N) [query, key], windows in the plan's order."""
+        return attention_weights(**self.inputs(x, plan))
+
+    def inputs(self, x: Tensor, plan: WindowPlan) -> Dict[str, Any]:
+        """The arguments of :func:`~swin_pos_det.ops.window_attention.window_attention` for (B, L, C) tokens."""
+        rotate = None
+        if self.position.turns:
+            def rotate(q: Tensor, k: Tensor) -> Tuple[Tensor, Tensor]:
+                return self.position.rotate(self, q, k, plan.window)
+        return dict(
+            qkv=self.project(x),
+            plan=plan,
+            bias=self.position.window_bias(self, plan.window),
+            num_heads=self.num_heads,
+            scale=self.scale,
+            pad=None if plan.pad_mask is None else self.pad_value(x),
+            rotate=rotate)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of (..., C) tokens: (..., 3 C)."""
+        if self.q_bias is None:
+            return self.normalize(self.qkv(x))
+        bias = self.projection_bias()
+        if is_unmodified(self.qkv, nn.Linear):
+            return self.normalize(F.linear(x, self.qkv.weight, bias))
+        return self.normalize(self.qkv(x) + bias)
 
     def projection_bias(self) -> Optional[Tensor]:
         """(3 C,) the bias of queries, keys and values; None without one."""
@@ -119,102 +153,30 @@ class WindowAttention(nn.Module):
             return self.qkv.bias
         return torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
 
-    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
-        """Attend within the windows of ``plan``.
+    def pad_value(self, x: Tensor) -> Optional[Tensor]:
+        """(3 C,) the queries, keys and values of padding, which is zeros before the projection; None for zeros."""
+        if type(self.qkv) is nn.Linear and 'forward' not in vars(self.qkv):
+            bias = self.projection_bias()
+            return None if bias is None else self.normalize(bias)
+        return self.project(x.new_zeros(1, self.embed_dims)).squeeze(0)
 
-        Args:
-            x: (B, L, C) tokens, normalised.
-            plan: how the batch is cut into windows.
-
-        Returns:
-            (B, L, C).
-        """
-        x = merge(self.attend(x, plan), plan).view_as(x)
-        return self.proj_drop(self.proj(x))
-
-    def attend(self, x: Tensor, plan: WindowPlan) -> Tensor:
-        """All but the last projection: (B, L, C) tokens -> (nW, N, C), for each slot of the windows the result."""
-        # Padding is zeros, which a linear layer maps to its bias: so only real tokens need projecting.
-        bias = fill = self.projection_bias()
-        if plan.outside is not None and (type(self.qkv) is not nn.Linear or 'forward' in vars(self.qkv)):
-            fill = self._project(x.new_zeros(1, self.embed_dims), bias).squeeze(0)
-        q, k, v = self._heads(partition(self._project(x, bias).flatten(0, 1), plan, fill=fill), plan.window)
-        bias = self.position_bias(plan.window)
-        attended = attend(q, k, v, None if bias is None else bias.to(q.dtype), plan.groups, self.scale,
-                          self.attn_drop_rate if self.training else 0.)
-        return attended.transpose(1, 2).flatten(2)
-
-    def _project(self, x: Tensor, bias: Optional[Tensor]) -> Tensor:
-        """Queries, keys and values of (..., C) tokens; ``bias``: of :meth:`projection_bias`."""
-        if self.q_bias is None:
-            return self.qkv(x)
-        return F.linear(x, self.qkv.weight, bias) if is_plain(self.qkv, nn.Linear) else self.qkv(x) + bias
-
-    def compact(self, plan: WindowPlan) -> Optional[CompactPlan]:
-        """The plan for :meth:`attend_by_windows`; None where it cannot be used.
-
-        It cannot where tokens are turned by their place in the window: then padding is not all alike.
-        """
-        return None if plan.outside is not None and self.position.turns else compact_plan(plan)
-
-    def attend_by_windows(self, tokens: Tensor, norm: Optional[nn.Module], plan: CompactPlan) -> Tensor:
-        """:meth:`attend` for inference: without padding, and some windows after the other, so that all stays in cache.
-
-        Args:
-            tokens: (B * L, C), before the norm.
-            norm: applied to them first, if given.
-            plan: of :meth:`compact`.
-
-        Returns:
-            (B * L, C), for each token the result.
-        """
-        project, bias, out = self._prepared_projection(plan), self._bias_in_full(plan), None
-        for group in plan.groups:
-            with without_autocast('cpu'):
-                added = None if bias is None else group.added(bias)
-            for some in group.blocks(SLOTS):
-                rows = tokens.index_select(0, group.gather[some].flatten())
-                rows = (rows if norm is None else norm(rows)).view(-1, group.area, self.embed_dims)
-                if group.stand_in is not None:
-                    rows[:, -1] = 0
-                q, k, v = self._heads(project(rows.flatten(0, 1)).view(*rows.shape[:2], -1), plan.window)
-                attended = attend_with(q, k, v, None if added is None else added.to(q.dtype), self.scale)
-                out = attended.new_empty(tokens.shape) if out is None else out
-                own = slice(0, group.area - (group.stand_in is not None))
-                out.index_copy_(0, group.gather[some, own].flatten(),
-                                attended.transpose(1, 2)[:, own].flatten(2).flatten(0, 1))
-        return out
-
-    def _bias_in_full(self, plan: CompactPlan) -> Optional[WindowBias]:
-        """The bias in float32 at least; zeros for schemes without one if padding or masks need something to add to."""
-        bias = self.position_bias(plan.window)
-        if bias is None and any(group.stand_in or group.tokens.region is not None for group in plan.groups):
-            area = plan.window[0] * plan.window[1]
-            bias = torch.zeros(1, area, area, dtype=self.qkv.weight.dtype)
-        return None if bias is None else WindowBias(bias.to(torch.promote_types(bias.dtype, torch.float32)))
-
-    def _prepared_projection(self, plan: CompactPlan) -> Layer:
-        rows = recurring_rows(plan.rows(SLOTS))
-        if self.q_bias is None:
-            return prepared_layer(self.qkv, rows, nn.Linear)
-        bias = self.projection_bias()
-        if not is_plain(self.qkv, nn.Linear):
-            return lambda x: self._project(x, bias)
-        return prepared_linear(self.qkv.weight, bias, rows)
-
-    def _heads(self, windows: Tensor, window: Pair) -> Tuple[Tensor, Tensor, Tensor]:
-        """(nW, N, 3 C) -> queries, keys and values (nW, heads, N, channels of a head), position worked into them."""
-        q, k, v = split_heads(windows, self.num_heads)
-        if self.attention == 'cosine':
-            q, k = self._directions(q, k)
-        q, k = self.position.rotate(self, q, k, window)
-        return q, k, v
+    def normalize(self, qkv: Tensor) -> Tensor:
+        """For cosine attention, scale queries and keys of (..., 3 C) so that their products are the logits."""
+        if self.attention != 'cosine':
+            return qkv
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, self.head_dims)).unbind(-3)
+        return torch.stack((*self._directions(q, k), v), dim=-3).flatten(-3)
 
     def _directions(self, q: Tensor, k: Tensor) -> Tuple[Tensor, Tensor]:
-        """Queries of the length of the head's logit scale and keys of length 1, so that their products are logits."""
+        """Queries (..., heads, channels) of the length of the head's logit scale, and keys of length 1."""
         exact = torch.promote_types(q.dtype, torch.float32)
-        scale = self.logit_scale.to(exact).clamp(max=math.log(LARGEST_LOGIT_SCALE)).exp()
+        scale = self.logit_scale.to(exact).clamp(max=math.log(MAX_LOGIT_SCALE)).exp().squeeze(1)
         return (_direction(q.to(exact)) * scale).to(q.dtype), _direction(k.to(exact)).to(k.dtype)
+
+    def position_bias(self, window: Pair) -> Optional[Tensor]:
+        """The bias for windows of ``window`` = (h, w): (num_heads, N, N), differentiable; None without one."""
+        bias = self.position.window_bias(self, window)
+        return None if bias is None else bias.dense()
 
     def extra_repr(self) -> str:
         return (f'embed_dims={self.embed_dims}, num_heads={self.num_heads}, '
@@ -223,6 +185,6 @@ class WindowAttention(nn.Module):
 
 
 def _direction(x: Tensor) -> Tensor:
-    """``x / |x|`` along the last axis; zeros where that is shorter than :data:`SHORTEST`."""
+    """``x / |x|`` along the last axis; zeros where that is shorter than :data:`MIN_QK_NORM`."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x / torch.where(length > SHORTEST, length, math.inf)
+    return x / torch.where(length > MIN_QK_NORM, length, math.inf)

@@ -2,8 +2,8 @@
 from . import norms  # noqa: F401  registers LayerNorm2d
 from .assigners import VectorizedMaxIoUAssigner
 from .data_preprocessor import SwinPosDataPreprocessor, attach_valid_sizes, valid_sizes
-from .swin_pos import SwinPosTransformer
-from .swin_pos_v2 import SwinPosTransformerV2
+from .swin_transformer import SwinPosTransformer
+from .swin_transformer_v2 import SwinPosTransformerV2
 
 __all__ = [
     'SwinPosDataPreprocessor', 'SwinPosTransformer', 'SwinPosTransformerV2', 'VectorizedMaxIoUAssigner',

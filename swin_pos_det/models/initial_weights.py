@@ -1,4 +1,4 @@
-"""Where a backbone's first weights come from."""
+"""The initial weights of a backbone: drawn, or named by ``init_cfg``."""
 from __future__ import annotations
 
 import os
@@ -14,19 +14,19 @@ from ..layers import WindowAttention
 from .swin_blocks import SwinBlock
 
 
-def draw_weights(backbone: nn.Module) -> None:
+def reset_parameters(backbone: nn.Module) -> None:
     """Draw a ``SwinPosTransformer``'s weights as the Swin authors do.
 
     Embeddings, tables and linear layers are from the normal distribution of std 0.02 truncated at -2 and 2, biases
-    zero, norms the identity; with norms in the order 'res-post' a block's are zero, so that at first it adds nothing
-    (the code of Swin V2). Convolutions stay as they are.
+    zero, norms the identity; with the norm order 'res-post' the norms of a block are zero, so that it adds nothing at
+    first (the code of Swin V2). Convolutions keep their values.
     """
     normal = partial(trunc_normal_, std=.02)
     if backbone.use_abs_pos_embed:
         normal(backbone.absolute_pos_embed)
     for module in backbone.modules():
         if isinstance(module, WindowAttention):
-            module.position.draw(module, normal)
+            module.position.reset_parameters(module, normal)
     for module in backbone.modules():
         if isinstance(module, nn.Linear):
             trunc_normal_init(module, std=.02, bias=0.)

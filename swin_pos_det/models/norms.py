@@ -1,6 +1,6 @@
 """Norm layers that a config can name, in ``norm_cfg=dict(type=...)``."""
 from mmdet.registry import MODELS
 
-from ..layers.layer_norm import LayerNorm2d
+from ..layers import LayerNorm2d
 
 MODELS.register_module(name='LayerNorm2d', module=LayerNorm2d)

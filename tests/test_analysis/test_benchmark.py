@@ -25,8 +25,8 @@ from swin_pos_det.analysis.benchmark.report import markdown, record, result
 from swin_pos_det.analysis.benchmark.runner import Benchmark, Row, Settings, run
 from swin_pos_det.analysis.benchmark.weights import write_weights
 from swin_pos_det.layers import window_plan
-from swin_pos_det.layers.compact import compact_plan
 from swin_pos_det.models import SwinPosTransformer
+from swin_pos_det.ops.cpu_inference.unpadded import unpadded_plan
 
 ROOT = Path(__file__).parents[2]
 NANO_CONFIG = str(ROOT / 'configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py')
@@ -47,8 +47,8 @@ def test_flops_are_those_that_torch_counts(window, size):
 @pytest.mark.parametrize('shift', [False, True])
 def test_pairs_of_tokens_are_those_that_are_left(shift):
     size, side = (50, 84), 24
-    plan = compact_plan(window_plan(1, size, (side, side), (side // 2 * shift, ) * 2, torch.device('cpu')))
-    held = [(len(group.gather), group.area - (group.stand_in is not None)) for group in plan.groups]
+    plan = unpadded_plan(window_plan(1, size, (side, side), (side // 2 * shift, ) * 2, torch.device('cpu')))
+    held = [(len(group.gather), group.area - (group.pad_token is not None)) for group in plan.groups]
     assert _pairs(size[0], side, shift) * _pairs(size[1], side, shift) == sum(n * area**2 for n, area in held)
 
 

@@ -16,7 +16,7 @@ from torch.nn.utils import prune
 from swin_pos_det.checkpoints.weights import TABLE_WINDOWS
 from swin_pos_det.layers import resample_table
 from swin_pos_det.models import SwinPosTransformer
-from tests.test_models.test_parity import MICRO, randomise
+from tests.models import MICRO, randomise
 
 
 def micro(**settings) -> SwinPosTransformer:

@@ -10,7 +10,7 @@ from mmengine.runner.checkpoint import load_state_dict
 from swin_pos_det.checkpoints import EXPORTS, convert, load_checkpoint_file, read_weights, save_weights
 from swin_pos_det.checkpoints.weights import POSITION, TABLE_WINDOWS
 from swin_pos_det.models import SwinPosTransformer, SwinPosTransformerV2
-from tests.test_models.test_parity import MICRO, randomise
+from tests.models import MICRO, randomise
 
 SMALL = dict(MICRO, num_heads=(2, 4, 4), drop_path_rate=0.)
 

@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from swin_pos_det.layers import without_weight_decay
 from swin_pos_det.models import SwinPosTransformerV2
-from tests.test_models.test_parity import VARIANTS
+from tests.models import VARIANTS
 
 from .test_configs import FOLDER, flatten
 

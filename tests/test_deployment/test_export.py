@@ -11,7 +11,7 @@ import torch
 from swin_pos_det.deployment import compare_exported, export_backbone, load_exported
 from swin_pos_det.layers import relative_bias
 from swin_pos_det.models import SwinPosTransformer
-from tests.test_models.test_parity import randomise
+from tests.models import randomise
 
 SIZES = [(1, 224, 224), (1, 96, 160), (3, 61, 90), (2, 17, 300), (1, 24, 31), (1, 333, 190), (2, 128, 128), (1, 40, 57)]
 TINY = [(1, 1, 1), (2, 5, 300), (1, 300, 3)]  # torch.export refuses maps of a single row or column
@@ -48,7 +48,7 @@ def test_the_backbone_is_as_it_was_after_an_export(tmp_path):
     images = torch.randn(1, 3, 61, 90)
     with torch.no_grad():
         before = model(images)
-        relative_bias._cached_matrix.cache_clear()
+        relative_bias._placed_matrix.cache_clear()
         run = load_exported(export_backbone(model, tmp_path / 'backbone.pt2'))
         assert all(torch.equal(a, b) for a, b in zip(model(images), before))
     assert max(compare_exported(model, run, SIZES[:3]).values()) < 1e-4

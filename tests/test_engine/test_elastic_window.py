@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from swin_pos_det.engine import ElasticWindowHook
 from swin_pos_det.models import SwinPosTransformer
-from tests.test_models.test_parity import MICRO
+from tests.models import MICRO
 
 
 def runner_of(backbone: nn.Module) -> SimpleNamespace:

@@ -10,7 +10,7 @@ from torch import nn
 
 from swin_pos_det.engine.layer_decay import layer_of
 from swin_pos_det.models import SwinPosTransformer
-from tests.test_models.test_parity import MICRO
+from tests.models import MICRO
 
 NAMES = {
     'backbone.patch_embed.projection.weight': (0, 0),

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from swin_pos_det.engine import ResumeResampledHook
 from swin_pos_det.layers import resample_table, table_size
 from swin_pos_det.models import SwinPosTransformer
-from tests.test_models.test_parity import MICRO
+from tests.models import MICRO
 
 TABLE = 'backbone.stages.0.blocks.1.attn.w_msa.relative_position_bias_table'
 WINDOWS = [(7, 7), (12, 12), (7, 14), (14, 7)]

@@ -9,11 +9,10 @@ import torch
 from mmdet.models.backbones.swin import SwinTransformer
 from torch import Tensor, nn
 
-from swin_pos_det.layers.windows import MAX_CACHED_PLANS
 from swin_pos_det.models import SwinPosTransformer
 from swin_pos_det.models.data_preprocessor import attach_valid_sizes
-
-from ..test_models.test_parity import MICRO, pair, randomise
+from swin_pos_det.ops.windows import MAX_CACHED_PLANS
+from tests.models import MICRO, pair, randomise
 
 CUDA = torch.device('cuda')
 SIZES = [(224, 224), (256, 320), (250, 333), (37, 53)]

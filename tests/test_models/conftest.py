@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import pytest
 
-from swin_pos_det.layers import rows
+from swin_pos_det.ops.cpu_inference import chunks
 
 
 @pytest.fixture(autouse=True)
 def _small_maps_count_as_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, 'ENOUGH_NUMBERS', 1)
+    monkeypatch.setattr(chunks, 'MIN_NUMBERS', 1)

@@ -18,11 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.checkpoint import checkpoint
 
-from swin_pos_det.layers import relative_bias, windows
+from swin_pos_det.layers import relative_bias
 from swin_pos_det.models import SwinPosTransformer
 from swin_pos_det.models.data_preprocessor import attach_valid_sizes
-
-from .test_parity import MICRO, randomise
+from swin_pos_det.ops import position_bias, windows
+from tests.models import MICRO, randomise
 
 CUDA = torch.device('cuda', 0)
 
@@ -46,7 +46,7 @@ SETTINGS = [
 @pytest.fixture(autouse=True)
 def _own_plans() -> Iterator[None]:
     # Each test finds out for itself what is made, and where.
-    caches = [value for module in (windows, relative_bias) for value in vars(module).values()
+    caches = [value for module in (windows, position_bias, relative_bias) for value in vars(module).values()
               if hasattr(value, 'cache_clear')]
     assert len(caches) >= 3
     for cache in caches:

@@ -6,7 +6,7 @@ import torch
 from mmengine.analysis import get_model_complexity_info
 
 from swin_pos_det.models import SwinPosTransformer
-from tests.test_models.test_parity import MICRO, pair, randomise
+from tests.models import MICRO, pair, randomise
 
 pytestmark = pytest.mark.filterwarnings('ignore')  # of a trace's limits, and that torch.export is newer
 

@@ -8,11 +8,10 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from swin_pos_det.layers import rows
-from swin_pos_det.layers.windows import MAX_CACHED_PLANS, _cached_plan, window_plan
 from swin_pos_det.models import SwinPosTransformer
-
-from .test_parity import MICRO, randomise
+from swin_pos_det.ops.cpu_inference import chunks
+from swin_pos_det.ops.windows import MAX_CACHED_PLANS, build_plan, window_plan
+from tests.models import MICRO, randomise
 
 GROWTH_MB = 110  # measured: 56 to 71 MB, of the allocator; 171 MB with a cache without bound
 
@@ -22,7 +21,7 @@ def peak_mb() -> float:
 
 
 def _thousand_sizes(rank: int) -> None:
-    rows.ENOUGH_NUMBERS = 1  # so that small maps go the way of large ones, which keeps more
+    chunks.MIN_NUMBERS = 1  # so that small maps go the way of large ones, which keeps more
     rng = random.Random(0)
     sizes = rng.sample([(h, w) for h in range(100, 320, 4) for w in range(100, 320, 4)], 1000)
     torch.manual_seed(0)
@@ -31,15 +30,15 @@ def _thousand_sizes(rank: int) -> None:
     with torch.no_grad():
         for size in [(316, 316)] * 3 + sizes[:10]:  # the largest first, until the cache is full
             model(torch.randn(1, 3, *size))
-        assert _cached_plan.cache_info().currsize == MAX_CACHED_PLANS
+        assert build_plan.cache_info().currsize == MAX_CACHED_PLANS
         before = peak_mb()
         for i, size in enumerate(sizes):
             image = torch.randn(1, 3, *size)
             outs = model(image)
             if i % 50 == 0:
-                _cached_plan.cache_clear()
+                build_plan.cache_clear()
                 assert all(torch.equal(a, b) for a, b in zip(outs, model(image)))
-    assert _cached_plan.cache_info().currsize <= MAX_CACHED_PLANS
+    assert build_plan.cache_info().currsize <= MAX_CACHED_PLANS
     growth = peak_mb() - before
     assert growth < GROWTH_MB, f'{growth:.0f} MB'
 

@@ -11,9 +11,9 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 
 from swin_pos_det.models import SwinPosTransformer, attach_valid_sizes, valid_sizes
+from tests.models import MICRO, randomise
 
 from ..dtypes import LOW
-from .test_parity import MICRO, randomise
 
 SIZES = [(61, 90), (37, 120), (90, 33), (4, 4), (96, 128)]
 

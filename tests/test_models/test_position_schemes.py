@@ -11,10 +11,10 @@ import torch.nn.functional as F
 
 from swin_pos_det.layers import POSITIONS
 from swin_pos_det.models import SwinPosTransformer
+from tests.models import MICRO, randomise
 
 from ..dtypes import LOW
 from .test_padding import batch_of
-from .test_parity import MICRO, randomise
 
 SECOND = dict(attention='cosine', key_bias=False, norm_order='res-post')
 # Every scheme, some joined, and each part of Swin V2 at least once.

@@ -8,8 +8,7 @@ from mmdet.registry import MODELS
 from swin_pos_det.models import SwinPosTransformer, SwinPosTransformerV2
 from tests import reference_position
 from tests.dtypes import LOW
-
-from .test_parity import VARIANTS, randomise
+from tests.models import VARIANTS, randomise
 
 SMALL = dict(embed_dims=8, depths=(2, 2), num_heads=(1, 2), strides=(4, 2), out_indices=(0, 1), drop_path_rate=0.)
 

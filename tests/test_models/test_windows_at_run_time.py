@@ -13,8 +13,7 @@ from mmengine.model import ExponentialMovingAverage
 from swin_pos_det.layers import WindowAttention, WindowRule, window_plan
 from swin_pos_det.models import SwinPosTransformer
 from tests import reference
-
-from .test_parity import MICRO, randomise
+from tests.models import MICRO, randomise
 
 
 def micro(**changes) -> SwinPosTransformer:

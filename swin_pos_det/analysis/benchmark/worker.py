@@ -198,7 +198,7 @@ class Worker:
         out, ways = torch.empty_like(a), [lambda: torch.mm(a, b, out=out)]
         with torch.no_grad():
             with contextlib.suppress(ImportError):  # another environment need not have this project
-                from swin_pos_det.layers import prepared_linear
+                from swin_pos_det.ops.cpu_inference.linear import prepared_linear
                 multiply = prepared_linear(b, None, (side, ))
                 ways.append(lambda: multiply(a))
             for way in ways:

@@ -1,33 +1,31 @@
-"""Where a backbone attends: its own attention weights, recorded in a forward, and what follows from them.
+"""The attention weights of a backbone, recorded in a forward, and measures of how far and where it attends.
 
 Letters used in shapes: ``nW`` windows, ``N`` tokens in a window, ``H, W`` the feature map of a stage in tokens.
 """
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ...errors import SettingError
-from ...layers import WindowPlan, merge, partition
-from ...layers.windows import WindowGroup
+from ...layers import WindowAttention, WindowPlan, window_partition, window_reverse
+from ...ops.masks import WindowGroup
 
 Pair = Tuple[int, int]
 
 
 @dataclass(frozen=True)
 class BlockAttention:
-    """What one block attended to in a forward of one image.
+    """The attention weights of one block in a forward of one image.
 
     Attributes:
         stage, block: which block, from 0.
         weights: (nW, heads, N, N), float32; entry ``[.., q, k]`` is the share that query q takes from key k, rows sum
             to 1.
-        plan: how the map was cut into windows.
+        plan: how the map was partitioned into windows.
         size: the map (H, W).
         stride: pixels of the image per token, down and across.
     """
@@ -43,8 +41,8 @@ class BlockAttention:
     def real(self) -> Tensor:
         """(nW, N) bool: which slots hold a token of the map; the others are padding."""
         slots = torch.ones(self.plan.gather.numel(), dtype=torch.bool, device=self.weights.device)
-        if self.plan.padding is not None:
-            slots[self.plan.padding] = False
+        if self.plan.pad_slots is not None:
+            slots[self.plan.pad_slots] = False
         return slots.view(self.plan.num_windows, -1)
 
 
@@ -52,79 +50,43 @@ def record_attention(backbone: nn.Module, image: Tensor,
                      forward: Optional[Callable[[Tensor], Any]] = None) -> List[BlockAttention]:
     """Run a backbone on one image and keep the attention weights of every block.
 
-    The weights are the model's own, whatever its position scheme: what a block's ``softmax`` returns, and wherever it
-    calls ``F.scaled_dot_product_attention(q, k, v, ..)``, which is ``weights @ v``, what the same call returns with
-    the identity for ``v``.
+    The weights are those of the ``reference`` implementation for the inputs of each
+    :class:`~swin_pos_det.layers.WindowAttention`, whatever the position scheme.
 
     Args:
         backbone: a :class:`~swin_pos_det.models.SwinPosTransformer`; left in evaluation mode.
-        image: (1, in_channels, H, W), normalised.
-        forward: what to call with the image. Default: the backbone.
+        image: (1, in_channels, H, W), normalized.
+        forward: called with the image. Default: the backbone.
 
     Returns:
         One entry for each block that was run, in order.
 
     Raises:
-        ValueError: if ``image`` is not one image.
+        SettingError: if ``image`` is not one image.
     """
     if image.dim() != 4 or image.shape[0] != 1:
         raise SettingError(f'attention is recorded of one image, (1, C, H, W), got {tuple(image.shape)}')
     backbone.eval()
-    recorded: Dict[Pair, List[Tensor]] = {}
-    plans: Dict[Pair, WindowPlan] = {}
-    sizes: Dict[int, Pair] = {}
-    mode, handles = _Recorder(), []
+    recorded: List[BlockAttention] = []
+    handles, strides = [], _strides(backbone)
 
-    def enter_stage(stage: int) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Tuple[Any, ...]) -> None:
-            sizes[stage] = tuple(args[1])
+    def record(stage: int, block: int) -> Callable[..., None]:
+        def hook(module: WindowAttention, args: Tuple[Any, ...]) -> None:
+            x, plan = args
+            recorded.append(BlockAttention(stage, block, module.weights(x, plan).float(), plan, plan.spec.size,
+                                           strides[stage]))
         return hook
-
-    def enter_block(stage: int, block: int) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Tuple[Any, ...]) -> None:
-            plans[stage, block] = args[1]
-            mode.found = recorded.setdefault((stage, block), [])
-        return hook
-
-    def leave_block(module: nn.Module, args: Tuple[Any, ...], out: Tensor) -> None:
-        mode.found = []  # a detector's heads may attend too
 
     for i, stage in enumerate(backbone.stages):
-        handles.append(stage.register_forward_pre_hook(enter_stage(i)))
         for j, block in enumerate(stage.blocks):
-            handles.append(block.register_forward_pre_hook(enter_block(i, j)))
-            handles.append(block.register_forward_hook(leave_block))
+            handles.append(block.attn.w_msa.register_forward_pre_hook(record(i, j)))
     try:
-        with torch.no_grad(), mode:
+        with torch.no_grad():
             (forward or backbone)(image)
     finally:
         for handle in handles:
             handle.remove()
-    strides = _strides(backbone)
-    return [BlockAttention(*place, torch.cat(parts).float(), plans[place], sizes[place[0]], strides[place[0]])
-            for place, parts in recorded.items()]
-
-
-class _Recorder(TorchFunctionMode):
-    """Adds the weights of every attention to the list ``found``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: List[Tensor] = []
-
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Tuple[Any, ...] = (),
-                           kwargs: Optional[Dict[str, Any]] = None) -> Any:
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
-            query, key, *rest = args
-            identity = torch.eye(key.shape[-2], dtype=key.dtype, device=key.device)
-            identity = identity.expand(*key.shape[:-1], key.shape[-2]).contiguous()
-            others = dict(kwargs, value=identity) if 'value' in kwargs else kwargs
-            self.found.append(func(query, key, *([identity, *rest[1:]] if rest else []), **others))
-        result = func(*args, **kwargs)
-        if func is Tensor.softmax:
-            self.found.append(result)
-        return result
+    return recorded
 
 
 def _strides(backbone: nn.Module) -> List[Pair]:
@@ -202,8 +164,8 @@ def attended_from(blocks: Sequence[BlockAttention], token: int, residual: bool =
     seen[token] = 1
     for block in reversed(blocks):
         weights = block.weights.mean(1) if head is None else block.weights[:, head]
-        shares = partition(seen, block.plan).squeeze(-1)  # (nW, N): of each query, how much of it is seen
-        before = merge(torch.einsum('wq,wqk->wk', shares, weights).unsqueeze(-1), block.plan)
+        shares = window_partition(seen, block.plan).squeeze(-1)  # (nW, N): of each query, how much of it is seen
+        before = window_reverse(torch.einsum('wq,wqk->wk', shares, weights).unsqueeze(-1), block.plan)
         seen = (seen + before) / 2 if residual else before
     return seen.view(height, width)
 
@@ -216,7 +178,7 @@ def visible_from(block: BlockAttention, token: int) -> Tensor:
         token: its number in the map, row by row.
     """
     number = block.weights.shape[-1]
-    window, slot = divmod(int(block.plan.scatter[token]), number)
+    window, slot = divmod(int(block.plan.inverse[token]), number)
     allowed = torch.cat([_allowed(group, block.weights) for group in block.plan.groups])[window, 0, slot] > 0
     seen = torch.zeros(block.size[0] * block.size[1], dtype=torch.bool, device=allowed.device)
     seen[block.plan.gather.view(-1, number)[window][allowed & block.real[window]]] = True

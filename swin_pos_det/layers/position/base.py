@@ -1,4 +1,4 @@
-"""What a position scheme is, and the registry that it is found in.
+"""The interface of position schemes, and their registry.
 
 A scheme is a small frozen dataclass of settings and a few functions; it holds no tensors. Its parameters live on the
 modules that use them, under the names of the original code, so that copying, moving, averaging and distributing a
@@ -12,22 +12,23 @@ from typing import Any, Callable, ClassVar, Dict, List, Mapping, Optional, Proto
 from torch import Tensor, nn
 
 from ...errors import SettingError, SettingTypeError
+from ...ops.position_bias import PositionBias
 
 Pair = Tuple[int, int]
-Draw = Callable[[Tensor], Any]
+Normal = Callable[[Tensor], Any]
 PositionSetting = Union[str, Mapping[str, Any], 'PositionScheme', Sequence[Any]]
 
 POSITIONS: Dict[str, Type[PositionScheme]] = {}
 
 
 class Host(Protocol):
-    """What a scheme may know about the attention module that it serves, an ``nn.Module``.
+    """The attention module that a scheme serves, an ``nn.Module``.
 
     Attributes:
         num_heads: heads.
         head_dims: channels of a head.
-        table_window_size: the window (h, w) that position parameters are learned for; None if it was not said, which
-            can only be with schemes that do not use it.
+        table_window_size: the window (h, w) that position parameters are learned for; None is possible only for schemes
+            that do not use it.
         resampling: how a table is resampled, see :func:`~swin_pos_det.layers.resample_table`.
     """
 
@@ -39,7 +40,7 @@ class Host(Protocol):
 
 @dataclass(frozen=True)
 class PositionScheme:
-    """A way to tell attention where tokens are. This one tells nothing; subclasses override what they need.
+    """A way to tell attention where tokens are. This one adds nothing; subclasses override what they need.
 
     The attention within a window is ``softmax(q' k'^T * scale + bias + mask) v`` with ``(q', k') = rotate(q, k)``.
     Functions are called with the module that holds the parameters. They must not keep state or tensors, and must be
@@ -52,7 +53,7 @@ class PositionScheme:
         @register_position('distance')
         @dataclass(frozen=True)
         class Distance(PositionScheme):
-            '''The farther, the less: a learned slope per head.'''
+            '''Less attention at larger distances, with a learned slope per head.'''
 
             start: float = 0.1
             parameters = ('slope', )
@@ -60,23 +61,23 @@ class PositionScheme:
             def build(self, host):
                 host.slope = nn.Parameter(torch.full((host.num_heads, 1), self.start))
 
-            def bias(self, host, window):
+            def table(self, host, window):
                 rows = torch.arange(1 - window[0], window[0], device=host.slope.device)
                 cols = torch.arange(1 - window[1], window[1], device=host.slope.device)
                 distances = torch.hypot(rows[:, None].float(), cols[None, :].float()).flatten()
-                return gather_bias((-host.slope * distances).t(), window)
+                return (-host.slope * distances).t()
 
     and set ``position='distance'``, or ``position=dict(type='distance', start=0.2)``.
 
     Attributes:
-        name: what it is registered as.
-        parameters: names of its parameters and submodules, on whichever module they are.
-        no_decay: those of them that should have no weight decay. Default: all.
+        name: the name that it is registered under.
+        parameters: names of its parameters and submodules, on any module.
+        no_decay: the names of those without weight decay. Default: all.
         uses: the backbone's settings that it depends on: ``'table_window_size'`` if its parameters are learned for a
             window, ``'resampling'`` if they are resampled for others.
         absolute: whether the backbone adds its absolute position embedding.
         appearance: whether logits depend on queries and keys.
-        conditional: whether :meth:`encode` adds something to the tokens of a stage.
+        conditional: whether :meth:`encode` adds something to the tokens of a stage, which depends on them.
     """
 
     name: ClassVar[str] = ''
@@ -89,7 +90,7 @@ class PositionScheme:
 
     @property
     def turns(self) -> bool:
-        """Whether queries and keys are turned, so that they depend on where in a window they are."""
+        """Whether queries and keys are turned by their place in the window."""
         return type(self).rotate is not PositionScheme.rotate
 
     def build(self, host: nn.Module) -> None:
@@ -99,25 +100,40 @@ class PositionScheme:
             ValueError: if the module's shape does not suit the scheme.
         """
 
-    def draw(self, host: nn.Module, normal: Draw) -> None:
-        """Draw initial values for an attention module's parameters, for a training from scratch.
+    def reset_parameters(self, host: nn.Module, normal: Normal) -> None:
+        """Draw initial values for an attention module's parameters, for training from scratch.
 
         Args:
-            host: the attention module. Its linear layers are drawn by the backbone, after this.
+            host: the attention module. The backbone initializes its linear layers, after this.
             normal: fills a parameter from the truncated normal distribution of std 0.02 that Swin draws from.
         """
 
-    def bias(self, host: nn.Module, window: Pair) -> Optional[Tensor]:
-        """What is added to the logits in windows of ``window`` = (h, w) tokens.
+    def table(self, host: nn.Module, window: Pair) -> Optional[Tensor]:
+        """The bias of each offset between two tokens, in windows of ``window`` = (h, w) tokens.
 
         Returns:
-            (num_heads, N, N) floating point with ``N = h * w`` in row-major order, entry [head, query, key]; None for
-            nothing.
+            ((2 h - 1) * (2 w - 1), num_heads) floating point, offsets ``query - key`` from negative to positive, down
+            and across, row-major; None for nothing.
         """
         return None
 
+    def bias(self, host: nn.Module, window: Pair) -> Optional[Tensor]:
+        """The bias of each pair of tokens, for schemes whose bias does not depend on offsets only.
+
+        Returns:
+            (num_heads, N, N) floating point with ``N = h * w`` in row-major order, entry [head, query, key]; None for
+            nothing, or if there is a :meth:`table`.
+        """
+        return None
+
+    def window_bias(self, host: nn.Module, window: Pair) -> Optional[PositionBias]:
+        """The scheme's :meth:`table`, or else its :meth:`bias`, for attention."""
+        table = self.table(host, window)
+        pairs = self.bias(host, window) if table is None else None
+        return None if table is None and pairs is None else PositionBias(window, table, pairs)
+
     def rotate(self, host: nn.Module, q: Tensor, k: Tensor, window: Pair) -> Tuple[Tensor, Tensor]:
-        """Queries and keys with position worked into them.
+        """Turn queries and keys by their places in the window.
 
         Args:
             host: the attention module.
@@ -130,18 +146,18 @@ class PositionScheme:
         """
         return q, k
 
-    def refit(self, name: str, value: Tensor, source: Optional[Pair], target: Optional[Pair], mode: str) -> Tensor:
-        """A parameter from a checkpoint, made to fit a module that learns for another window: the resampling rule.
+    def convert(self, name: str, value: Tensor, source: Optional[Pair], target: Optional[Pair], mode: str) -> Tensor:
+        """Convert a parameter from a checkpoint for a module with another ``table_window_size``.
 
         Args:
             name: on the attention module, such as ``'relative_position_bias_table'`` or ``'cpb_mlp.0.weight'``.
             value: from the checkpoint.
-            source: the window (h, w) that it was learned for; None if that is not known.
+            source: the window (h, w) that it was learned for; None if unknown.
             target: the module's ``table_window_size``.
             mode: the module's ``resampling``.
 
         Returns:
-            What the module can load; ``value`` itself where nothing is to be done.
+            A value that the module can load; ``value`` itself if it needs no conversion.
 
         Raises:
             ValueError: if it cannot serve the module.
@@ -152,12 +168,12 @@ class PositionScheme:
         """Make the parameters of a stage with ``dims`` channels, and set them on it."""
 
     def encode(self, stage: nn.Module, maps: Tensor) -> Tensor:
-        """What is added to a stage's tokens after its first block, with :attr:`conditional`: (B, C, H, W) each."""
+        """The map to add to a stage's tokens after its first block, if :attr:`conditional`: (B, C, H, W) each."""
         raise NotImplementedError
 
     @property
     def schemes(self) -> Tuple[PositionScheme, ...]:
-        """The schemes that it consists of: itself."""
+        """The schemes that it joins: itself."""
         return (self, )
 
 
@@ -165,14 +181,14 @@ def register_position(name: str) -> Callable[[Type[PositionScheme]], Type[Positi
     """A decorator that makes a scheme available as ``position=name``.
 
     Raises:
-        ValueError: if the name is taken by another class, or holds a '+', which joins schemes.
+        ValueError: if the name is taken by another class, or contains a '+', which joins schemes.
         TypeError: if the class is no :class:`PositionScheme`.
     """
     def register(cls: Type[PositionScheme]) -> Type[PositionScheme]:
         if not (isinstance(cls, type) and issubclass(cls, PositionScheme)):
             raise SettingTypeError(f'a position scheme must be a subclass of PositionScheme, got {cls!r}')
         taken = POSITIONS.get(name)
-        # The same class again is a module that is reloaded.
+        # The same class again: its module was reloaded.
         if '+' in name or (taken is not None and taken.__qualname__ != cls.__qualname__):
             raise SettingError(f'{name!r} cannot name a position scheme: ' + (
                 "'+' joins schemes" if '+' in name else f'it is the name of {taken.__name__}'))
@@ -227,7 +243,7 @@ class Combined(PositionScheme):
     """Several schemes at once, in order.
 
     Raises:
-        ValueError: if a parameter would be two schemes', or a scheme without the appearance term is to meet one that
+        SettingError: if two schemes share a parameter, or a scheme without the appearance term is joined with one that
             acts on queries and keys.
     """
 
@@ -241,8 +257,7 @@ class Combined(PositionScheme):
                 raise SettingError(f'position schemes {" and ".join(names)} cannot be joined: they would share their '
                                    'parameters')
             taken.append(part.name)
-        rotating = [part.name for part in self.parts if type(part).rotate is not PositionScheme.rotate
-                    and part.appearance]
+        rotating = [part.name for part in self.parts if part.turns]
         if rotating and not self.appearance:
             raise SettingError(f'{rotating[0]!r} acts on queries and keys, which have no effect without the appearance '
                                f'term: {" and ".join(names)} cannot be joined')
@@ -266,17 +281,13 @@ class Combined(PositionScheme):
         for part in self.parts:
             part.build(host)
 
-    def draw(self, host: nn.Module, normal: Draw) -> None:
+    def reset_parameters(self, host: nn.Module, normal: Normal) -> None:
         for part in self.parts:
-            part.draw(host, normal)
+            part.reset_parameters(host, normal)
 
-    def bias(self, host: nn.Module, window: Pair) -> Optional[Tensor]:
-        total = None
-        for part in self.parts:
-            bias = part.bias(host, window)
-            if bias is not None:
-                total = bias if total is None else total + bias
-        return total
+    def window_bias(self, host: nn.Module, window: Pair) -> Optional[PositionBias]:
+        biases = [bias for bias in (part.window_bias(host, window) for part in self.parts) if bias is not None]
+        return sum(biases[1:], biases[0]) if biases else None
 
     @property
     def turns(self) -> bool:
@@ -287,9 +298,9 @@ class Combined(PositionScheme):
             q, k = part.rotate(host, q, k, window)
         return q, k
 
-    def refit(self, name: str, value: Tensor, source: Optional[Pair], target: Optional[Pair], mode: str) -> Tensor:
+    def convert(self, name: str, value: Tensor, source: Optional[Pair], target: Optional[Pair], mode: str) -> Tensor:
         owner = next(part for part in self.parts if name.split('.')[0] in part.parameters)
-        return owner.refit(name, value, source, target, mode)
+        return owner.convert(name, value, source, target, mode)
 
     def build_stage(self, stage: nn.Module, dims: int) -> None:
         for part in self.parts:
@@ -300,12 +311,12 @@ class Combined(PositionScheme):
 
 
 def parameters_of_position() -> Tuple[str, ...]:
-    """Names of parameters and submodules of every registered scheme that are on a stage or its attention modules."""
+    """Names of parameters and submodules that any registered scheme has on a stage or its attention modules."""
     return tuple(sorted({name for cls in POSITIONS.values() for name in cls.parameters}))
 
 
 def without_weight_decay() -> Tuple[str, ...]:
-    """Names, between the dots of parameters' names, that should have no weight decay, as in the authors' codes.
+    """Names, between the dots of parameters' names, without weight decay, as in the authors' code.
 
     Those of every registered scheme, and the scale of cosine attention.
     """

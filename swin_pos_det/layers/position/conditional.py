@@ -24,7 +24,7 @@ class PositionEncodingGenerator(PositionScheme):
     conditional = True
 
     def build_stage(self, stage: nn.Module, dims: int) -> None:
-        """The convolution."""
+        """Make the convolution."""
         stage.peg = nn.Conv2d(dims, dims, 3, padding=1, groups=dims)
 
     def encode(self, stage: nn.Module, maps: Tensor) -> Tensor:

@@ -9,25 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import SettingError
-from ..precision import without_autocast
-from ..relative_bias import gather_bias
+from ...ops.runtime import without_autocast
 from .base import Pair, PositionScheme, register_position
 
 HIDDEN_CHANNELS = 512
 # A bias is between 0 and this.
-LARGEST_BIAS = 16.
-# Where the farthest offset of the learned window is put before the logarithm.
+MAX_BIAS = 16.
+# The coordinate of the farthest offset of the learned window, before the logarithm.
 LOG_RANGE = 8.
 
 
 @dataclass(frozen=True)
 class _ContinuousBias(PositionScheme):
-    """What both kinds of continuous bias share.
+    """The parts that both kinds of continuous bias share.
 
     ``softmax(.. + B + mask) v`` with ``B[q, k] = 16 sigmoid(G(c(q - k)))`` for each head, where ``G`` is a network of
-    two linear layers with 512 hidden channels and a ReLU between them, ``cpb_mlp``, and ``c`` lays the offsets out so
-    that those of the learned window have a fixed range (Swin V2, https://arxiv.org/abs/2111.09883, section 3.3,
-    equation 3; sigmoid and constants are those of the authors' code).
+    two linear layers with 512 hidden channels and a ReLU between them, ``cpb_mlp``, and ``c`` maps offsets to
+    coordinates, so that those of the learned window have a fixed range (Swin V2, https://arxiv.org/abs/2111.09883,
+    section 3.3, equation 3; sigmoid and constants are those of the authors' code).
 
     For another window the same function is evaluated at the offsets of that window; nothing is resampled.
 
@@ -61,46 +60,45 @@ class _ContinuousBias(PositionScheme):
         return ('table_window_size', ) if self.pretrained_window_size is None else ()
 
     def build(self, host: nn.Module) -> None:
-        """The network, with the initial values of ``nn.Linear``."""
+        """Make the network, with the initial values of ``nn.Linear``."""
         if self.pretrained_window_size is not None:
             host.table_window_size = self.pretrained_window_size
         host.cpb_mlp = nn.Sequential(
             nn.Linear(2, HIDDEN_CHANNELS), nn.ReLU(inplace=True),
             nn.Linear(HIDDEN_CHANNELS, host.num_heads, bias=False))
 
-    def refit(self, name: str, value: Tensor, source: Optional[Pair], target: Pair, mode: str) -> Tensor:
-        """As it is, as long as offsets are measured by the same window."""
+    def convert(self, name: str, value: Tensor, source: Optional[Pair], target: Pair, mode: str) -> Tensor:
+        """Return it as it is, if offsets are measured by the same window."""
         if source is not None and source != target:
             raise SettingError(f'cpb_mlp was learned with offsets measured by a window of {source}, the model measures '
                                f'them by {target}: say pretrained_window_sizes, whatever the window is now')
         return value
 
-    def bias(self, host: nn.Module, window: Pair) -> Tensor:
-        """(heads, N, N): the network at each offset of the window, spread over the pairs of tokens."""
+    def table(self, host: nn.Module, window: Pair) -> Tensor:
+        """The output of the network at each offset of the window."""
         weight = host.cpb_mlp[0].weight
         axes = [self.coordinates(side, learned, weight) for side, learned in zip(window, host.table_window_size)]
         offsets = torch.stack(torch.meshgrid(*axes, indexing='ij'), dim=-1).flatten(0, 1)
         # In full precision: a step of half precision at 16 is a large difference between logits.
-        with without_autocast(weight.device.type):
-            table = LARGEST_BIAS * host.cpb_mlp(offsets).sigmoid()
-        return gather_bias(table, window)
+        with without_autocast(weight):
+            return MAX_BIAS * host.cpb_mlp(offsets).sigmoid()
 
     def coordinates(self, side: int, learned: int, like: Tensor) -> Tensor:
-        """Where the offsets along an axis are laid out.
+        """The coordinates of the offsets along an axis.
 
         Args:
             side: of the window, in tokens.
-            learned: that of the window which the network was learned for.
-            like: of the dtype and on the device wanted.
+            learned: side of the window that the network was learned for.
+            like: a tensor of the wanted dtype and device.
 
         Returns:
             (2 side - 1,) for the offsets ``-(side - 1) .. side - 1``.
         """
         offsets = torch.arange(1 - side, side, device=like.device, dtype=like.dtype)
-        return self.lay_out(offsets / max(learned - 1, 1))
+        return self.to_coordinates(offsets / max(learned - 1, 1))
 
-    def lay_out(self, shares: Tensor) -> Tensor:
-        """Offsets, as shares of the farthest one of the learned window, to coordinates."""
+    def to_coordinates(self, shares: Tensor) -> Tensor:
+        """Map offsets, as shares of the farthest one of the learned window, to coordinates."""
         raise NotImplementedError
 
 
@@ -113,8 +111,8 @@ class LogBias(_ContinuousBias):
     extrapolation: from 8 to 16 tokens 0.3 of the learned range, where linear coordinates need 1.1.
     """
 
-    def lay_out(self, shares: Tensor) -> Tensor:
-        """Logarithmically."""
+    def to_coordinates(self, shares: Tensor) -> Tensor:
+        """Map them logarithmically."""
         scaled = LOG_RANGE * shares
         return scaled.sign() * torch.log2(1 + scaled.abs()) / math.log2(LOG_RANGE)
 
@@ -127,6 +125,6 @@ class LinearBias(_ContinuousBias):
     'linear-spaced'; its authors have published no code of it, the scale is ours).
     """
 
-    def lay_out(self, shares: Tensor) -> Tensor:
-        """As they are."""
+    def to_coordinates(self, shares: Tensor) -> Tensor:
+        """Return them as they are."""
         return shares

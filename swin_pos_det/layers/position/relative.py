@@ -2,20 +2,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
 
-from ..relative_bias import gather_bias, resample_table, table_size
-from .base import Draw, Pair, PositionScheme, register_position
+from ...ops.position_bias import table_size
+from ..relative_bias import resample_table
+from .base import Normal, Pair, PositionScheme, register_position
 
 
 @register_position('none')
 @dataclass(frozen=True)
 class NoPosition(PositionScheme):
-    """Attention that does not know where tokens are, but for the windows that they are in ('no pos.' in Swin's table
-    4): ``softmax(q k^T * scale + mask) v``."""
+    """Attention without position ('no pos.' in Swin's table 4): ``softmax(q k^T * scale + mask) v``."""
 
 
 @register_position('relative')
@@ -32,22 +32,21 @@ class Relative(PositionScheme):
     uses = ('table_window_size', 'resampling')
 
     def build(self, host: nn.Module) -> None:
-        """The table, of zeros as mmdet's."""
+        """Make the table, of zeros as in mmdet."""
         rows, cols = table_size(host.table_window_size)
         host.relative_position_bias_table = nn.Parameter(torch.zeros(rows * cols, host.num_heads))
 
-    def draw(self, host: nn.Module, normal: Draw) -> None:
-        """Normal, as the Swin authors do; mmdet leaves it at zero."""
+    def reset_parameters(self, host: nn.Module, normal: Normal) -> None:
+        """Draw it from the normal distribution, as the Swin authors do; mmdet leaves it at zero."""
         normal(host.relative_position_bias_table)
 
-    def refit(self, name: str, value: Tensor, source: Optional[Pair], target: Pair, mode: str) -> Tensor:
-        """The table on the grid of another window."""
+    def convert(self, name: str, value: Tensor, source: Optional[Pair], target: Pair, mode: str) -> Tensor:
+        """Resample the table to the grid of another window."""
         return value if source is None else resample_table(value, source, target, mode)
 
-    def bias(self, host: nn.Module, window: Pair) -> Tensor:
-        """(heads, N, N): the table, resampled and spread over the pairs of tokens."""
-        table = resample_table(host.relative_position_bias_table, host.table_window_size, window, host.resampling)
-        return gather_bias(table, window)
+    def table(self, host: nn.Module, window: Pair) -> Tensor:
+        """The learned table, resampled to the window."""
+        return resample_table(host.relative_position_bias_table, host.table_window_size, window, host.resampling)
 
 
 @register_position('relative_only')
@@ -55,12 +54,8 @@ class Relative(PositionScheme):
 class RelativeOnly(Relative):
     """The table alone: ``softmax(B + mask) v`` ('rel. pos. w/o app.' in Swin's table 4).
 
-    Logits do not depend on what the tokens are; the appearance term ``q k^T`` is left out. The projection of queries
-    and keys stays, so that the parameters are those of 'relative', and gets gradients of zero.
+    Logits do not depend on the tokens; the appearance term ``q k^T`` is left out. The projection of queries and keys
+    stays, so that the parameters are those of 'relative', and gets gradients of zero.
     """
 
     appearance = False
-
-    def rotate(self, host: nn.Module, q: Tensor, k: Tensor, window: Pair) -> Tuple[Tensor, Tensor]:
-        """Queries of zero, which leave nothing of the appearance term."""
-        return torch.zeros_like(q), k

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import SettingError
-from ..precision import without_autocast
-from .base import Draw, Pair, PositionScheme, register_position
+from ...ops.runtime import without_autocast
+from .base import Normal, Pair, PositionScheme, register_position
 
 
 @dataclass(frozen=True)
 class _Rotary(PositionScheme):
-    """What both kinds of rotary embedding share.
+    """The parts that both kinds of rotary embedding share.
 
     Each two neighbouring channels of a query or key are a complex number, which is turned by an angle that is linear
     in the token's place (x, y) in the window: ``q' = q exp(i (f_x x + f_y y))``, with frequencies ``f`` for each pair.
@@ -37,7 +37,7 @@ class _Rotary(PositionScheme):
                                f'got {self.theta!r}')
 
     def build(self, host: nn.Module) -> None:
-        """Nothing but a check."""
+        """Check the channels of a head; there are no parameters."""
         if host.head_dims % 4:
             raise SettingError(f'{self.name!r} turns pairs of channels for each of two axes: heads need a multiple of '
                                f'4 channels, got {host.head_dims}')
@@ -54,7 +54,7 @@ class _Rotary(PositionScheme):
 
     def rotate(self, host: nn.Module, q: Tensor, k: Tensor, window: Pair) -> Tuple[Tensor, Tensor]:
         """Turn queries and keys by the angles of their places."""
-        with without_autocast(q.device.type):
+        with without_autocast(q):
             along_x, along_y = self.frequencies(host, q)
             rows, cols = (torch.arange(side, device=q.device, dtype=along_x.dtype) for side in window)
             down, across = rows[:, None] * along_y[:, None, :], cols[:, None] * along_x[:, None, :]
@@ -99,12 +99,12 @@ class MixedRotary(_Rotary):
     parameters: ClassVar = ('rope_freqs', )
 
     def build(self, host: nn.Module) -> None:
-        """The frequencies, drawn."""
+        """Make the frequencies, and draw them."""
         super().build(host)
         host.rope_freqs = nn.Parameter(torch.empty(2, host.num_heads, host.head_dims // 2))
-        self.draw(host)
+        self.reset_parameters(host)
 
-    def draw(self, host: nn.Module, normal: Optional[Draw] = None) -> None:
+    def reset_parameters(self, host: nn.Module, normal: Optional[Normal] = None) -> None:
         """Axial frequencies along axes of a random direction, for each head."""
         magnitudes = self.magnitudes(host.head_dims, host.rope_freqs)
         direction = 2 * math.pi * torch.rand(host.num_heads, 1, device=magnitudes.device)

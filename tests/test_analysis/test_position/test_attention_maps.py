@@ -14,7 +14,7 @@ from swin_pos_det.analysis.position.attention_maps import (
     uniform_distance,
     visible_from,
 )
-from swin_pos_det.layers import partition
+from swin_pos_det.layers import window_partition
 from swin_pos_det.models import SwinPosTransformer
 
 from ...reference import bias_of_window
@@ -49,7 +49,7 @@ def place(number, size):
 def pairs_of(block):
     """(window, query slot, key slot) -> tokens, of every pair of slots that hold real tokens."""
     area = block.weights.shape[-1]
-    token_at = {int(slot): token for token, slot in enumerate(block.plan.scatter)}
+    token_at = {int(slot): token for token, slot in enumerate(block.plan.inverse)}
     for window in range(block.plan.num_windows):
         slots = [slot for slot in range(area) if window * area + slot in token_at]
         for query in slots:
@@ -82,7 +82,7 @@ def test_weights_are_the_models_own(padding):
     masked = 0
     for block in blocks:
         layer, x = seen[block.stage, block.block]
-        windows = partition(layer.qkv(x).flatten(0, 1), block.plan, fill=layer.qkv.bias)
+        windows = window_partition(layer.qkv(x).flatten(0, 1), block.plan, pad_value=layer.qkv.bias)
         query, key, _ = windows.unflatten(-1, (3, layer.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         logits = query @ key.mT / math.sqrt(query.shape[-1])
         logits = logits + bias_of_window(layer.relative_position_bias_table, (3, 5))

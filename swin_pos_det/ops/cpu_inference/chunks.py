@@ -1,0 +1,54 @@
+"""Chunks: some tokens or windows at a time, so that the intermediate results stay in a core's cache."""
+from __future__ import annotations
+
+import os
+from typing import List
+
+from torch import Tensor, nn
+
+from ..masks import split
+from ..runtime import TRICKS, is_as_built, is_plain_inference
+from ..window_attention import requested_impl
+
+# Tokens at a time. The hidden channels of so many stay in a core's cache, even where there are 4 * 768 of them; and
+# there are enough of them for the matrix products.
+CHUNK = 1024
+# Slots of windows at a time, in attention.
+MAX_SLOTS = 4 * CHUNK
+# Maps of at least so many numbers, 3 MB in float32: smaller ones stay in the cache as they are.
+MIN_NUMBERS = 3 * 2**18
+
+
+def can_chunk(module: nn.Module, x: Tensor) -> bool:
+    """Whether ``module`` may be replaced by its formula, applied to chunks of a map ``x`` (B, L, C)."""
+    if not is_large_on_cpu(x) or not is_plain_inference() or requested_impl() is not None:
+        return False
+    enabled = os.environ.get('SWIN_POS_DET_CPU_INFERENCE', '1') != '0'
+    return enabled and is_as_built(module) and not any(part.training for part in module.modules())
+
+
+def is_large_on_cpu(x: Tensor) -> bool:
+    """Whether a map is on a CPU, and does not stay in the cache as it is."""
+    return x.device.type == 'cpu' and x.numel() >= MIN_NUMBERS
+
+
+def chunk_size(length: int) -> int:
+    """Of ``length`` tokens, how many are taken at a time."""
+    return CHUNK if TRICKS['chunks'] else length
+
+
+def recurring_chunks(length: int, most: int, least: int) -> List[slice]:
+    """Chunks of ``length`` items whose sizes recur at other lengths: ``most``, then powers of two of the rest.
+
+    Powers below ``least`` are not split off.
+    """
+    if not TRICKS['chunks']:
+        return split(length, length)
+    slices, first = [], 0
+    while first < length:
+        left = length - first
+        power = 1 << (left.bit_length() - 1)
+        size = most if left >= most else power if power >= least else left
+        slices.append(slice(first, first + size))
+        first += size
+    return slices

@@ -1,0 +1,68 @@
+"""Linear layers for inference on a CPU, by oneDNN where torch has it."""
+from __future__ import annotations
+
+from typing import Callable, Container, FrozenSet, Mapping, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..runtime import TRICKS, autocast_dtype_on_cpu
+from .chunks import CHUNK
+
+Layer = Callable[[Tensor], Tensor]
+
+# oneDNN reads weights in an order of its own. Reordering them takes as long as it saves on so many tokens.
+MIN_TOKENS = 1024
+# It compiles and keeps code for each number of rows that it meets, so it gets only numbers that recur and are large.
+MIN_ROWS = 512
+
+
+def prepared_linear(weight: Tensor, bias: Optional[Tensor], rows: Container[int], gelu: bool = False) -> Layer:
+    """``F.linear`` with these weights, optionally followed by GELU, to be called on chunk after chunk.
+
+    oneDNN computes GELU while a result is still in registers. Its products are faster than those of torch's other
+    library on some CPUs, and as fast on the rest (docs/benchmark.md). Nothing is kept from one call of this function
+    to the next, so weights may be changed in any way.
+
+    Args:
+        weight: (out, in), float32 or bfloat16 for oneDNN; under autocast both it and the input are cast.
+        bias: (out,) or None.
+        rows: numbers of tokens that will come often, for oneDNN; see :func:`recurring_rows`.
+        gelu: whether ``F.gelu`` follows.
+
+    Returns:
+        A function (n, in) -> (n, out) without gradients, for any n.
+    """
+    def plain(x: Tensor) -> Tensor:
+        return F.gelu(F.linear(x, weight, bias)) if gelu else F.linear(x, weight, bias)
+
+    dtype = autocast_dtype_on_cpu() or weight.dtype
+    if not rows or not _onednn_takes(weight, dtype):
+        return plain
+    ordered = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), CHUNK)
+    added = None if bias is None else bias.detach().to(dtype)
+    then = ('gelu', [], 'none') if gelu else ('none', [], '')
+
+    def fast(x: Tensor) -> Tensor:
+        if x.shape[0] not in rows:
+            return plain(x)
+        return torch.ops.mkldnn._linear_pointwise(x.to(dtype), ordered, added, *then)
+    return fast
+
+
+def recurring_rows(calls: Mapping[int, int]) -> FrozenSet[int]:
+    """The numbers of rows to give to oneDNN, from how often each comes; none if they are too few tokens in all."""
+    rows = frozenset(number for number in calls if number >= MIN_ROWS)
+    return rows if sum(number * calls[number] for number in rows) >= MIN_TOKENS else frozenset()
+
+
+def _onednn_takes(weight: Tensor, dtype: torch.dtype) -> bool:
+    operators = torch.ops.mkldnn
+    known = all(hasattr(operators, name) for name in ('_linear_pointwise', '_reorder_linear_weight'))
+    if not TRICKS['onednn'] or not known:
+        return False
+    if not torch.backends.mkldnn.is_available() or not torch._C._get_mkldnn_enabled():
+        return False
+    own = type(weight) in (Tensor, nn.Parameter) and weight.device.type == 'cpu'
+    return own and (dtype == torch.float32 or dtype == torch.bfloat16 and operators._is_mkldnn_bf16_supported())

@@ -1,0 +1,174 @@
+"""How the code is being run: traced, exported, watched by a mode, under autocast, with hooks on its modules.
+
+This is the only file that asks such questions. Everything else calls these functions.
+"""
+from __future__ import annotations
+
+import os
+import warnings
+from contextlib import contextmanager, nullcontext
+from functools import lru_cache, wraps
+from typing import Any, Callable, ContextManager, Iterator, Optional, Tuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+if hasattr(torch.compiler, 'is_compiling'):  # torch 2.3
+    is_compiling = torch.compiler.is_compiling
+else:
+    from torch._dynamo import is_compiling
+
+Make = TypeVar('Make', bound=Callable[..., Any])
+
+# Optimizations that can be switched off one by one, to measure what each gains (benchmark_backbone.py --ablate) and to
+# narrow down a bug. SWIN_POS_DET_WITHOUT=onednn,chunks switches them off from the start.
+TRICKS = dict.fromkeys(('chunks', 'unpadded', 'onednn', 'bmm', 'merge_weights', 'gelu_recompute'), True)
+for _name in filter(None, os.environ.get('SWIN_POS_DET_WITHOUT', '').split(',')):
+    TRICKS[_name] = False
+
+
+@contextmanager
+def without(*tricks: str) -> Iterator[None]:
+    """Switch off some of :data:`TRICKS` for a while."""
+    before = dict(TRICKS)
+    TRICKS.update(dict.fromkeys(tricks, False))
+    try:
+        yield
+    finally:
+        TRICKS.update(before)
+
+
+# Graphs
+
+def is_tracing() -> bool:
+    """Whether a graph is being made: sizes may be symbols then, and every branch taken is fixed in the graph."""
+    return is_compiling() or _is_jit_tracing()
+
+
+def is_exporting() -> bool:
+    """Whether the graph is made for another runtime, which has plain operators only and takes any size."""
+    if _is_jit_tracing():
+        return True
+    # What torch.compiler.is_exporting (torch 2.7) returns; but Dynamo of torch 2.11 takes that for true in any graph.
+    return is_compiling() and getattr(torch.compiler, '_is_exporting_flag', False)
+
+
+def can_break_graph() -> bool:
+    """Whether ``torch.compile`` makes a graph, which may leave a part of the model to eager mode.
+
+    Before torch 2.7 that cannot be told from an export, which may not.
+    """
+    return is_compiling() and not _is_jit_tracing() and getattr(torch.compiler, '_is_exporting_flag', None) is False
+
+
+def _is_jit_tracing() -> bool:
+    """Whether ``torch.jit.trace`` runs the code: for a file, for ONNX, or for MMEngine's count of FLOPs."""
+    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
+
+
+def warn(message: str, stacklevel: int = 2) -> bool:
+    """Warn, and return True; except while a graph is made, which can hold no warning."""
+    if is_tracing():
+        return False
+    warnings.warn(message, stacklevel=stacklevel + 1)
+    return True
+
+
+# Modes
+
+def fake_mode() -> Optional[Any]:
+    """The active ``FakeTensorMode``, under which new tensors have no data; None without one."""
+    modes = [] if is_tracing() else _get_current_dispatch_mode_stack()
+    return next((mode for mode in modes if type(mode).__name__ == 'FakeTensorMode'), None)  # slow to import
+
+
+def has_active_torch_mode() -> bool:
+    """Whether a mode sees every operator (fake tensors, a FLOP counter), or a ``torch.func`` transformation is active.
+
+    They know torch's own operators, and expect whole windows; under transformations no tensor may be written in place.
+    """
+    if is_tracing():
+        return False
+    modes = [mode for mode in _get_current_function_mode_stack() if type(mode).__name__ != 'DeviceContext']
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+    return bool(modes or _get_current_dispatch_mode_stack()) or transformed
+
+
+def is_plain_inference() -> bool:
+    """Whether no gradients are recorded, no graph is made and nobody watches the operators."""
+    return not torch.is_grad_enabled() and not is_tracing() and not has_active_torch_mode()
+
+
+def tensor_cache(maxsize: int) -> Callable[[Make], Make]:
+    """A bounded cache for functions that make tensors from hashable arguments.
+
+    It is bypassed while a graph is made, and fake tensors are never found by a real forward. Its tensors can be used
+    in training even if they were first needed under ``inference_mode``.
+    """
+    def decorate(make: Make) -> Make:
+        @lru_cache(maxsize=maxsize)
+        def cached(mode: Optional[Any], *request: Any) -> Any:
+            with torch.inference_mode(False), torch.no_grad():
+                return make(*request)
+
+        @wraps(make)
+        def find(*request: Any) -> Any:
+            return make(*request) if is_tracing() else cached(fake_mode(), *request)
+
+        find.cache_clear, find.cache_info = cached.cache_clear, cached.cache_info
+        return find
+    return decorate
+
+
+# Precision
+
+def without_autocast(like: Tensor) -> ContextManager:
+    """A context in which operators on the tensor's device keep the precision of their inputs."""
+    # The meta device has no autocast to switch off; asked for one, torch raises.
+    return nullcontext() if like.is_meta else torch.autocast(like.device.type, enabled=False)
+
+
+def autocast_dtype_on_cpu() -> Optional[torch.dtype]:
+    """The dtype that autocast casts a CPU's matrix products to; None outside of it."""
+    if hasattr(torch, 'get_autocast_dtype'):  # torch 2.4
+        return torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else None
+    return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+
+
+# Modules
+
+def is_unmodified(layer: nn.Module, *types: type) -> bool:
+    """Whether ``layer`` is exactly of one of ``types``, without hooks: its formula may replace a call of it."""
+    return type(layer) in types and not has_hooks(layer)
+
+
+def has_hooks(layer: nn.Module) -> bool:
+    """Whether a call of ``layer`` does more than its class's forward: own hooks, global ones, a patched forward."""
+    hooks = layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks
+    return 'forward' in vars(layer) or any(hooks) or nn.modules.module._has_any_global_hook()
+
+
+def record_modules(root: nn.Module, as_type: type) -> None:
+    """Remember the modules in ``root`` at the end of its constructor, for :func:`is_as_built`.
+
+    Args:
+        root: the module.
+        as_type: the class of the constructor. A subclass may compute something else, and never counts as built.
+    """
+    root._as_built = (as_type, *_types(root)[1:])
+
+
+def is_as_built(root: nn.Module) -> bool:
+    """Whether the formula of ``root`` may replace a call of it.
+
+    That is so if it has the modules that its constructor made, and none of them has hooks or a patched forward.
+    """
+    return _types(root) == vars(root).get('_as_built') and not any(has_hooks(module) for module in root.modules())
+
+
+def _types(root: nn.Module) -> Tuple[Any, ...]:
+    """The type of ``root``, and the name and type of each module in it."""
+    return (type(root), *((name, type(module)) for name, module in root.named_modules() if name))

@@ -1,0 +1,107 @@
+"""The door to attention: ``softmax(q k^T * scale + bias + mask) v`` within shifted windows, tokens in, tokens out.
+
+Each implementation is a module with two functions of the door's arguments: ``attention``, and ``unsupported``, which
+says why it cannot take them. To add one, write the module and name it in :data:`IMPLEMENTATIONS`; :func:`choose`
+decides when it is the fastest. All are held to ``reference`` by tests/test_ops/test_window_attention.py.
+"""
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Dict, Iterator, Optional
+
+import torch
+from torch import Tensor
+
+from ..errors import SettingError
+from . import bmm, cpu_training, reference, sdpa
+from .heads import Rotation
+from .position_bias import PositionBias
+from .runtime import is_tracing
+from .windows import WindowPlan
+
+IMPLEMENTATIONS: Dict[str, ModuleType] = {
+    'reference': reference,  # the formula; for tests, bug reports and attention weights
+    'sdpa': sdpa,  # torch's scaled_dot_product_attention
+    'cpu_training': cpu_training,  # recomputes scores in the backward pass
+    'bmm': bmm,  # matrix products head by head, without gradients
+}
+_requested: Optional[str] = os.environ.get('SWIN_POS_DET_ATTENTION') or None
+
+
+def window_attention(qkv: Tensor,
+                     plan: WindowPlan,
+                     bias: Optional[PositionBias] = None,
+                     *,
+                     num_heads: int,
+                     scale: float,
+                     pad: Optional[Tensor] = None,
+                     rotate: Optional[Rotation] = None,
+                     dropout: float = 0.) -> Tensor:
+    """Attend within the windows of a plan. Partition, shift, padding, masks and their inverse are done inside.
+
+    Args:
+        qkv: (B, L, 3 C) queries, keys and values of tokens in reading order.
+        plan: how the batch is partitioned.
+        bias: added to the logits of every window. Default: none.
+        num_heads: heads, a divisor of C.
+        scale: factor on ``q k^T``.
+        pad: (3 C,) the queries, keys and values of padding. Default: zeros.
+        rotate: turns queries and keys (nW, heads, N, C / heads) by their places in the window. Default: nothing.
+        dropout: on attention weights, from 0 to below 1.
+
+    Returns:
+        (B, L, C) tokens in reading order.
+
+    Raises:
+        SettingError: if an implementation was requested that does not exist, or cannot take these arguments.
+    """
+    name = requested_impl() or choose(qkv, plan, bias, dropout)
+    arguments = qkv, plan, bias, num_heads, scale, pad, rotate, dropout
+    if _requested is not None:
+        reason = IMPLEMENTATIONS[name].unsupported(*arguments)
+        if reason is not None:
+            raise SettingError(f'attention implementation {name!r} was requested, but it does not support {reason}')
+    return IMPLEMENTATIONS[name].attention(*arguments)
+
+
+def choose(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], dropout: float) -> str:
+    """The name of the fastest implementation for these arguments. Nothing else asks for device, dtype or gradients."""
+    if qkv.device.type != 'cpu' or dropout or is_tracing():
+        return 'sdpa'
+    # SDPA on the CPU keeps the N x N scores of every window where the bias is learned.
+    if bias is not None and bias.requires_grad and torch.is_grad_enabled():
+        return 'cpu_training'
+    return 'bmm' if bmm.is_faster(qkv, plan) else 'sdpa'
+
+
+def requested_impl() -> Optional[str]:
+    """The implementation that :func:`use_impl` or ``SWIN_POS_DET_ATTENTION`` requests; None if it is chosen.
+
+    Raises:
+        SettingError: if there is none of that name.
+    """
+    if _requested is not None and _requested not in IMPLEMENTATIONS:
+        raise SettingError(f'SWIN_POS_DET_ATTENTION must be one of {sorted(IMPLEMENTATIONS)}, got {_requested!r}')
+    return _requested
+
+
+@contextmanager
+def use_impl(name: Optional[str]) -> Iterator[None]:
+    """Request an implementation for all attention in this process, also in place of the CPU's inference of blocks.
+
+    Args:
+        name: of :data:`IMPLEMENTATIONS`; None lets :func:`choose` decide.
+
+    Raises:
+        SettingError: if there is none of that name.
+    """
+    global _requested
+    if name is not None and name not in IMPLEMENTATIONS:
+        raise SettingError(f'the attention implementation must be one of {sorted(IMPLEMENTATIONS)}, got {name!r}')
+    before, _requested = _requested, name
+    try:
+        yield
+    finally:
+        _requested = before
