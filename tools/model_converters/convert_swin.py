@@ -10,7 +10,6 @@ from swin_pos_det.cli.argument_types import weights_file, window_size
 from swin_pos_det.cli.arguments import add_traceback_argument
 from swin_pos_det.cli.main import run_cli
 from swin_pos_det.errors import UserError
-from swin_pos_det.layers import RESAMPLING_MODES
 
 
 def get_parser() -> argparse.ArgumentParser:
