@@ -42,6 +42,7 @@ def test_detectors_have_modes_of_their_own(tool):
     (['--detector', 'gone.py'], 'config gone.py does not exist'),
     (['--detector', 'gone.py', '--modes', 'forward'], '--detector has the modes train and inference'),
     (['--modes', 'inference'], 'needs --detector'),
+    (['--ablate', '--device', 'cuda'], '--ablate measures the backbone on the CPU'),
     (['--max-megapixels', '0.1'], '--max-megapixels 0.1 leaves nothing to measure'),
     (['--models', 'timm', '--python', 'timm=/nowhere/python'], 'no model can be run: timm: /nowhere/python cannot be'),
 ])

@@ -50,6 +50,9 @@ def get_parser() -> argparse.ArgumentParser:
     models.add_argument('--python', nargs='+', type=model_and_python, default=[], metavar='M=PATH',
                         help='run a model with the Python of another environment, that has its library and torch')
     models.add_argument('--variant', choices=BENCHMARK_VARIANTS, default='T', help='of the Swin (default: T)')
+    models.add_argument('--ablate', action='store_true',
+                        help='instead of other libraries, time this backbone with each optimization for the CPU '
+                             'switched off in turn; cases of its own unless lists are given')
     how = parser.add_argument_group('how')
     how.add_argument('--device', choices=['cpu', 'cuda'], default='cpu', help='(default: cpu)')
     how.add_argument('--threads', type=count, metavar='N',
@@ -130,6 +133,21 @@ def benchmark(args: argparse.Namespace) -> None:
     write_results(args, rows, data, tables)
 
 
+def ablate(args: argparse.Namespace) -> None:
+    """Measure what each optimization gains, and print a table."""
+    import torch
+
+    from swin_pos_det.analysis.benchmark.ablation import CASES, ablate, ablation_table
+
+    if args.device != 'cpu' or args.detector or args.runs or args.dtypes or args.record:
+        raise UserError('--ablate measures the backbone on the CPU, in float32 and eager, and prints its table: leave '
+                        'out --device, --detector, --runs, --dtypes and --record')
+    given = any(getattr(args, name) for name in ('windows', 'sizes', 'batches', 'modes'))
+    cases = [(args.variant, case) for case in get_cases(args)] if given else CASES
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    print(ablation_table([ablate(*case, args.repeats) for case in tqdm(cases, unit='case')]))
+
+
 def write_results(args: argparse.Namespace, rows: list, data: dict, tables: str) -> None:
     """Print the tables, and write the JSON file, the pictures and the record."""
     from swin_pos_det.analysis.benchmark.plots import plot_growth, plot_windows
@@ -151,7 +169,7 @@ def write_results(args: argparse.Namespace, rows: list, data: dict, tables: str)
 
 def main(argv=None) -> int:
     """Runs the tool; returns its exit status."""
-    return run_cli(benchmark, get_parser(), argv)
+    return run_cli(lambda args: (ablate if args.ablate else benchmark)(args), get_parser(), argv)
 
 
 if __name__ == '__main__':
