@@ -1,28 +1,42 @@
 """MMEngine's hook that saves checkpoints, mended."""
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Tuple
+import re
+from numbers import Real
+from typing import Any, Dict, List, Optional, Set, Tuple
 
+import mmengine.runner
+from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
+from ..checkpoints import remove_drafts
+from .written_files import RECORD, WrittenFiles
 
-class _RemovesLater:
+POINTER = 'last_checkpoint'
+
+
+class _PostponingBackend:
     """A file backend that notes what to remove instead of removing it."""
 
     def __init__(self, backend: Any) -> None:
-        self._backend = backend
-        self.noted: List[Tuple[str, str]] = []
+        self.backend = backend
+        self.files: Optional[WrittenFiles] = None
+        self.requested: List[Tuple[str, str]] = []
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+        return getattr(self.backend, name)
 
     def remove(self, path: str) -> None:
-        self.noted.append(('remove', path))
+        self._request('remove', path)
 
     def rmtree(self, path: str) -> None:
-        self.noted.append(('rmtree', path))
+        self._request('rmtree', path)
+
+    def _request(self, how: str, path: str) -> None:
+        self.requested.append((how, path))
+        if self.files is not None:
+            self.files.mark(path, outdated=True)
 
 
 class CheckpointHook(MMEngineCheckpointHook):
@@ -30,29 +44,128 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     MMEngine's own removes first: with ``max_keep_ckpts=1``, or for the best checkpoint, a run that is killed while it
     saves, or finds the disk full, leaves none. This one needs room for one more checkpoint than it keeps.
+
+    It removes nothing but what the run has written into its own folder, before it was resumed or since; a list of
+    these files is kept beside them. MMEngine's removes any file or folder that a resumed checkpoint calls the best one.
+
+    As a training starts, it removes what killed ones have left in the folder: drafts of files, and checkpoints that
+    were to be removed once their successor was complete.
     """
 
-    @contextmanager
-    def _removing_last(self) -> Iterator[None]:
-        backend = self.file_backend
-        self.file_backend = later = _RemovesLater(backend)
-        try:
-            yield
-        finally:
-            self.file_backend = backend
-        for how, path in later.noted:  # not reached if saving failed
-            if path not in self._kept():
-                getattr(backend, how)(path)
+    _files: WrittenFiles  # of the main process, the only one that removes anything
 
-    def _kept(self) -> List[str]:
-        best = getattr(self, 'best_ckpt_path_dict', {}).values()
-        return [path for path in (self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best) if path]
+    @property
+    def file_backend(self) -> Any:
+        """MMEngine's file backend for the folder, which postpones removing files."""
+        return self._file_backend
+
+    @file_backend.setter
+    def file_backend(self, backend: Any) -> None:
+        self._file_backend = _PostponingBackend(backend)
+
+    def before_train(self, runner: Runner) -> None:
+        """Take over the files of the run that is resumed, and clean up after it."""
+        _drop_malformed(runner)
+        super().before_train(runner)
+        if not is_main_process():
+            return
+        self._files = self.file_backend.files = WrittenFiles(self.file_backend, self.out_dir)
+        resumed = _resumed_checkpoint(runner)
+        if resumed is not None:
+            self._files.load(resumed)
+        self._disown_best(runner)
+        self.last_ckpt = resumed
+        for path in self._files.outdated():
+            self._request_removal(path)
+        self._remove_requested(runner)
+        self.last_ckpt = None
+        self._remove_drafts(runner)
+
+    def _request_removal(self, path: str) -> None:
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+        elif self.file_backend.isdir(path):  # of a sharded training
+            self.file_backend.rmtree(path)
+
+    def _disown_best(self, runner: Runner) -> None:
+        """Forget a best checkpoint that is not ours: it would be removed, or published into its folder."""
+        named = [getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()]
+        foreign = [path for path in named if path is not None and self._files.name_of(path) is None]
+        for path in foreign:
+            runner.logger.warning(f'the best checkpoint so far, {path!r}, was not written into {self.out_dir} by this '
+                                  'run: it stays as it is')
+        if getattr(self, 'best_ckpt_path', None) in foreign:
+            self.best_ckpt_path = None
+        for key, path in getattr(self, 'best_ckpt_path_dict', {}).items():
+            if path in foreign:
+                self.best_ckpt_path_dict[key] = None
+
+    def _remove_drafts(self, runner: Runner) -> None:
+        parts = map(re.escape, re.split(r'\{[^{}]*\}', self.filename_tmpl))
+        name = re.compile(r'(best_.+_)?' + r'\d+'.join(parts))
+        for folder in {runner.work_dir, self.out_dir}:
+            if '://' not in folder:
+                removed = remove_drafts(folder, lambda of: bool(name.fullmatch(of)) or of in (POINTER, RECORD))
+                if removed:
+                    runner.logger.info(f'removed from {folder}, half-written by a training that was killed: '
+                                       f'{", ".join(removed)}')
+
+    def _kept(self) -> Set[Optional[str]]:
+        """The names of the checkpoints that must stay."""
+        paths = [self.last_ckpt, getattr(self, 'best_ckpt_path', None),
+                 *getattr(self, 'best_ckpt_path_dict', {}).values()]
+        return {self._files.name_of(path) for path in paths} | set(
+            map(self.filename_tmpl.format, getattr(self, 'keep_ckpt_ids', ())))
+
+    def _remove_requested(self, runner: Runner) -> None:
+        """Remove what is outdated, now that its successor is complete."""
+        backend, kept = self.file_backend, self._kept()
+        requested, backend.requested = backend.requested, []
+        for how, path in requested:
+            name = self._files.name_of(path)
+            if name is None:
+                runner.logger.warning(f'{path} was not written by this run: it stays as it is')
+            elif name in kept:
+                self._files.mark(path, outdated=False)
+            else:
+                getattr(backend.backend, how)(path)
+                self._files.forget(name)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: Dict[str, Any]) -> None:
         runner.call_hook('before_save_on_all_processes')  # MMEngine's before_save_checkpoint runs on the first only
-        with self._removing_last():
-            super()._save_checkpoint_with_step(runner, step, meta)
+        if is_main_process():
+            self._files.add([self.filename_tmpl.format(step)])
+        super()._save_checkpoint_with_step(runner, step, meta)
+        if is_main_process():
+            self._remove_requested(runner)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: Dict[str, Any]) -> None:
-        with self._removing_last():
-            super()._save_best_checkpoint(runner, metrics)
+        if self.save_best and is_main_process():
+            step = runner.epoch if self.by_epoch else runner.iter
+            keys = metrics if 'auto' in self.key_indicators else self.key_indicators
+            self._files.add(f'best_{key}_{self.filename_tmpl.format(step)}'.replace('/', '_') for key in keys)
+        super()._save_best_checkpoint(runner, metrics)
+        if is_main_process():
+            self._remove_requested(runner)
+
+
+def _resumed_checkpoint(runner: Runner) -> Optional[str]:
+    """The checkpoint that a training goes on from, as far as its runner knows; None if it starts from the beginning."""
+    if runner.iter == 0 or not runner._resume:
+        return None
+    if isinstance(runner._resume, str):  # of a FlexibleRunner
+        return runner._resume
+    return runner._load_from or mmengine.runner.find_latest_checkpoint(runner.work_dir)
+
+
+def _drop_malformed(runner: Runner) -> None:
+    """Forget what a resumed checkpoint says about others if it is not of the type that MMEngine expects."""
+    info = runner.message_hub.runtime_info
+    for key, value in list(info.items()):
+        wrong = (key.startswith('best_score') and not isinstance(value, Real)
+                 or key.startswith('best_ckpt') and not isinstance(value, str)
+                 or key == 'keep_ckpt_ids' and not (isinstance(value, list)
+                                                    and all(type(step) is int for step in value)))
+        if wrong:
+            runner.logger.warning(f'{key} in the resumed checkpoint is {value!r:.80}, which is ignored')
+            del info[key]

@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections import OrderedDict
 from typing import Any, Callable, Dict, Mapping
 
+from mmengine.logging import print_log
 from torch import nn
 
 from ..checkpoints import has_backbone, place_backbones, with_state_dict
@@ -33,21 +35,20 @@ def choosing_weights(load_to_model: Callable) -> Callable:
     return load
 
 
-def preparing_checkpoints(summary: Callable[[], str]) -> Callable[[Callable], Callable]:
-    """Make a wrapper of ``call_hook``, which every runner calls between reading a checkpoint and using it.
+def before_hooks(stage: str, act: Callable[..., None]) -> Callable[[Callable], Callable]:
+    """Make a wrapper of a runner's ``call_hook``.
 
     Args:
-        summary: returns the line that each run logs once.
+        stage: such as ``'after_load_checkpoint'``, which runners call between reading a checkpoint and using it.
+        act: called with the runner, and what the hooks get, before the hooks of that stage.
     """
 
     def wrap(call_hook: Callable) -> Callable:
 
         @functools.wraps(call_hook)
         def call(runner: Any, fn_name: str, **kwargs: Any) -> None:
-            if fn_name == 'before_run':
-                runner.logger.info(summary())
-            elif fn_name == 'after_load_checkpoint':
-                _prepare(runner.model, kwargs['checkpoint'])
+            if fn_name == stage:
+                act(runner, **kwargs)
             call_hook(runner, fn_name, **kwargs)
 
         return call
@@ -55,10 +56,33 @@ def preparing_checkpoints(summary: Callable[[], str]) -> Callable[[Callable], Ca
     return wrap
 
 
-def _prepare(model: nn.Module, checkpoint: Dict[Any, Any]) -> None:
-    """Lay out a checkpoint, in place, as MMEngine and its hooks expect it, if the model has a backbone of this package.
+def dropping_config(resume: Callable) -> Callable:
+    """Wrap a strategy's ``resume``; some strategies call no hook between reading a checkpoint and using it."""
+
+    @functools.wraps(resume)
+    def resume_without_config(*args: Any, **kwargs: Any) -> Dict[Any, Any]:
+        checkpoint = resume(*args, **kwargs)
+        drop_config(None, checkpoint)
+        return checkpoint
+
+    return resume_without_config
+
+
+def drop_config(runner: Any, checkpoint: Dict[Any, Any]) -> None:
+    """Remove, in place, the config that MMEngine's runners would run as Python when they resume.
+
+    They look for ``gpu_ids`` in it, a setting of MMCV 1. MMEngine itself notes its config as ``meta['cfg']``.
     """
-    if not has_backbone(model):
+    meta = checkpoint.get('meta')
+    if isinstance(meta, Mapping) and 'config' in meta:
+        checkpoint['meta'] = {key: value for key, value in meta.items() if key != 'config'}
+        print_log("the checkpoint has a config in meta['config'], which is Python code: it is not run",
+                  logger='current', level=logging.WARNING)
+
+
+def add_state_dict(runner: Any, checkpoint: Dict[Any, Any]) -> None:
+    """Give a checkpoint, in place, the entry that hooks look for, if the model has a backbone of this package."""
+    if not has_backbone(runner.model):
         return
     found = with_state_dict(checkpoint)
     if found is not checkpoint:

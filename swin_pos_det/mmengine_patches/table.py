@@ -3,9 +3,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 import mmdet.apis.det_inferencer
+import mmengine._strategy
 import mmengine.hooks.checkpoint_hook
 import mmengine.infer.infer
 import mmengine.runner._flexible_runner
@@ -13,6 +14,7 @@ import mmengine.runner.checkpoint
 import mmengine.runner.runner
 from mmdet.registry import HOOKS
 from mmengine.fileio.backends import registry_utils
+from mmengine.registry import STRATEGIES
 from mmengine.runner import CheckpointLoader, FlexibleRunner, Runner
 
 from ..checkpoints import AtomicLocalBackend
@@ -20,7 +22,7 @@ from ..checkpoints.schemes import LOADERS
 from .change import Change
 from .checkpoint_hook import CheckpointHook
 from .last_checkpoint import finding_whole_ones, opening_drafts
-from .loading import choosing_weights, placing, preparing_checkpoints
+from .loading import add_state_dict, before_hooks, choosing_weights, drop_config, dropping_config, placing
 
 ENV = 'SWIN_POS_DET_PATCHES'
 
@@ -54,6 +56,16 @@ def _everywhere(name: str, wrap: Callable, *modules: ModuleType) -> Tuple[Change
     return (Change(first, name, wrap), *(Change(module, name, lambda _: getattr(first, name)) for module in modules))
 
 
+def _in_runners(stage: str, act: Callable) -> Tuple[Change, ...]:
+    return tuple(Change(runner, 'call_hook', before_hooks(stage, act)) for runner in (Runner, FlexibleRunner))
+
+
+def _strategies(method: str) -> List[type]:
+    """MMEngine's strategies that define a method."""
+    return [strategy for name, strategy in sorted(STRATEGIES.module_dict.items()) if method in vars(strategy)
+            and strategy.__module__.startswith('mmengine.')]
+
+
 def _to(replacement: Any) -> Callable[[Any], Any]:
     return lambda original: replacement
 
@@ -72,6 +84,14 @@ PATCHES: Tuple[Patch, ...] = (
         unnecessary_since='no release yet',
         changes=tuple(Change(_schemes, prefix, _to(loader)) for prefix, loader in LOADERS.items())),
     Patch(
+        name='no code from checkpoints',
+        what='`call_hook("after_load_checkpoint")` of both runners and `resume` of the strategies drop `meta.config`.',
+        why='`--resume FILE` would run the Python code in that entry, to look for a setting of MMCV 1. MMEngine itself '
+            'does not write it.',
+        unnecessary_since='no release yet',
+        changes=(*_in_runners('after_load_checkpoint', drop_config),
+                 *(Change(strategy, 'resume', dropping_config) for strategy in _strategies('resume')))),
+    Patch(
         name='atomic writing of files',
         what='The file backend `local` writes regular files of this user beside their place and renames them.',
         why='A kill or a full disk while MMEngine writes leaves half a file under the name that `--resume` looks for.',
@@ -89,12 +109,13 @@ PATCHES: Tuple[Patch, ...] = (
         changes=(*_everywhere('load_state_dict', placing, mmengine.runner),
                  *_everywhere('_load_checkpoint_to_model', choosing_weights, mmengine.runner.runner,
                                mmengine.infer.infer, mmdet.apis.det_inferencer),
-                 Change(Runner, 'call_hook', preparing_checkpoints(summary)),
-                 Change(FlexibleRunner, 'call_hook', preparing_checkpoints(summary)))),
+                 *_in_runners('after_load_checkpoint', add_state_dict))),
     Patch(
         name='CheckpointHook',
-        what='`CheckpointHook` in the registry of mmdet is a subclass that saves before it removes.',
-        why="MMEngine's removes first: a run that is killed while it saves has no checkpoint left.",
+        what='`CheckpointHook` in the registry of mmdet is a subclass that saves before it removes, removes only what '
+             'the run has written (listed in `.written_checkpoints.json`), and cleans up after a kill.',
+        why="MMEngine's removes first: a run that is killed while it saves has no checkpoint left. And it removes any "
+            'file or folder that a resumed checkpoint calls the best one.',
         unnecessary_since='no release yet',
         changes=(Change(HOOKS.module_dict, 'CheckpointHook', _to(CheckpointHook)), )),
     Patch(
@@ -107,4 +128,10 @@ PATCHES: Tuple[Patch, ...] = (
         changes=(Change(mmengine.hooks.checkpoint_hook, 'open', opening_drafts),
                  *_everywhere('find_latest_checkpoint', finding_whole_ones, mmengine.runner, mmengine.runner.runner,
                               mmengine.runner._flexible_runner))),
+    Patch(
+        name='a line in the log',
+        what='`call_hook("before_run")` of both runners logs one line that names these changes.',
+        why='Who reads the log of a run should know what it ran with.',
+        unnecessary_since='the rest of this table is empty',
+        changes=_in_runners('before_run', lambda runner: runner.logger.info(summary()))),
 )

@@ -6,11 +6,14 @@ import os
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric
-from mmengine.hooks import EMAHook
+from mmengine.fileio import get_file_backend
+from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import METRICS
+from mmengine.runner import Runner
 
 from swin_pos_det.checkpoints import AtomicLocalBackend, CheckpointError, load_checkpoint_file
 from swin_pos_det.engine import CheckpointHook
+from swin_pos_det.mmengine_patches.written_files import RECORD, WrittenFiles
 from tests.test_engine.test_resume import Images, TinyDetector, runner
 
 
@@ -37,7 +40,7 @@ def evaluated():
 def make_runner(folder, epochs, hook='CheckpointHook', custom_hooks=(), settings=None, **checkpoint):
     """A small training that keeps one checkpoint."""
     made = runner(folder, (7, 7), epochs, hook=False, val_interval=1,
-                  checkpoint=dict(type=hook, max_keep_ckpts=1, **checkpoint), **(settings or {}))
+                  checkpoint={'type': hook, 'max_keep_ckpts': 1, **checkpoint}, **(settings or {}))
     for custom in custom_hooks:
         made.register_hook(custom)
     return made
@@ -113,3 +116,87 @@ def test_an_average_starts_from_the_weights_of_any_file(tmp_path, wrap):
                        weights['backbone.patch_embed.projection.weight'])
     for name, weight in ema.ema_model.module.state_dict().items():
         assert torch.equal(weight, loaded[name]), name
+
+
+# What a killed training leaves is removed when the next one starts.
+
+class Killed(BaseException):
+    """Stands in for a signal."""
+
+
+def killing(at):
+    """A replacement of a method that kills the training when it is called for the ``at``-th time."""
+    calls = []
+
+    def kill(self, *args, **kwargs):
+        calls.append(args)
+        if len(calls) == at:
+            raise Killed
+        return kill.original(self, *args, **kwargs)
+
+    return kill
+
+
+@pytest.mark.parametrize(('method', 'at', 'left', 'resumed'), [
+    ('_remove_requested', 3, ['epoch_1.pth', 'epoch_2.pth'], 'epoch_2.pth'),  # the first is at the start
+    ('save_checkpoint', 2, ['epoch_1.pth'], 'epoch_1.pth')])
+def test_checkpoints_that_a_kill_left(tmp_path, monkeypatch, method, at, left, resumed):
+    owner = CheckpointHook if method == '_remove_requested' else Runner
+    kill = killing(at)
+    kill.original = getattr(owner, method)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, kill)
+        with pytest.raises(Killed):
+            make_runner(tmp_path, 2).train()
+    assert sorted(path.name for path in tmp_path.glob('*.pth')) == left
+    (tmp_path / '.epoch_2.pth.0123abcd.tmp').touch()
+    (tmp_path / '.last_checkpoint.0123abcd.tmp').touch()
+    (tmp_path / '.epoch_two.pth.0123abcd.tmp').touch()
+    made = make_runner(tmp_path, 3, settings=dict(resume=True))
+    at_start = []
+    made.register_hook(Look(tmp_path, at_start), priority='LOWEST')
+    made.train()
+    assert at_start == ['.epoch_two.pth.0123abcd.tmp', resumed], 'and what is none of ours stays'
+    assert [path.name for path in tmp_path.glob('*.pth')] == ['epoch_3.pth']
+
+
+class Look(Hook):
+    """Notes the checkpoints that are there when a training starts, and the drafts."""
+
+    def __init__(self, folder, seen):
+        self.folder, self.seen = folder, seen
+
+    def before_train(self, runner):
+        self.seen += sorted(path.name for path in self.folder.iterdir() if path.suffix in ('.pth', '.tmp'))
+
+
+def test_the_best_checkpoint_that_a_kill_left(tmp_path, monkeypatch):
+    """Killed when the new best one is complete and the old one still there; tools add the hook for the evaluation."""
+    kill = killing(4)  # each epoch is saved, and once more to note in it which is the best
+    kill.original = CheckpointHook._save_checkpoint_with_step
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointHook, '_save_checkpoint_with_step', kill)
+        with pytest.raises(Killed):
+            make_runner(tmp_path, 2, save_best='acc', settings=evaluated()).train()
+    assert len(list(tmp_path.glob('best*.pth'))) == 2
+    make_runner(tmp_path, 3, save_best='acc', custom_hooks=[dict(type='MissedEvaluationHook')],
+                settings=dict(evaluated(), resume=True)).train()
+    assert [path.name for path in tmp_path.glob('best*.pth')] == ['best_acc_epoch_3.pth']
+
+
+def test_checkpoints_that_were_to_be_kept_are(tmp_path):
+    """With another limit than before, as MMEngine has it; and those of an earlier training in the folder."""
+    make_runner(tmp_path, 2, max_keep_ckpts=-1).train()
+    make_runner(tmp_path, 3, settings=dict(resume=True)).train()
+    assert sorted(path.name for path in tmp_path.glob('*.pth')) == ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth']
+    make_runner(tmp_path, 1).train()
+    assert sorted(path.name for path in tmp_path.glob('*.pth')) == ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth']
+
+
+def test_a_damaged_record_removes_nothing(tmp_path):
+    make_runner(tmp_path, 1).train()
+    for content in ('', '{', '[]', '{"written": 3, "outdated": []}', 'null'):
+        (tmp_path / RECORD).write_text(content)
+        files = WrittenFiles(get_file_backend(str(tmp_path)), str(tmp_path))
+        files.load(str(tmp_path / 'epoch_1.pth'))
+        assert files.outdated() == [] and files.name_of(str(tmp_path / 'epoch_1.pth')) is None
