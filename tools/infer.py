@@ -1,4 +1,4 @@
-"""Runs a detector on images and videos: pictures with what it found, and a COCO file of it."""
+"""Run a detector on images and videos: pictures with what it found, and a COCO file of it."""
 import argparse
 import sys
 from functools import partial
@@ -19,8 +19,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description='Detect objects in images and videos. Writes DIR/vis/ with pictures and DIR/predictions.json, a '
                     'COCO data set whose annotations have scores.',
-        epilog='Exit status: 0: all inputs were run; 1: a mistake, told in one line, and nothing was written; 2: a '
-               f'wrong command line; {SOME_SKIPPED}: some inputs could not be read, each was named and skipped. '
+        epilog='Exit status: 0: all inputs were run; 1: an error, printed in one line; 2: a wrong command line; '
+               f'{SOME_SKIPPED}: some inputs could not be read, each was named and skipped. '
                'Example: python tools/infer.py CONFIG work_dirs/demo/epoch_4.pth photos/ --out found --window 12')
     parser.add_argument('config', help='path of the config file')
     parser.add_argument('checkpoint', help='the .pth file with the weights')
@@ -36,31 +36,44 @@ def get_parser() -> argparse.ArgumentParser:
                              "Tables are resampled (default: the config's)")
     parser.add_argument('--window-policy', choices=WINDOW_POLICIES, help="window policy (default: the config's)")
     parser.add_argument('--no-pictures', action='store_true', help='write predictions.json only')
+    parser.add_argument('--font', metavar='FILE',
+                        help='a TrueType or OpenType font for class names (default: $SWIN_POS_DET_FONT, else one of '
+                             'the system that has their characters)')
     add_config_arguments(parser)
     parser.set_defaults(launcher='none', local_rank=0, work_dir=None)  # what load_config wants to know
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Detects as the command line says; returns the exit status."""
-    from swin_pos_det.apis import init_detector, predict_files
+    """Detect as the command line says; return the exit status."""
+    from swin_pos_det.apis import check_inputs, describe_ignored, find_inputs, init_detector, predict_files
+    from swin_pos_det.apis.pipeline import reads_folders
     from swin_pos_det.cli.checkpoint_checks import check_checkpoint
     from swin_pos_det.cli.runner import load_config
+    from swin_pos_det.visualization import find_font
 
     cfg = load_config(args)
+    folders = reads_folders(cfg)
+    found = find_inputs(args.inputs, folders)
+    check_inputs(found, args.out, not args.no_pictures)
+    find_font((), args.font)
     check_checkpoint(args.checkpoint)
+    for line in [] if folders else describe_ignored(args.inputs):
+        print(f'note: {line}', file=sys.stderr)
     windows = args.window[0] if args.window and len(args.window) == 1 else args.window
     with user_errors():
         model = init_detector(cfg, args.checkpoint, args.device, windows, args.window_policy)
-        report = predict_files(model, args.inputs, args.out, args.batch_size, args.score_thr, not args.no_pictures)
+        report = predict_files(model, found, args.out, args.batch_size, args.score_thr, not args.no_pictures,
+                               font=args.font)
     for reason in report.skipped.values():
         print(f'skipped: {reason}', file=sys.stderr)
-    print(f'{report.detections} objects in {report.images} images: {report.json}')
+    skipped = f', {len(report.skipped)} inputs skipped' if report.skipped else ''
+    print(f'{report.detections} objects in {report.images} images{skipped}: {report.json}')
     return SOME_SKIPPED if report.skipped else 0
 
 
 def main(argv=None) -> int:
-    """Runs the tool; returns its exit status."""
+    """Run the tool; return its exit status."""
     return run_cli(run, get_parser(), argv)
 
 

@@ -1,60 +1,26 @@
-"""A detector from a config, ready to be looked at: its weights, and its images as it sees them."""
+"""Images of a config's test data, and what a detector's backbone gets of them."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, List, Tuple, Union
+from typing import List, Tuple, Union
 
-import mmcv
 import numpy as np
 import torch
-from mmcv.transforms import Compose, LoadImageFromFile
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.device import get_device
-from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
-from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
-from ..apis.images import read_image
-from ..errors import MissingFileError, SettingError
-from ..type_names import type_name
-
-
-def register_modules(cfg: Config) -> None:
-    """Import what the config imports, and look types up in its scope."""
-    if cfg.get('custom_imports'):
-        import_modules_from_strings(**cfg.custom_imports)
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
-
-
-def load_detector(cfg: Config, checkpoint: Union[str, Path, None]) -> nn.Module:
-    """The detector of a config with weights, in evaluation mode, on the device at hand.
-
-    Args:
-        cfg: see :func:`register_modules`, which must have been called.
-        checkpoint: the weights. None: those that the config's ``init_cfg`` names, else random ones.
-
-    Raises:
-        CheckpointError: if the weights cannot be read or do not fit.
-    """
-    if checkpoint is not None:
-        for part in (cfg.model, cfg.model.get('backbone', {})):
-            part.pop('init_cfg', None)  # the checkpoint has all weights: nothing to download
-    model = MODELS.build(cfg.model)
-    if checkpoint is not None:
-        load_checkpoint(model, str(checkpoint), map_location='cpu')
-    else:
-        model.backbone.init_weights()
-    return model.to(get_device()).eval()
+from ..apis.pipeline import InputPipeline
+from ..errors import SettingError
+from ..visualization import to_rgb
 
 
 def test_images(cfg: Config, number: int) -> List[Path]:
-    """Paths of images of the test set, spread evenly over it; fewer where it has no more.
+    """Return paths of images of the test set, spread evenly over it; fewer where it has no more.
 
     Raises:
-        ValueError: if the config has no test data.
+        SettingError: if the config has no test data.
     """
     if cfg.get('test_dataloader') is None:
         raise SettingError('the config has no test_dataloader: name an image')
@@ -63,16 +29,14 @@ def test_images(cfg: Config, number: int) -> List[Path]:
     return [Path(dataset.get_data_info(int(index))['img_path']) for index in chosen]
 
 
-test_images.__test__ = False  # no test, whatever pytest makes of its name
+test_images.__test__ = False  # not a test, despite its name
 
 
-def model_input(cfg: Config, model: nn.Module,
-                path: Union[str, Path]) -> Tuple[Tensor, np.ndarray, Tuple[float, float]]:
-    """An image as the detector gets it in a test.
+def model_input(model: nn.Module, path: Union[str, Path]) -> Tuple[Tensor, np.ndarray, Tuple[float, float]]:
+    """Prepare an image as a detector gets it in a test.
 
     Args:
-        cfg: with a test pipeline, whose annotations are left out.
-        model: of :func:`load_detector`.
+        model: of :func:`~swin_pos_det.apis.build_detector`.
         path: of the image.
 
     Returns:
@@ -80,17 +44,13 @@ def model_input(cfg: Config, model: nn.Module,
         padding; the factors (across, down) by which it was resized.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ImageError: if it is damaged or no image.
+        ImageError: if the file cannot be read.
     """
-    if not Path(path).is_file():
-        raise MissingFileError(f'image {path} does not exist')
-    steps: List[Any] = [step for step in cfg.test_dataloader.dataset.pipeline if 'Annotations' not in type_name(step)]
-    before = read_image(path, LoadImageFromFile())
-    packed = Compose(steps)(dict(img_path=str(path), img_id=0))
-    pixels = packed['inputs'].permute(1, 2, 0).numpy()
-    resized = mmcv.bgr2rgb(np.ascontiguousarray(pixels))
-    factors = resized.shape[1] / before.shape[1], resized.shape[0] / before.shape[0]
+    pipeline = InputPipeline(model)
+    image = pipeline.read(path)
+    packed = pipeline.prepare(image)
+    resized = to_rgb(packed['inputs'].permute(1, 2, 0).numpy())
+    factors = resized.shape[1] / image.shape[1], resized.shape[0] / image.shape[0]
     with torch.no_grad():
         batch = model.data_preprocessor(pseudo_collate([packed]), False)
     return batch['inputs'], resized, factors

@@ -1,6 +1,10 @@
 """A trained detector on images: build it, run it on arrays or files, write what it finds."""
-from .files import PredictionReport, find_inputs, predict_files
+from .files import PredictionReport, predict_files
 from .images import ImageError
-from .inference import init_detector, predict
+from .inference import build_detector, init_detector, predict
+from .inputs import check_inputs, describe_ignored, find_inputs
 
-__all__ = ['ImageError', 'PredictionReport', 'find_inputs', 'init_detector', 'predict', 'predict_files']
+__all__ = [
+    'ImageError', 'PredictionReport', 'build_detector', 'check_inputs', 'describe_ignored', 'find_inputs',
+    'init_detector', 'predict', 'predict_files'
+]

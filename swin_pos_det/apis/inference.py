@@ -4,16 +4,13 @@ from __future__ import annotations
 import copy
 import os
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence, Union
+from typing import Any, Optional, Sequence, Union
 
-import cv2
 import numpy as np
 import torch
-from mmcv.transforms import Compose
 from mmdet.evaluation import get_classes
-from mmdet.registry import DATASETS, MODELS, TRANSFORMS
+from mmdet.registry import DATASETS, MODELS
 from mmdet.structures import DetDataSample
-from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
@@ -26,8 +23,9 @@ from torch import nn
 from ..checkpoints import check_heads
 from ..errors import SettingError, SettingTypeError
 from ..models.arguments import WindowSize
-from ..type_names import type_name
-from .images import ImageError, ImageLike, read_image
+from ..models.data_preprocessor import check_channels
+from .images import ImageLike
+from .pipeline import InputPipeline
 
 
 def init_detector(config: Union[str, Path, Config], checkpoint: Union[str, Path, None] = None,
@@ -37,7 +35,8 @@ def init_detector(config: Union[str, Path, Config], checkpoint: Union[str, Path,
 
     Args:
         config: an MMDetection config or its path. It is not changed.
-        checkpoint: path or URL of the weights, read with torch's ``weights_only`` protection. Default: random weights.
+        checkpoint: path or URL of the weights, read with torch's ``weights_only`` protection. Default: the
+            weights that the backbone's ``init_cfg`` names, else random ones.
         device: such as ``'cuda:0'`` or ``'cpu'``. Default: the accelerator if there is one.
         window: another window than the config's, in the forms of ``SwinPosTransformer.set_window_size``: tables are
             resampled.
@@ -50,28 +49,57 @@ def init_detector(config: Union[str, Path, Config], checkpoint: Union[str, Path,
 
     Raises:
         CheckpointError: if the checkpoint cannot be read, or leaves a part of the detector without weights.
-        ValueError, TypeError: if the config has no test data, the window cannot be, or the backbone has none.
+        SettingError: if the config has no test data, the window is invalid, the backbone has none, or the data
+            preprocessor and the backbone disagree on the number of channels.
     """
     cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(str(config))
     cfg.merge_from_dict(cfg_options or {})
     if cfg.get('test_dataloader') is None:
         raise SettingError('the config has no test_dataloader, which says how images are prepared')
-    if cfg.get('custom_imports'):
-        import_modules_from_strings(**cfg.custom_imports)
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
-    for part in (cfg.model, cfg.model.get('backbone') or {}):
-        part.pop('init_cfg', None)  # the checkpoint has all weights: nothing to download
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    meta: dict[str, Any] = {}
-    if checkpoint is not None:
-        loaded = load_checkpoint(model, os.fspath(checkpoint), map_location='cpu')
-        check_heads(model, loaded.get('state_dict', loaded), checkpoint)
-        meta = loaded.get('meta') or {}
-    model.cfg = cfg
-    model.dataset_meta = _dataset_meta(cfg, meta)
+    model = build_detector(cfg, checkpoint)
+    check_channels(model)
     if window is not None or window_policy is not None:
         _set_window(model, window, window_policy)
     return model.to(device or get_device()).eval()
+
+
+def register_modules(cfg: Config) -> None:
+    """Import the modules that a config names, and let its types be looked up in its scope."""
+    if cfg.get('custom_imports'):
+        import_modules_from_strings(**cfg.custom_imports)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+
+
+def build_detector(cfg: Config, checkpoint: Union[str, Path, None], whole: bool = True) -> nn.Module:
+    """Build the detector of a config with its weights.
+
+    Args:
+        cfg: an MMDetection config; ``init_cfg`` is removed from it where a checkpoint is given.
+        checkpoint: path or URL of the weights. None: those that the backbone's ``init_cfg`` names, else random ones.
+        whole: refuse a checkpoint that leaves neck or heads without weights.
+
+    Returns:
+        The detector on the CPU, with ``cfg`` and ``dataset_meta``.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be read, or does not fit.
+    """
+    register_modules(cfg)
+    if checkpoint is not None:
+        for part in (cfg.model, cfg.model.get('backbone') or {}):
+            part.pop('init_cfg', None)  # the checkpoint has all weights: nothing to download
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    meta: dict[str, Any] = {}
+    if checkpoint is None:
+        model.backbone.init_weights()
+    else:
+        loaded = load_checkpoint(model, os.fspath(checkpoint), map_location='cpu')
+        if whole:
+            check_heads(model, loaded.get('state_dict', loaded), checkpoint)
+        meta = loaded.get('meta') or {}
+    model.cfg = cfg
+    model.dataset_meta = _dataset_meta(cfg, meta)
+    return model
 
 
 def predict(model: nn.Module, images: Sequence[ImageLike], batch_size: int = 1,
@@ -80,7 +108,7 @@ def predict(model: nn.Module, images: Sequence[ImageLike], batch_size: int = 1,
 
     Args:
         model: of :func:`init_detector`.
-        images: paths, or arrays (H, W, 3) in BGR order; see :func:`~swin_pos_det.apis.images.read_image`.
+        images: paths, or arrays such as (H, W, 3) in BGR order; see :func:`~swin_pos_det.apis.images.read_image`.
         batch_size: images at once, at least 1. Images of a batch are padded to one size, so with ``padding='attend'``
             an image's detections depend a little on the others'.
         score_threshold: detections below it are left out, in [0, 1].
@@ -97,21 +125,21 @@ def predict(model: nn.Module, images: Sequence[ImageLike], batch_size: int = 1,
     check_settings(batch_size, score_threshold)
     if isinstance(images, (str, Path, np.ndarray)):
         raise SettingTypeError(f'images must be a list of them, got one {type(images).__name__}')
-    load, prepare = transforms(model.cfg)
+    pipeline = InputPipeline(model)
     found = []
     for start in range(0, len(images), batch_size):
-        batch = [read_image(image, load) for image in images[start:start + batch_size]]
-        found += predict_batch(model, batch, prepare, score_threshold)
+        batch = [pipeline.read(image) for image in images[start:start + batch_size]]
+        found += predict_batch(model, batch, pipeline, score_threshold)
     for image, sample in zip(images, found):
         if not isinstance(image, np.ndarray):
             sample.set_metainfo(dict(img_path=str(image)))
     return found
 
 
-def predict_batch(model: nn.Module, images: Sequence[np.ndarray], prepare: Callable[[dict], dict],
+def predict_batch(model: nn.Module, images: Sequence[np.ndarray], pipeline: InputPipeline,
                   score_threshold: float) -> list[DetDataSample]:
-    """:func:`predict` for one batch of loaded images; ``prepare`` is the second of :func:`transforms`."""
-    data = pseudo_collate([prepare_image(image, prepare, index) for index, image in enumerate(images)])
+    """Run :func:`predict` on one batch of images that ``pipeline`` has read."""
+    data = pseudo_collate([pipeline.prepare(image, index) for index, image in enumerate(images)])
     with torch.no_grad():
         samples = model.test_step(data)
     for sample in samples:
@@ -121,35 +149,6 @@ def predict_batch(model: nn.Module, images: Sequence[np.ndarray], prepare: Calla
         instances = sample.pred_instances
         sample.pred_instances = instances[instances.scores >= score_threshold].cpu()
     return [sample.cpu() for sample in samples]
-
-
-def prepare_image(image: np.ndarray, prepare: Callable[[dict], dict], index: int = 0) -> dict:
-    """One loaded image (H, W, 3) as a test pipeline makes it ready.
-
-    Raises:
-        ImageError: if it cannot, as for an image that would be less than a pixel wide.
-    """
-    try:
-        return prepare(dict(img=image, img_id=index))
-    except (cv2.error, ValueError, ZeroDivisionError) as error:
-        height, width = image.shape[:2]
-        raise ImageError(f"an image of {width}x{height} pixels cannot be prepared by the config's test pipeline "
-                         f'({type(error).__name__})') from error
-
-
-def transforms(cfg: Config) -> tuple[Callable[[dict], dict], Callable[[dict], dict]]:
-    """The loader of a config's test pipeline, and the rest of it, which takes ``dict(img=..., img_id=...)``.
-
-    Raises:
-        ValueError: if the pipeline does not start with loading a file.
-    """
-    pipeline = copy.deepcopy(list(get_test_pipeline_cfg(cfg)))
-    kinds = [type_name(transform) for transform in pipeline]
-    if kinds[0] != 'LoadImageFromFile':
-        raise SettingError(f'the test pipeline starts with {kinds[0]}; LoadImageFromFile is supported')
-    arrays = dict(pipeline[0], type='mmdet.LoadImageFromNDArray')
-    rest = [transform for transform, kind in zip(pipeline[1:], kinds[1:]) if kind != 'LoadAnnotations']
-    return TRANSFORMS.build(pipeline[0]), Compose([TRANSFORMS.build(transform) for transform in (arrays, *rest)])
 
 
 def check_settings(batch_size: int, score_threshold: float) -> None:
@@ -162,9 +161,11 @@ def check_settings(batch_size: int, score_threshold: float) -> None:
 
 def _dataset_meta(cfg: Config, meta: dict[str, Any]) -> dict[str, Any]:
     """Names and colours of the classes: the checkpoint's names, else those of the test data, else COCO's."""
-    dataset = copy.deepcopy(cfg.test_dataloader.dataset)
-    dataset['lazy_init'] = True  # its names are wanted, not its files
-    ours = DATASETS.build(dataset).metainfo
+    ours: dict[str, Any] = {}
+    if cfg.get('test_dataloader') is not None:
+        dataset = copy.deepcopy(cfg.test_dataloader.dataset)
+        dataset['lazy_init'] = True  # its names are wanted, not its files
+        ours = DATASETS.build(dataset).metainfo
     theirs = {key.lower(): value for key, value in (meta.get('dataset_meta') or {}).items()}
     classes = theirs.get('classes') or meta.get('CLASSES') or ours.get('classes') or get_classes('coco')
     return dict(theirs, classes=classes, palette=ours.get('palette') or theirs.get('palette') or 'random')

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import init_dist, is_distributed
+from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -17,6 +18,7 @@ from ..data.coco_root import apply_coco_root, check_coco_root
 from ..engine.amp import has_accelerator
 from ..engine.strategies import check_strategy, choose_runner, run_on_cpu
 from ..errors import UserError
+from ..models.data_preprocessor import check_channels
 from .arguments import add_common_arguments, add_config_arguments, note_unused  # noqa: F401  see errors.py
 from .config_checks import check_config
 from .data_checks import check_configured
@@ -101,4 +103,6 @@ def build_runner(cfg: Config) -> Runner:
     with user_errors():
         check_necks(cfg)
         check_strategy(cfg)
-        return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+        runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+        check_channels(runner.model.module if is_model_wrapper(runner.model) else runner.model)
+    return runner

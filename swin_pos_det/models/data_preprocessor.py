@@ -1,11 +1,12 @@
-"""Carrying each image's valid size from the data preprocessor to the backbone, through any detector."""
+"""Images of any number of channels, and their sizes before padding, on the way to the backbone of any detector."""
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+import torch
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import SettingError
 
@@ -39,11 +40,31 @@ def valid_sizes(images: Tensor) -> Optional[List[Pair]]:
 
 @MODELS.register_module()
 class SwinPosDataPreprocessor(DetDataPreprocessor):
-    """mmdet's data preprocessor, which also tells the backbone how large each image was before it was padded.
+    """mmdet's data preprocessor for images of any number of channels that also tells the backbone their sizes.
 
-    ``SwinPosTransformer(padding='mask')`` uses it to hide the batch padding. Takes the arguments of
-    ``DetDataPreprocessor``.
+    ``SwinPosTransformer(padding='mask')`` uses the size that each image had before it was padded to hide the batch
+    padding. Takes the arguments of ``DetDataPreprocessor``, with these differences:
+
+    Args:
+        mean: one value, or one for each channel (mmdet: 1 or 3), after the change of order.
+        std: likewise.
+        bgr_to_rgb: swap the first and third channel. Further channels stay where they are (mmdet drops them), unless
+            ``mean`` has three values: then they are dropped, as an alpha channel is. Images of one or two channels
+            stay as they are (mmdet fails).
+        rgb_to_bgr: likewise.
     """
+
+    def __init__(self, mean: Optional[Sequence[float]] = None, std: Optional[Sequence[float]] = None, *args: Any,
+                 **kwargs: Any) -> None:
+        if mean is not None and std is not None and len(mean) != len(std):
+            raise SettingError(f'mean and std must have the same number of values, got {len(mean)} and {len(std)}')
+        one = slice(None) if mean is None or len(mean) in (1, 3) else slice(1)  # mmengine allows 1 or 3
+        super().__init__(mean and mean[one], std and std[one], *args, **kwargs)
+        if mean is not None and std is not None:
+            self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), False)
+            self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), False)
+        # The base class would drop all channels but three.
+        self._swaps, self._channel_conversion = self._channel_conversion, False
 
     def forward(self, data: Dict[str, Any], training: bool = False) -> Dict[str, Any]:
         """Normalise, pad and batch as ``DetDataPreprocessor`` does.
@@ -55,9 +76,65 @@ class SwinPosDataPreprocessor(DetDataPreprocessor):
         Returns:
             The same keys; valid sizes are attached to ``'inputs'``.
         """
+        if self._swaps:
+            data = self.cast_data(data)
+            inputs = data['inputs']
+            data['inputs'] = self._swap(inputs) if isinstance(inputs, Tensor) else [self._swap(each) for each in inputs]
         data = super().forward(data, training)
         samples = data.get('data_samples')
         # Batch augmentations resize the samples' img_shape together with the images.
         if samples is not None and isinstance(data['inputs'], Tensor):
             attach_valid_sizes(data['inputs'], [sample.img_shape[:2] for sample in samples])
         return data
+
+    def kept_channels(self, channels: int) -> int:
+        """Return how many of an image's channels reach the model."""
+        drops = self._swaps and self._enable_normalize and self.mean.shape[0] == 3
+        return min(channels, 3) if drops else channels
+
+    def _swap(self, images: Tensor) -> Tensor:
+        """Images (..., C, H, W) with the first and third channel swapped."""
+        channels = images.shape[-3]
+        if channels < 3:
+            return images
+        return images[..., [2, 1, 0, *range(3, self.kept_channels(channels))], :, :]
+
+
+def input_channels(model: nn.Module) -> Optional[int]:
+    """Return how many channels the images of a detector have, or None if its backbone does not say."""
+    backbone = getattr(model, 'backbone', None)
+    first = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None) if (
+        isinstance(backbone, nn.Module)) else None
+    return None if first is None else first.in_channels
+
+
+def kept_channels(model: nn.Module) -> Callable[[int], int]:
+    """Return a function from the channels of an image to those that a detector's data preprocessor passes on."""
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    if isinstance(preprocessor, SwinPosDataPreprocessor):
+        return preprocessor.kept_channels
+    swaps = getattr(preprocessor, '_channel_conversion', False)
+    return lambda channels: 3 if swaps and channels > 3 else channels
+
+
+def check_channels(model: nn.Module) -> None:
+    """Check that a detector's data preprocessor and backbone agree on the number of channels.
+
+    Raises:
+        SettingError: if the backbone would get another number, or one mean for three channels is given to others.
+    """
+    preprocessor, channels = getattr(model, 'data_preprocessor', None), input_channels(model)
+    if channels is None or not isinstance(preprocessor, DetDataPreprocessor):
+        return
+    swaps = preprocessor._channel_conversion  # always False for SwinPosDataPreprocessor
+    if swaps and channels != 3:
+        raise SettingError(
+            f'model.backbone.in_channels is {channels}, but bgr_to_rgb or rgb_to_bgr of model.data_preprocessor '
+            f"({type(preprocessor).__name__}) works on 3 channels: set it to False, or use type="
+            "'SwinPosDataPreprocessor', which swaps the first and third channel and keeps the others")
+    means = preprocessor.mean.shape[0] if preprocessor._enable_normalize else 1
+    if means not in (1, channels):
+        more = "" if channels == 1 or isinstance(preprocessor, SwinPosDataPreprocessor) else (
+            " (more than 3 need type='SwinPosDataPreprocessor')")
+        raise SettingError(f'model.data_preprocessor.mean has {means} values, but model.backbone.in_channels is '
+                           f'{channels}: give mean and std 1 or {channels} values{more}')

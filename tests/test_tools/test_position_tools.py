@@ -48,7 +48,7 @@ def test_draws_everything_without_a_checkpoint(plot_tool, nano_config, photo, tm
 
 @pytest.mark.parametrize('arguments, message', [
     (['--image', 'PHOTO', '--point', '90', '10'], 'the point (90, 10) is not in photo.png, which has 90 x 60 pixels'),
-    (['--image', 'gone.png'], 'image gone.png does not exist'),
+    (['--image', 'gone.png'], 'gone.png does not exist'),
     (['--image', 'cut.png'], 'cut.png is damaged'),
     (['--image', 'text.png'], 'text.png is no image'),
     (['gone.pth'], 'gone.pth does not exist'),

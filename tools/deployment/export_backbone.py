@@ -44,7 +44,7 @@ def export(args: argparse.Namespace) -> int:
     """Export and compare; return the exit status."""
     import torch
 
-    from swin_pos_det.analysis.detector import load_detector, register_modules
+    from swin_pos_det.apis import build_detector
     from swin_pos_det.checkpoints import check_writable
     from swin_pos_det.cli.checkpoint_checks import check_checkpoint
     from swin_pos_det.cli.runner import load_config
@@ -56,9 +56,8 @@ def export(args: argparse.Namespace) -> int:
     check_writable(args.out)
     if args.out.endswith('.pt2'):
         note_unused(get_parser(), args, ['opset'], 'on .pt2')
-    register_modules(cfg)
     with user_errors():
-        backbone = load_detector(cfg, args.checkpoint).backbone.cpu()
+        backbone = build_detector(cfg, args.checkpoint, whole=False).backbone.eval()
     try:
         path = export_backbone(backbone, args.out, args.opset)
         run = load_exported(path, torch.get_num_threads())

@@ -7,11 +7,14 @@ from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.device import get_device
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ...apis import build_detector
+from ...apis.images import check_file
 from ...errors import SettingError
-from ..detector import load_detector, model_input, register_modules, test_images
+from ..detector import model_input, test_images
 from .attention_maps import BlockAttention, record_attention
 from .fitted_cpb import fitted_cpb
 from .plots import (
@@ -37,7 +40,7 @@ def draw_position(cfg: Config, checkpoint: Union[str, Path, None], folder: Path,
 
     Args:
         cfg: of a detector with a :class:`~swin_pos_det.models.SwinPosTransformer`.
-        checkpoint: see :func:`~.detector.load_detector`.
+        checkpoint: see :func:`~swin_pos_det.apis.build_detector`.
         folder: where the PNGs go.
         window: (h, w) to resample biases to.
         image: whose attention is drawn. Default: the first of the test set.
@@ -51,11 +54,12 @@ def draw_position(cfg: Config, checkpoint: Union[str, Path, None], folder: Path,
         ValueError, FileNotFoundError: if there is no such image or point, or no test data.
         CheckpointError: if the weights cannot be read.
     """
-    register_modules(cfg)
-    model = load_detector(cfg, checkpoint)
+    if image is not None:
+        check_file(Path(image))
+    model = build_detector(cfg, checkpoint, whole=False).to(get_device()).eval()
     name = Path(str(cfg.filename)).stem + ('' if checkpoint else ', untrained' if not _pretrained(cfg) else '')
     paths = [Path(image)] if image is not None else test_images(cfg, num_images)
-    first, shown, factors = _recorded(cfg, model, paths[0])
+    first, shown, factors = _recorded(model, paths[0])
     place = _place(point, shown, factors, paths[0].name)
     pictures = draw_biases(model.backbone, folder, window, name)
     if model.backbone.use_abs_pos_embed:
@@ -63,7 +67,7 @@ def draw_position(cfg: Config, checkpoint: Union[str, Path, None], folder: Path,
         plot_absolute(model.backbone.absolute_pos_embed, model.backbone.absolute_grid, pictures[-1],
                       f'How alike the absolute embedding makes places\n{name}')
     further = tqdm(paths[1:], desc='images', unit='image', leave=False, disable=len(paths) < 2)
-    others = (_recorded(cfg, model, path)[0] for path in further)
+    others = (_recorded(model, path)[0] for path in further)
     pictures.append(folder / 'distance.png')
     counted = f'{len(paths)} images' if len(paths) > 1 else paths[0].name
     plot_attention_distance(measure_distances(chain([first], others)), pictures[-1],
@@ -87,10 +91,9 @@ def _place(point: Optional[Sequence[float]], shown: np.ndarray, factors: Tuple[f
     return x, y
 
 
-def _recorded(cfg: Config, model: nn.Module,
-              path: Path) -> Tuple[List[BlockAttention], np.ndarray, Tuple[float, float]]:
+def _recorded(model: nn.Module, path: Path) -> Tuple[List[BlockAttention], np.ndarray, Tuple[float, float]]:
     """The attention to an image, the image as it was resized, and by which factors."""
-    pixels, shown, factors = model_input(cfg, model, path)
+    pixels, shown, factors = model_input(model, path)
     return record_attention(model.backbone, pixels), shown, factors
 
 

@@ -16,11 +16,11 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from ...apis import init_detector
+from ...apis.inference import register_modules
 from ...errors import SettingError
 from ...visualization import InstanceDrawer, find_font, picture_scale, save_picture
 from ...visualization.fonts import load_font
 from ...visualization.visualizer import instance_arrays
-from ..detector import register_modules
 
 # Longer side of each half of a picture, pixels: names stay readable, and files small.
 _MIN_SIDE = 640
