@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, List
 
 import torch
 from mmengine.config import Config
@@ -55,16 +55,23 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
 
 def _run_in_bfloat16(module: nn.Module, stack: ExitStack) -> None:
-    """Until ``stack`` closes: autocast around ``module``'s forward, and its outputs in float32."""
-    forward = module.forward
+    """Until ``stack`` closes: autocast around ``module``'s forward, and its outputs in float32.
 
-    def autocast_forward(*args: Any, **kwargs: Any) -> Any:
-        with torch.autocast('cpu', dtype=torch.bfloat16):
-            outputs = forward(*args, **kwargs)
+    The hooks are next to the forward, so other hooks of the module see float32 and run without autocast.
+    """
+    entered: List[torch.autocast] = []
+
+    def enter(_: nn.Module, inputs: Any) -> None:
+        entered.append(torch.autocast('cpu', dtype=torch.bfloat16))
+        entered[-1].__enter__()
+
+    def leave(_: nn.Module, inputs: Any, outputs: Any) -> Any:
+        if entered:  # it is called after an error too, of another hook perhaps
+            entered.pop().__exit__(None, None, None)
         return _to_float32(outputs)
 
-    module.forward = autocast_forward
-    stack.callback(delattr, module, 'forward')  # the class's own forward shows again
+    stack.callback(module.register_forward_pre_hook(enter).remove)
+    stack.callback(module.register_forward_hook(leave, prepend=True, always_call=True).remove)
 
 
 def _to_float32(value: Any) -> Any:

@@ -26,6 +26,10 @@ class Detector(nn.Module):
         return self.head(self.neck(self.backbone(x)))
 
 
+def autocast_is_on():
+    return (torch.ones(1, 1) @ torch.ones(1, 1)).dtype == torch.bfloat16
+
+
 def make_wrapper(model, **kwargs):
     return CPUAmpOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), lr=0.05), **kwargs)
 
@@ -40,10 +44,39 @@ def test_backbone_in_bfloat16_and_head_in_float32():
     assert set(model.seen.values()) == {torch.float32}, 'outside the context nothing is cast'
 
 
+def test_equal_to_autocast_around_the_parts():
+    model, x = Detector(), torch.randn(8, 4, requires_grad=True)
+    with make_wrapper(model).optim_context(model):
+        out = model(x)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        features = model.backbone(x)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        features = model.neck(features.float())
+    want = model.head(features.float())
+    assert out.dtype == torch.float32 and torch.equal(out, want)
+    assert torch.equal(*(torch.autograd.grad(value.sum(), x)[0] for value in (out, want)))
+
+
+def test_forwards_are_not_replaced_and_hooks_are_removed():
+    model, seen = Detector(), []
+    model.backbone.register_forward_pre_hook(lambda *_: seen.append(autocast_is_on()))
+    model.backbone.register_forward_hook(lambda _, inputs, output: seen.append(
+        (output.dtype, autocast_is_on())))
+    for _ in range(3):
+        with make_wrapper(model).optim_context(model):
+            assert 'forward' not in vars(model.backbone) and 'forward' not in vars(model.neck)
+            model(torch.ones(2, 4))
+    assert seen == [False, (torch.float32, False)] * 3, "other people's hooks see what they see without the wrapper"
+    assert len(model.backbone._forward_hooks) == len(model.backbone._forward_pre_hooks) == 1
+    assert not model.neck._forward_hooks and not model.neck._forward_pre_hooks
+
+
 def test_an_error_in_the_forward_leaves_no_autocast_behind():
     model = Detector()
-    with pytest.raises(RuntimeError), make_wrapper(model).optim_context(model):
-        model(torch.ones(2, 5))
+    with make_wrapper(model).optim_context(model):
+        with pytest.raises(RuntimeError):
+            model(torch.ones(2, 5))
+        assert not autocast_is_on()
     model(torch.ones(2, 4))
     assert set(model.seen.values()) == {torch.float32}
 
