@@ -60,7 +60,7 @@ class TinyModel(BaseModel):
 
 
 def make_runner(folder, by_epoch=True, workers=0, persistent=False, seed=0, hooks=True, end=None, checkpoint=None,
-                logger=None, **settings):
+                logger=None, val_interval=2, **settings):
     """A training of 3 epochs of 4 iterations (7 samples, batches of 2), or of 12 iterations, evaluated now and then."""
     sampler = dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=True)
     loader = dict(batch_size=2, num_workers=workers, persistent_workers=persistent, sampler=sampler,
@@ -68,7 +68,8 @@ def make_runner(folder, by_epoch=True, workers=0, persistent=False, seed=0, hook
     length = dict(max_epochs=end or 3) if by_epoch else dict(max_iters=end or 12)
     torch.manual_seed(0)
     settings = {**dict(
-        log_level='WARNING', train_dataloader=loader, train_cfg=dict(by_epoch=by_epoch, val_interval=2, **length),
+        log_level='WARNING', train_dataloader=loader,
+        train_cfg=dict(by_epoch=by_epoch, val_interval=val_interval, **length),
         val_dataloader=dict(loader, num_workers=0, persistent_workers=False, sampler=dict(type='DefaultSampler')),
         val_evaluator=dict(type='Mean'), val_cfg=dict(),
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-2)),
@@ -77,8 +78,9 @@ def make_runner(folder, by_epoch=True, workers=0, persistent=False, seed=0, hook
     return Runner(
         TinyModel(), work_dir=str(folder), default_scope='mmdet', randomness=dict(seed=seed),
         custom_hooks=[dict(type='ResumeHook'), dict(type='MissedEvaluationHook')] if hooks else [],
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', **(checkpoint or dict(interval=1, by_epoch=False))),
-                           logger=dict(type='LoggerHook', **(logger or {}))),
+        default_hooks=dict(
+            checkpoint={**dict(type='CheckpointHook'), **(checkpoint or dict(interval=1, by_epoch=False))},
+            logger=dict(type='LoggerHook', **(logger or {}))),
         experiment_name=f'{folder}{random.getrandbits(64)}', **settings)
 
 

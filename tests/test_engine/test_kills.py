@@ -1,0 +1,18 @@
+"""Killed at any operation on a file, a training ends with the same weights, and no whole checkpoint is lost."""
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from tests.test_engine.kills import kill_everywhere, training
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_it_ends_as_if_nothing_had_happened(tmp_path, by_epoch):
+    """At each operation on checkpoints and what names them, and some on logs; docs/reliability.md has all."""
+    kills = kill_everywhere(tmp_path, partial(training, by_epoch=by_epoch), logs=10)
+    assert kills.want.iteration == 12 and len(kills.ends) > 80
+    assert kills.counts() == {'the same': len(kills.ends)}
+    assert kills.lost == 0
+    assert set(kills.saved) == {-1, 4, 8, 12}
