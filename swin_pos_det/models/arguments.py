@@ -1,4 +1,4 @@
-"""Checks of the backbone's arguments: a mistake is named, with its value and what would be right."""
+"""Checks of the backbone's arguments. An error names the value and what would be right."""
 from __future__ import annotations
 
 import warnings
@@ -13,14 +13,21 @@ WindowSize = Union[int, str, Pair, Sequence[Union[int, str, Pair]]]
 PADDINGS = ('attend', 'mask')
 
 
-def window_rules(window_size: WindowSize, policy: str, num_stages: int) -> List[WindowRule]:
+def window_rules(window_size: WindowSize, policy: str, num_stages: int,
+                 reference_size: Optional[Pair] = None) -> List[WindowRule]:
     """Read ``window_size`` and ``window_policy``: the rule of each stage.
 
     Raises:
-        TypeError, ValueError: see :func:`windows_per_stage`, or an unknown policy.
+        SettingError, SettingTypeError: see :func:`windows_per_stage`, or for an unknown policy, or 'scale' without a
+            ``reference_size``. One without effect warns.
     """
     if policy not in WINDOW_POLICIES:
         raise SettingError(f'window_policy must be one of {WINDOW_POLICIES}, got {policy!r}')
+    if policy == 'scale' and reference_size is None:
+        raise SettingError("window_policy='scale' needs reference_size, the image size in pixels at which windows have "
+                           'their nominal size, such as (800, 1333)')
+    if policy != 'scale' and reference_size is not None:
+        warnings.warn(f'reference_size={reference_size} has no effect with window_policy={policy!r}', stacklevel=3)
     return [WindowRule(size, policy) for size in windows_per_stage('window_size', window_size, num_stages, GLOBAL)]
 
 
@@ -70,7 +77,7 @@ def _pretrained_windows(value: WindowSize, num_stages: int) -> List[Optional[Pai
 
 
 def warn_without_effect(position: PositionScheme, attention: str, **settings: Any) -> None:
-    """Warn of settings that the position scheme does not look at.
+    """Warn of settings that the position scheme does not use.
 
     Args:
         position: the scheme.

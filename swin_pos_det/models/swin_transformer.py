@@ -14,15 +14,7 @@ from torch.nn import functional as F
 
 from ..checkpoints import LoadsAnySwin, describe_model, load_pretrained, note_table_windows
 from ..errors import SettingError
-from ..layers import (
-    ATTENTIONS,
-    RESAMPLING_MODES,
-    PositionSetting,
-    WindowRule,
-    build_position,
-    image_scale,
-    resample_absolute,
-)
+from ..layers import ATTENTIONS, RESAMPLING_MODES, PositionSetting, build_position, image_scale, resample_absolute
 from ..ops.runtime import warn
 from .arguments import (
     PADDINGS,
@@ -51,7 +43,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
     """Swin Transformer (https://arxiv.org/abs/2103.14030) with bicubically resampled relative position bias.
 
     Takes every argument of mmdet 3.3's ``SwinTransformer`` in the same order, with the same defaults and meaning, has
-    the same parameters under the same names, and gives the same features. What is new is keyword-only.
+    the same parameters under the same names, and gives the same features. New arguments are keyword-only.
 
     Args:
         pretrain_img_size: image size in pixels, int or (h, w), that fixes the grid of the absolute position
@@ -65,8 +57,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         depths: blocks of each stage. (2, 2, 6, 2) for T, (2, 2, 18, 2) for S, B and L.
         num_heads: heads of each stage. (3, 6, 12, 24) for T and S, (4, 8, 16, 32) for B, (6, 12, 24, 48) for L.
         strides: of the patch embedding and of each patch merging.
-        out_indices: the stages whose features are returned. What lies behind the last of them is neither computed
-            nor trained.
+        out_indices: the stages to return features of. Stages after the last of them are neither computed nor trained.
         qkv_bias: give queries, keys and values a bias.
         qk_scale: factor on ``q k^T``. Default: ``head_dim ** -0.5``.
         patch_norm: norm after the patch embedding and in patch merging.
@@ -78,7 +69,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         norm_cfg: norm.
         with_cp: gradient checkpointing: less memory, more time.
         pretrained: deprecated, use ``init_cfg``.
-        convert_weights: accepted for mmdet's configs and without effect: the format of a checkpoint is recognised.
+        convert_weights: accepted for mmdet's configs, without effect: the format of a checkpoint is detected.
         frozen_stages: -1: nothing is frozen; 0: the patch embedding; n: and the first n stages.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with a checkpoint of mmdet (backbone or detector) or of
             the Swin authors, for any window; or mmengine's other initialisers.
@@ -94,10 +85,10 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
             windows and that which completes the batch; for the latter the model needs
             ``data_preprocessor=dict(type='SwinPosDataPreprocessor', ...)``. Under the policy 'fixed' an image's
             features are then the same alone and in any batch; they are zero outside it.
-        position: how attention is told where tokens are: the name of a scheme, ``dict(type=name, ...)`` with settings,
+        position: how attention knows where tokens are: the name of a scheme, ``dict(type=name, ...)`` with settings,
             or several joined by '+'. 'none', 'absolute', 'relative' (the default, with ``use_abs_pos_embed`` the same
             as 'absolute+relative'), 'relative_only', 'linear_cpb', 'log_cpb', 'rope_axial', 'rope_mixed', 'peg', or
-            what was registered with :func:`~swin_pos_det.layers.register_position`; docs/position.md explains them.
+            a scheme registered with :func:`~swin_pos_det.layers.register_position`; docs/position.md explains them.
         attention: 'dot', or 'cosine' as in Swin V2, see :class:`~swin_pos_det.layers.WindowAttention`.
         key_bias: with ``qkv_bias``, whether keys have one; in Swin V2 they have none.
         norm_order: 'pre': norms before attention, feed-forward and the reduction of patch merging; 'res-post': after
@@ -106,7 +97,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
             stage's own window.
 
     Raises:
-        ValueError, TypeError: naming a setting that cannot be, and what could.
+        SettingError, SettingTypeError: if a setting is invalid; the message says what is valid.
 
     Example:
         >>> backbone = SwinPosTransformer(window_size=12, table_window_size=7)
@@ -178,146 +169,38 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         self.padding = padding
         self._warned = False
         self.reference_size = None if reference_size is None else size_pair('reference_size', reference_size)
-        rules = self._window_rules(window_size, window_policy, len(depths))
+        rules = window_rules(window_size, window_policy, len(depths), self.reference_size)
         tables = table_windows(table_window_size, rules, pretrained_window_sizes, self.position)
         warn_without_effect(self.position, attention, table_window_size=table_window_size,
                             pretrained_window_sizes=pretrained_window_sizes, resampling=resampling)
-        self.stages = ModuleList(
-            self._stage(
-                i,
-                depths,
-                drop_path_rate,
-                stride=strides[i + 1] if i + 1 < len(depths) else None,
-                patch_norm=patch_norm,
+        block = dict(qkv_bias=qkv_bias, qk_scale=qk_scale, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate,
+                     act_cfg=act_cfg, norm_cfg=norm_cfg, with_cp=with_cp, resampling=resampling, attention=attention,
+                     key_bias=key_bias, norm_order=norm_order)
+        rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist()
+        self.stages = ModuleList()
+        for i, dims in enumerate(self.num_features):
+            is_last = i + 1 == len(depths)
+            downsample = None if is_last else PatchMerging(
+                dims, 2 * dims, stride=strides[i + 1], norm_cfg=norm_cfg if patch_norm else None,
+                norm_order=norm_order)
+            self.stages.append(SwinStage(
+                depth=depths[i],
+                drop_path_rates=rates[sum(depths[:i]):],
+                window_rule=rules[i],
+                hide_padding=padding == 'mask',
+                downsample=downsample,
+                embed_dims=dims,
+                position=self.position,
                 num_heads=num_heads[i],
                 feedforward_channels=int(mlp_ratio * dims),
-                window_rule=rules[i],
                 table_window_size=tables[i],
-                qkv_bias=qkv_bias,
-                qk_scale=qk_scale,
-                drop_rate=drop_rate,
-                attn_drop_rate=attn_drop_rate,
-                act_cfg=act_cfg,
-                norm_cfg=norm_cfg,
-                with_cp=with_cp,
-                resampling=resampling,
-                position=self.position,
-                attention=attention,
-                key_bias=key_bias,
-                norm_order=norm_order) for i, dims in enumerate(self.num_features))
+                **block))
         for i in self.out_indices:
             self.add_module(f'norm{i}', build_norm_layer(norm_cfg, self.num_features[i])[1])
         self.variant = describe_model(self)
         self._register_state_dict_hook(note_table_windows)
         self._freeze_unused()
         self._freeze_stages()
-
-    def _stage(self, index: int, depths: Sequence[int], drop_path_rate: float, stride: Any, patch_norm: bool,
-               norm_cfg: Cfg, norm_order: str, **block: Any) -> SwinStage:
-        dims = self.num_features[index]
-        rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist()
-        downsample = None if stride is None else PatchMerging(
-            dims, 2 * dims, stride=stride, norm_cfg=norm_cfg if patch_norm else None, norm_order=norm_order)
-        return SwinStage(
-            depth=depths[index],
-            drop_path_rates=rates[sum(depths[:index]):],
-            downsample=downsample,
-            hide_padding=self.padding == 'mask',
-            embed_dims=dims,
-            norm_cfg=norm_cfg,
-            norm_order=norm_order,
-            **block)
-
-    def _window_rules(self, window_size: WindowSize, policy: str, num_stages: int) -> List[WindowRule]:
-        rules = window_rules(window_size, policy, num_stages)
-        if policy == 'scale' and self.reference_size is None:
-            raise SettingError("window_policy='scale' needs reference_size, the image size in pixels at which windows "
-                               'have their nominal size, such as (800, 1333)')
-        if policy != 'scale' and self.reference_size is not None:
-            warnings.warn(f'reference_size={self.reference_size} has no effect with window_policy={policy!r}',
-                          stacklevel=4)
-        return rules
-
-    @property
-    def window_size(self) -> List[Union[Pair, str]]:
-        """The nominal window of each stage, (h, w) in tokens or ``'global'``."""
-        return [stage.window_rule.size for stage in self.stages]
-
-    def set_window_size(self, window_size: WindowSize, window_policy: Optional[str] = None) -> None:
-        """Change the windows, from the next forward on.
-
-        No parameter is made, replaced or changed: learned tables keep their own grid and are resampled in the
-        forward. So an optimizer, EMA or DDP wrapper stays valid, and going back is exact.
-
-        Args:
-            window_size: in the forms of the constructor's.
-            window_policy: default: as it is.
-
-        Raises:
-            ValueError, TypeError: if the setting cannot be; nothing is changed then.
-        """
-        policy = self.stages[0].window_rule.policy if window_policy is None else window_policy
-        for stage, rule in zip(self.stages, self._window_rules(window_size, policy, len(self.stages))):
-            stage.window_rule = rule
-
-    def _add_absolute_position(self, pretrain_img_size: Union[int, Pair], patch_size: Union[int, Pair]) -> None:
-        image = size_pair('pretrain_img_size', tuple(pretrain_img_size) * 2 if _is_single(pretrain_img_size)
-                          else pretrain_img_size)
-        if not self.use_abs_pos_embed:
-            if image != (224, 224):
-                warnings.warn(f'pretrain_img_size={pretrain_img_size!r} has no effect without use_abs_pos_embed=True',
-                              stacklevel=3)
-            return
-        patch = size_pair('patch_size', patch_size)
-        self.absolute_grid = image[0] // patch[0], image[1] // patch[1]
-        if min(self.absolute_grid) < 1:
-            raise SettingError(f'pretrain_img_size={pretrain_img_size!r} is smaller than a patch of {patch_size!r}')
-        self.absolute_pos_embed = nn.Parameter(
-            torch.zeros(1, self.absolute_grid[0] * self.absolute_grid[1], self.num_features[0]))
-
-    def train(self, mode: bool = True) -> SwinPosTransformer:
-        """Set training or evaluation mode; frozen stages stay in evaluation mode."""
-        super().train(mode)
-        self._freeze_stages()
-        return self
-
-    def _freeze_stages(self) -> None:
-        if self.frozen_stages < 0:
-            return
-        frozen = [self.patch_embed, self.drop_after_pos, *self.stages[:self.frozen_stages]]
-        frozen += [getattr(self, f'norm{i}') for i in self.out_indices if i < self.frozen_stages]
-        for module in frozen:
-            module.eval()
-            module.requires_grad_(False)
-        if self.use_abs_pos_embed:
-            self.absolute_pos_embed.requires_grad_(False)
-
-    def _freeze_unused(self) -> None:
-        # DDP waits for a gradient of every parameter that asks for one.
-        last = max(self.out_indices)
-        for module in (self.stages[last].downsample, *self.stages[last + 1:]):
-            if module is not None:
-                module.requires_grad_(False)
-
-    def init_weights(self) -> None:
-        """Load the pretrained weights that ``init_cfg`` names, or draw new ones as the Swin authors do.
-
-        Raises:
-            CheckpointError, ValueError: if the checkpoint cannot be read or does not fit.
-        """
-        cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg] * bool(self.init_cfg)
-        pretrained = [cfg for cfg in cfgs if cfg.get('type') == 'Pretrained']
-        if not pretrained:
-            print_log(f'No pretrained weights for {type(self).__name__}: training starts from scratch',
-                      logger='current')
-            reset_parameters(self)
-        if len(cfgs) > len(pretrained):
-            self.init_cfg = [cfg for cfg in cfgs if cfg not in pretrained]
-            super().init_weights()
-            self.init_cfg = cfgs
-        for cfg in pretrained:
-            load_pretrained(self, cfg['checkpoint'], prefix=cfg.get('prefix'))
-        self._is_init = True
 
     def forward(self, x: Tensor) -> List[Tensor]:
         """Compute the feature maps of a batch of images.
@@ -355,7 +238,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         return outs
 
     def _valid_sizes(self, images: Tensor) -> Optional[List[Pair]]:
-        """Each image's size in pixels where it matters: if padding is hidden and there is some."""
+        """The size of each image in pixels, if the batch has padding that must be hidden."""
         if self.padding != 'mask':
             return None
         sizes = valid_sizes(images)
@@ -376,6 +259,88 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
             tokens = resample_absolute(self.absolute_pos_embed, self.absolute_grid, own).unflatten(1, own)
             maps.append(F.pad(tokens, (0, 0, 0, hw_shape[1] - own[1], 0, hw_shape[0] - own[0])))
         return torch.cat(maps).flatten(1, 2)
+
+    @property
+    def window_size(self) -> List[Union[Pair, str]]:
+        """The nominal window of each stage, (h, w) in tokens or ``'global'``."""
+        return [stage.window_rule.size for stage in self.stages]
+
+    def set_window_size(self, window_size: WindowSize, window_policy: Optional[str] = None) -> None:
+        """Change the windows, from the next forward on.
+
+        No parameter is made, replaced or changed: learned tables keep their own grid and are resampled in the
+        forward. So an optimizer, EMA or DDP wrapper stays valid, and going back is exact.
+
+        Args:
+            window_size: in the forms of the constructor's.
+            window_policy: default: as it is.
+
+        Raises:
+            SettingError, SettingTypeError: if the setting is invalid; nothing is changed then.
+        """
+        policy = self.stages[0].window_rule.policy if window_policy is None else window_policy
+        rules = window_rules(window_size, policy, len(self.stages), self.reference_size)
+        for stage, rule in zip(self.stages, rules):
+            stage.window_rule = rule
+
+    def _add_absolute_position(self, pretrain_img_size: Union[int, Pair], patch_size: Union[int, Pair]) -> None:
+        image = size_pair('pretrain_img_size', tuple(pretrain_img_size) * 2 if _is_single(pretrain_img_size)
+                          else pretrain_img_size)
+        if not self.use_abs_pos_embed:
+            if image != (224, 224):
+                warnings.warn(f'pretrain_img_size={pretrain_img_size!r} has no effect without use_abs_pos_embed=True',
+                              stacklevel=3)
+            return
+        patch = size_pair('patch_size', patch_size)
+        self.absolute_grid = image[0] // patch[0], image[1] // patch[1]
+        if min(self.absolute_grid) < 1:
+            raise SettingError(f'pretrain_img_size={pretrain_img_size!r} is smaller than a patch of {patch_size!r}')
+        self.absolute_pos_embed = nn.Parameter(
+            torch.zeros(1, self.absolute_grid[0] * self.absolute_grid[1], self.num_features[0]))
+
+    def train(self, mode: bool = True) -> SwinPosTransformer:
+        """Set training or evaluation mode; frozen stages stay in evaluation mode."""
+        super().train(mode)
+        self._freeze_stages()
+        return self
+
+    def _freeze_stages(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        frozen = [self.patch_embed, self.drop_after_pos, *self.stages[:self.frozen_stages]]
+        frozen += [getattr(self, f'norm{i}') for i in self.out_indices if i < self.frozen_stages]
+        for module in frozen:
+            module.eval()
+            module.requires_grad_(False)
+        if self.use_abs_pos_embed:
+            self.absolute_pos_embed.requires_grad_(False)
+
+    def _freeze_unused(self) -> None:
+        # DDP waits for a gradient of every parameter that requires one.
+        last = max(self.out_indices)
+        for module in (self.stages[last].downsample, *self.stages[last + 1:]):
+            if module is not None:
+                module.requires_grad_(False)
+
+    def init_weights(self) -> None:
+        """Load the pretrained weights that ``init_cfg`` names, or draw new ones as the Swin authors do.
+
+        Raises:
+            CheckpointError, ValueError: if the checkpoint cannot be read or does not fit.
+        """
+        cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg] * bool(self.init_cfg)
+        pretrained = [cfg for cfg in cfgs if cfg.get('type') == 'Pretrained']
+        if not pretrained:
+            print_log(f'No pretrained weights for {type(self).__name__}: training starts from scratch',
+                      logger='current')
+            reset_parameters(self)
+        if len(cfgs) > len(pretrained):
+            self.init_cfg = [cfg for cfg in cfgs if cfg not in pretrained]
+            super().init_weights()
+            self.init_cfg = cfgs
+        for cfg in pretrained:
+            load_pretrained(self, cfg['checkpoint'], prefix=cfg.get('prefix'))
+        self._is_init = True
 
 
 def _is_single(value: Any) -> bool:

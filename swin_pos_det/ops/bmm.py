@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .heads import Rotation, join_heads, window_heads
-from .masks import attn_masks, split
+from .masks import attn_masks
 from .position_bias import PositionBias
 from .products import attend_by_head, goes_by_head, windows_at_once
 from .runtime import is_plain_inference
@@ -19,7 +19,7 @@ def attention(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_h
     """See :func:`~.window_attention.window_attention`."""
     q, k, v = window_heads(qkv, plan, num_heads, pad, rotate)
     dense = None if bias is None else bias.dense().to(q.dtype)
-    masks = attn_masks(dense, plan.groups, q, lambda count: split(count, windows_at_once(plan.area)))
+    masks = attn_masks(dense, plan.groups, q, windows_at_once(plan.area))
     return join_heads(attend_by_head(q, k, v, masks, scale), plan, qkv)
 
 

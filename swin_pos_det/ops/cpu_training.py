@@ -9,16 +9,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .heads import Rotation, split_heads
-from .masks import WindowGroup, attn_masks, split
+from .masks import WindowGroup, attn_masks
 from .position_bias import PositionBias
-from .products import (
-    MAX_SCORES,
-    attend_by_head,
-    attention_weights,
-    exact_dtype,
-    goes_by_head,
-    windows_at_once,
-)
+from .products import MAX_SCORES, attend_by_head, attention_weights, goes_by_head, windows_at_once
 from .runtime import has_active_torch_mode, is_tracing
 from .windows import WindowPlan, window_partition, window_reverse
 
@@ -77,8 +70,8 @@ class _RecomputedScores(torch.autograd.Function):
         q, out_grad = tensors[0], grad.unflatten(2, (ctx.num_heads, -1)).transpose(1, 2)
         grad_windows = torch.empty_like(windows)
         grads = split_heads(grad_windows, ctx.num_heads)
-        zero = q.new_zeros(1, 1, 1, 1)
-        grad_bias = None if bias is None else torch.zeros_like(bias, dtype=exact_dtype(bias))
+        zero, exact = q.new_zeros(1, 1, 1, 1), torch.promote_types(q.dtype, torch.float32)
+        grad_bias = None if bias is None else torch.zeros_like(bias, dtype=exact)
         for some, mask in _masks(q, bias, ctx.groups):
             mask = (zero if mask is None else mask).expand(-1, ctx.num_heads, -1, -1)
             for heads in range(ctx.num_heads) if _by_head(q) else [slice(None)]:
@@ -98,7 +91,7 @@ def _masks(q: Tensor, bias: Optional[Tensor],
     """Masks of as many windows as are taken at once."""
     heads, area = q.shape[1:3]
     at_once = windows_at_once(area) if _by_head(q) else max(1, MAX_SCORES // (heads * area**2))
-    return attn_masks(bias, groups, q, lambda count: split(count, at_once))
+    return attn_masks(bias, groups, q, at_once)
 
 
 def _backward_of(tensors: Sequence[Tensor], mask: Tensor, scale: float, grads: Sequence[Tensor]) -> Tensor:

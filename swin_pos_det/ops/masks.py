@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +27,6 @@ ALIGNMENT = 8
 # queries, keys and values (with 32 channels in a head, as Swin has them).
 MAX_JOINED_TOKENS = 96
 MAX_JOINED_WINDOWS = 2**13
-
-Split = Callable[[int], Iterable[slice]]
 
 
 @dataclass(eq=False)
@@ -98,14 +96,14 @@ def split(length: int, most: int) -> List[slice]:
 
 
 def attn_masks(bias: Optional[Tensor], groups: Sequence[WindowGroup], like: Tensor,
-               splitter: Optional[Split] = None) -> Iterator[Tuple[slice, Optional[Tensor]]]:
+               at_once: Optional[int] = None) -> Iterator[Tuple[slice, Optional[Tensor]]]:
     """Bias plus mask of the logits, for some windows after the other.
 
     Args:
         bias: (heads, N, N) or None.
         groups: of the windows, in order.
         like: queries, (nW, heads, N, channels of a head), of the dtype and device wanted.
-        splitter: slices of a number of windows. Default: a whole group at once, or all groups where that is faster.
+        at_once: windows at most. Default: a whole group at once, or all groups where that is faster.
 
     Yields:
         A slice of the windows, and (1 or windows, 1 or heads, N, N) or None.
@@ -120,17 +118,17 @@ def attn_masks(bias: Optional[Tensor], groups: Sequence[WindowGroup], like: Tens
         return both[..., :area] if align_pad and both is not None else both
 
     few = area <= MAX_JOINED_TOKENS and (is_tracing() or like.shape[0] <= MAX_JOINED_WINDOWS)
-    if on_cuda and splitter is None and len(groups) > 1 and few:
+    if on_cuda and at_once is None and len(groups) > 1 and few:
         yield slice(None), with_bias(joined_mask(groups, like, align_pad))
         return
     start = 0
     for group in groups:
-        if splitter is None:
+        if at_once is None:
             at = slice(start, start + group.count) if len(groups) > 1 else slice(None)
             yield at, with_bias(group.mask(like.dtype, align_pad))
         else:
             shared = with_bias(group.mask(like.dtype, align_pad)) if group.shares_mask else None
-            for some in splitter(group.count):
+            for some in split(group.count, at_once):
                 own = shared if group.shares_mask else with_bias(group.part(some).mask(like.dtype, align_pad))
                 yield slice(start + some.start, start + some.stop), own
         start = start + group.count

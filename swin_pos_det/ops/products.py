@@ -17,11 +17,6 @@ MAX_SCORES = 2**20
 MAX_BMM_TOKENS = 192
 
 
-def exact_dtype(like: Tensor) -> torch.dtype:
-    """The dtype of softmax and of sums over windows: float32, or float64 for float64."""
-    return torch.promote_types(like.dtype, torch.float32)
-
-
 def goes_by_head(dtype: torch.dtype, area: int) -> bool:
     """Whether windows of ``area`` tokens are attended to head by head."""
     return TRICKS['bmm'] and area < MAX_BMM_TOKENS and dtype in (torch.float32, torch.float64)
@@ -33,8 +28,8 @@ def windows_at_once(area: int) -> int:
 
 
 def attention_weights(q: Tensor, k: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """``softmax(q k^T * scale + mask)`` of (..., N, channels) -> (..., N, N), in :func:`exact_dtype`."""
-    keys, exact = k.transpose(-2, -1), exact_dtype(q)
+    """``softmax(q k^T * scale + mask)`` of (..., N, channels) -> (..., N, N), in float32 at least."""
+    keys, exact = k.transpose(-2, -1), torch.promote_types(q.dtype, torch.float32)
     if q.dim() == 3 and q.dtype == exact:
         return torch.baddbmm(mask, q, keys, alpha=scale).softmax(-1)
     return torch.matmul(q, keys).to(exact).mul_(scale).add_(mask).softmax(-1)

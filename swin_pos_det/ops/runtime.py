@@ -45,15 +45,13 @@ def without(*tricks: str) -> Iterator[None]:
 
 def is_tracing() -> bool:
     """Whether a graph is being made: sizes may be symbols then, and every branch taken is fixed in the graph."""
-    return is_compiling() or _is_jit_tracing()
+    return is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
 def is_exporting() -> bool:
     """Whether the graph is made for another runtime, which has plain operators only and takes any size."""
-    if _is_jit_tracing():
-        return True
     # What torch.compiler.is_exporting (torch 2.7) returns; but Dynamo of torch 2.11 takes that for true in any graph.
-    return is_compiling() and getattr(torch.compiler, '_is_exporting_flag', False)
+    return is_tracing() and (not is_compiling() or getattr(torch.compiler, '_is_exporting_flag', False))
 
 
 def can_break_graph() -> bool:
@@ -61,12 +59,7 @@ def can_break_graph() -> bool:
 
     Before torch 2.7 that cannot be told from an export, which may not.
     """
-    return is_compiling() and not _is_jit_tracing() and getattr(torch.compiler, '_is_exporting_flag', None) is False
-
-
-def _is_jit_tracing() -> bool:
-    """Whether ``torch.jit.trace`` runs the code: for a file, for ONNX, or for MMEngine's count of FLOPs."""
-    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
+    return is_compiling() and getattr(torch.compiler, '_is_exporting_flag', None) is False
 
 
 def warn(message: str, stacklevel: int = 2) -> bool:

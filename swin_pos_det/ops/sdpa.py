@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .heads import Rotation, join_heads, window_heads
-from .masks import attn_masks, split
+from .masks import attn_masks
 from .position_bias import PositionBias
 from .runtime import is_tracing
 from .windows import WindowPlan
@@ -22,9 +22,9 @@ def attention(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_h
     """See :func:`~.window_attention.window_attention`."""
     q, k, v = window_heads(qkv, plan, num_heads, pad, rotate)
     most = None if is_tracing() else MAX_WINDOWS.get(q.device.type)
-    splitter = (lambda count: split(count, most)) if most is not None and q.shape[0] > most else None
+    at_once = most if most is not None and q.shape[0] > most else None
     dense = None if bias is None else bias.dense().to(q.dtype)
-    masks = list(attn_masks(dense, plan.groups, q, splitter))
+    masks = list(attn_masks(dense, plan.groups, q, at_once))
     if len(masks) == 1:
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=masks[0][1], dropout_p=dropout, scale=scale)
         return join_heads(attended, plan, qkv)

@@ -57,13 +57,14 @@ def window_attention(qkv: Tensor,
     Raises:
         SettingError: if an implementation was requested that does not exist, or cannot take these arguments.
     """
-    name = requested_impl() or choose(qkv, plan, bias, dropout)
     arguments = qkv, plan, bias, num_heads, scale, pad, rotate, dropout
-    if _requested is not None:
-        reason = IMPLEMENTATIONS[name].unsupported(*arguments)
-        if reason is not None:
-            raise SettingError(f'attention implementation {name!r} was requested, but it does not support {reason}')
-    return IMPLEMENTATIONS[name].attention(*arguments)
+    if _requested is None:
+        return IMPLEMENTATIONS[choose(qkv, plan, bias, dropout)].attention(*arguments)
+    implementation = _implementation(_requested)
+    reason = implementation.unsupported(*arguments)
+    if reason is not None:
+        raise SettingError(f'attention implementation {_requested!r} was requested, but it does not support {reason}')
+    return implementation.attention(*arguments)
 
 
 def choose(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], dropout: float) -> str:
@@ -77,14 +78,15 @@ def choose(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], dropout:
 
 
 def requested_impl() -> Optional[str]:
-    """The implementation that :func:`use_impl` or ``SWIN_POS_DET_ATTENTION`` requests; None if it is chosen.
-
-    Raises:
-        SettingError: if there is none of that name.
-    """
-    if _requested is not None and _requested not in IMPLEMENTATIONS:
-        raise SettingError(f'SWIN_POS_DET_ATTENTION must be one of {sorted(IMPLEMENTATIONS)}, got {_requested!r}')
+    """The implementation that :func:`use_impl` or ``SWIN_POS_DET_ATTENTION`` requests; None if it is chosen."""
     return _requested
+
+
+def _implementation(name: str) -> ModuleType:
+    if name not in IMPLEMENTATIONS:
+        raise SettingError(f'the attention implementation (SWIN_POS_DET_ATTENTION) must be one of '
+                           f'{sorted(IMPLEMENTATIONS)}, got {name!r}')
+    return IMPLEMENTATIONS[name]
 
 
 @contextmanager
@@ -98,8 +100,8 @@ def use_impl(name: Optional[str]) -> Iterator[None]:
         SettingError: if there is none of that name.
     """
     global _requested
-    if name is not None and name not in IMPLEMENTATIONS:
-        raise SettingError(f'the attention implementation must be one of {sorted(IMPLEMENTATIONS)}, got {name!r}')
+    if name is not None:
+        _implementation(name)
     before, _requested = _requested, name
     try:
         yield

@@ -157,7 +157,7 @@ def test_unknown_names_are_refused(monkeypatch):
     with pytest.raises(SettingError, match=r"must be one of \['bmm', .*'sdpa'\], got 'flash'"), use_impl('flash'):
         pass
     monkeypatch.setattr(door, '_requested', 'flash')  # as the environment variable does
-    with pytest.raises(SettingError, match="SWIN_POS_DET_ATTENTION must be one of .* got 'flash'"):
+    with pytest.raises(SettingError, match=r"SWIN_POS_DET_ATTENTION\) must be one of .* got 'flash'"):
         randomised()(*case(SHAPES[0], 'attend'))
 
 

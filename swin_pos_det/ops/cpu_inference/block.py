@@ -12,7 +12,7 @@ from ..runtime import can_break_graph
 from ..window_attention import window_attention
 from ..windows import WindowPlan
 from .attention import attend_without_padding, can_drop_padding
-from .chunks import can_chunk, chunk_size, is_large_on_cpu
+from .chunks import can_chunk, chunk_size, is_large
 from .linear import prepared_linear, recurring_rows
 
 
@@ -26,9 +26,9 @@ def can_run(block: nn.Module, x: Tensor) -> bool:
         block: a ``SwinBlock``.
         x: (B, L, C) tokens.
     """
-    if can_break_graph():
-        return not torch.is_grad_enabled() and is_large_on_cpu(x)
-    return can_chunk(block, x) and is_exact_gelu(block.ffn.layers[0][1])
+    if not is_large(x):
+        return False
+    return can_break_graph() or can_chunk(block) and is_exact_gelu(block.ffn.layers[0][1])
 
 
 def run(block: nn.Module, x: Tensor, plan: WindowPlan) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 from typing import List
 
+import torch
 from torch import Tensor, nn
 
 from ..masks import split
@@ -19,17 +20,17 @@ MAX_SLOTS = 4 * CHUNK
 MIN_NUMBERS = 3 * 2**18
 
 
-def can_chunk(module: nn.Module, x: Tensor) -> bool:
-    """Whether ``module`` may be replaced by its formula, applied to chunks of a map ``x`` (B, L, C)."""
-    if not is_large_on_cpu(x) or not is_plain_inference() or requested_impl() is not None:
+def is_large(x: Tensor) -> bool:
+    """Whether a map is on a CPU, without gradients, and does not stay in the cache as it is."""
+    return not torch.is_grad_enabled() and x.device.type == 'cpu' and x.numel() >= MIN_NUMBERS
+
+
+def can_chunk(module: nn.Module) -> bool:
+    """Whether ``module`` may be replaced by its formula, applied to chunks of a map."""
+    if not is_plain_inference() or requested_impl() is not None:
         return False
     enabled = os.environ.get('SWIN_POS_DET_CPU_INFERENCE', '1') != '0'
     return enabled and is_as_built(module) and not any(part.training for part in module.modules())
-
-
-def is_large_on_cpu(x: Tensor) -> bool:
-    """Whether a map is on a CPU, and does not stay in the cache as it is."""
-    return x.device.type == 'cpu' and x.numel() >= MIN_NUMBERS
 
 
 def chunk_size(length: int) -> int:

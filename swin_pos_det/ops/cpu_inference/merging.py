@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ..masks import split
 from ..patches import two_by_two
 from ..runtime import TRICKS
-from .chunks import can_chunk, chunk_size
+from .chunks import can_chunk, chunk_size, is_large
 
 Pair = Tuple[int, int]
 
@@ -18,7 +18,7 @@ Pair = Tuple[int, int]
 def can_run_merging(merging: nn.Module, x: Tensor) -> bool:
     """Whether :func:`run_merging` may replace the forward of a 2x2 ``PatchMerging`` with a layer norm, or none."""
     norm = type(merging.norm) in (nn.LayerNorm, type(None))
-    return TRICKS['merge_weights'] and norm and merging.is_two_by_two and can_chunk(merging, x)
+    return is_large(x) and TRICKS['merge_weights'] and norm and merging.is_two_by_two and can_chunk(merging)
 
 
 def run_merging(merging: nn.Module, x: Tensor, size: Pair) -> Tuple[Tensor, Pair]:
