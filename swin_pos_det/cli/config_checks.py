@@ -49,7 +49,7 @@ def check_config(cfg: Config, overridden: Iterable[str] = ()) -> None:
                   'set what it was used for, such as train_cfg.max_epochs or train_dataloader.dataset.data_root')
     for name in cfg:
         if name not in known and name not in options:
-            likely = difflib.get_close_matches(name, known - set(cfg), 1, _LIKENESS)
+            likely = difflib.get_close_matches(name, known, 1, _LIKENESS)
             if likely:
                 _warn(f'the config sets {name!r}, which nothing reads: did you mean {likely[0]!r}?')
 

@@ -95,7 +95,8 @@ def check_necks(cfg: Config) -> None:
     for settings in _nodes(cfg.get('model')):
         backbone, neck = settings.get('backbone'), settings.get('neck')
         neck = neck[0] if isinstance(neck, Sequence) and neck else neck
-        if not (isinstance(backbone, Mapping) and isinstance(neck, Mapping) and 'in_channels' in neck):
+        if not (isinstance(backbone, Mapping) and isinstance(neck, Mapping)
+                and isinstance(neck.get('in_channels'), Sequence)):
             continue
         kinds = [_resolve(MODELS, part.get('type')) for part in (backbone, neck)]
         if not all(isinstance(kind, type) and issubclass(kind, base)

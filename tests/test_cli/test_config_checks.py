@@ -26,7 +26,7 @@ def warnings_of(settings, options, caplog):
 
 @pytest.mark.parametrize(('settings', 'options', 'message'), [
     (dict(load_frm='a.pth'), (), "the config sets 'load_frm', which nothing reads: did you mean 'load_from'?"),
-    (dict(train_dataloder=1), (), "did you mean 'train_dataloader'?"),
+    (dict(train_dataloader=dict(), train_dataloder=1), (), "did you mean 'train_dataloader'?"),
     (dict(max_epochs=3), ['max_epochs'], '--cfg-options max_epochs has no effect: neither MMEngine nor'),
     (dict(load_frm=''), ['load_frm'], "of this name (did you mean 'load_from'?)"),
     (dict(train_pipeline=[]), ['train_pipeline.0.scale', 'train_pipeline.1.prob'], 'train_pipeline has no effect'),
@@ -37,7 +37,7 @@ def test_settings_that_nothing_reads(caplog, settings, options, message):
 
 
 @pytest.mark.parametrize(('settings', 'options'), [
-    (dict(load_from='', load_frm=''), ()), (dict(train_pipeline=[], val_pipeline=[], norm_cfg={}, max_epochs=3), ()),
+    (dict(train_pipeline=[], val_pipeline=[], norm_cfg={}, max_epochs=3), ()),
     (dict(train_cfg={}, tta_model={}, auto_scale_lr={}), ['train_cfg.max_epochs', 'auto_scale_lr.enable', 'compile'])])
 def test_variables_and_known_settings_pass(caplog, settings, options):
     assert warnings_of(settings, options, caplog) == []
