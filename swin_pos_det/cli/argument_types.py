@@ -43,6 +43,7 @@ def _number(kind: type, low: float, high: float, meant: str, ends: tuple[bool, b
 
 
 count = _number(int, 1, math.inf, 'a whole number of at least 1', (True, False))
+count_from_0 = _number(int, 0, math.inf, 'a whole number of at least 0', (True, False))
 factor = _number(float, 0, math.inf, 'a number above 0', (False, False))
 share = _number(float, 0, 1, 'a number above 0 and below 1', (False, False))
 fraction = _number(float, 0, 1, 'a number from 0 to 1', (True, True))

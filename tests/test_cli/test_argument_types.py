@@ -50,6 +50,10 @@ def test_numbers(kind, right, wrong, meant):
     ('analysis_tools/compare_evaluators.py', ['a', '--copies=0']),
     ('analysis_tools/overfit_coco.py', ['--images=0']), ('analysis_tools/eval_coco.py', ['r', 'g', '--score-thr=-1']),
     ('analysis_tools/report_run.py', ['w', '--score-thr=1.5']),
+    ('analysis_tools/report_run.py', ['w', '--num-images=-1']),
+    ('analysis_tools/eval_coco.py', ['r', 'g', '--iou-thr=5']),
+    ('analysis_tools/eval_coco.py', ['r', 'g', '--max-dets', '0', '1', '2']),
+    ('dataset_tools/make_digits.py', ['--num-train=0']), ('analysis_tools/benchmark_backbone.py', ['--seconds=0']),
     ('analysis_tools/estimate_scaling.py', ['--image', '800', '0']),
     ('deployment/export_backbone.py', ['c', '--time', '0', '64'])])
 def test_tools_refuse_numbers_that_cannot_be(tool, arguments, capsys):

@@ -11,7 +11,7 @@ DEFER_REGISTRATION = True  # run_cli registers the package, after the command li
 
 from swin_pos_det.analysis.benchmark.cases import DETECTOR_MODES, MODES, PRESETS, DetectorCase, within
 from swin_pos_det.choices import BENCHMARK_MODELS, BENCHMARK_VARIANTS
-from swin_pos_det.cli.argument_types import count, image_size, model_and_python, square_window
+from swin_pos_det.cli.argument_types import count, factor, image_size, model_and_python, square_window
 from swin_pos_det.cli.arguments import add_traceback_argument
 from swin_pos_det.cli.main import run_cli
 from swin_pos_det.errors import UserError
@@ -41,7 +41,7 @@ def get_parser() -> argparse.ArgumentParser:
                             'inference: of a detector (default: both of train and inference)')
     cases.add_argument('--dtypes', nargs='+', choices=['float32', 'bf16', 'fp16'], help='the latter two by autocast')
     cases.add_argument('--runs', nargs='+', choices=['eager', 'compiled'], help='compiled: by torch.compile')
-    cases.add_argument('--max-megapixels', type=float, metavar='N', help='leave out batches of more pixels')
+    cases.add_argument('--max-megapixels', type=factor, metavar='N', help='leave out batches of more pixels')
     cases.add_argument('--detector', nargs='+', metavar='CONFIG', help='time whole detectors instead of backbones')
     cases.add_argument('--checkpoint', metavar='FILE', help='trained weights for --detector (default: random ones)')
     models = parser.add_argument_group('models')
@@ -58,7 +58,7 @@ def get_parser() -> argparse.ArgumentParser:
     how.add_argument('--threads', type=count, metavar='N',
                      help='that torch may use, on as many cores (default: those that torch uses by itself)')
     how.add_argument('--repeats', type=count, default=5, metavar='N', help='turns of each model (default: 5)')
-    how.add_argument('--seconds', type=float, default=0.2, metavar='S', help='a turn lasts at least so long (0.2)')
+    how.add_argument('--seconds', type=factor, default=0.2, metavar='S', help='a turn lasts at least so long (0.2)')
     how.add_argument('--warm-up', type=count, default=2, metavar='N', help='runs before the first turn (default: 2)')
     how.add_argument('--memory', action='store_true', help='measure peak memory too (on a CPU of eager models only)')
     how.add_argument('--no-time', action='store_true', help='measure peak memory only')

@@ -35,7 +35,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('--gpu', choices=GPUS, default='a100', help='kind of GPU (default: a100)')
     parser.add_argument('--models', nargs='+', choices=['t', 's', 'b', 'l'], default=['t', 'b', 'l'], metavar='SIZE',
                         help='sizes of Swin: t s b l (default: t b l)')
-    parser.add_argument('--gpus', nargs='+', type=int, default=[1, 8, 64, 512], metavar='N',
+    parser.add_argument('--gpus', nargs='+', type=count_type, default=[1, 8, 64, 512], metavar='N',
                         help='numbers of GPUs, up to 8 or multiples of 8 (default: 1 8 64 512)')
     parser.add_argument('--image', nargs=2, type=count_type, default=[800, 1344], metavar=('HEIGHT', 'WIDTH'),
                         help='size of the padded images (default: 800 1344)')

@@ -8,7 +8,7 @@ from rich.console import Console
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
 from swin_pos_det.choices import EVALUATORS, MAX_DETS
-from swin_pos_det.cli.argument_types import fraction
+from swin_pos_det.cli.argument_types import count, fraction
 from swin_pos_det.cli.arguments import add_traceback_argument, note_unused
 from swin_pos_det.cli.errors import user_errors
 from swin_pos_det.cli.main import run_cli
@@ -31,7 +31,7 @@ def get_parser() -> argparse.ArgumentParser:
                         help='evaluate these classes only; needed where a model knows fewer than GT (default: all)')
     parser.add_argument('--dataset', metavar='NAME',
                         help='where RESULTS are of several data sets, the one that GT belongs to')
-    parser.add_argument('--max-dets', nargs=3, type=int, default=list(MAX_DETS), metavar='N',
+    parser.add_argument('--max-dets', nargs=3, type=count, default=list(MAX_DETS), metavar='N',
                         help="detections per image that count, for AR (default: 100 300 1000, MMDetection's; "
                              "COCO's own are 1 10 100)")
     parser.add_argument('--evaluator', choices=EVALUATORS, default='pycocotools',
@@ -40,7 +40,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('--pr-curve', metavar='PNG', help='draw precision over recall')
     parser.add_argument('--score-thr', type=fraction, default=0.3, metavar='S',
                         help='for the confusion matrix: the lowest score that counts (default: 0.3)')
-    parser.add_argument('--iou-thr', type=float, default=0.5, metavar='I',
+    parser.add_argument('--iou-thr', type=fraction, default=0.5, metavar='I',
                         help='for the confusion matrix: the overlap from which on two are the same (default: 0.5)')
     parser.add_argument('--out', metavar='JSON', help='write the numbers of all tables to this file')
     add_traceback_argument(parser)

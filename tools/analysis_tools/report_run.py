@@ -8,7 +8,7 @@ from rich.table import Table
 
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
-from swin_pos_det.cli.argument_types import fraction
+from swin_pos_det.cli.argument_types import count_from_0, fraction
 from swin_pos_det.cli.arguments import add_traceback_argument
 from swin_pos_det.cli.main import run_cli
 from swin_pos_det.errors import UserError
@@ -23,7 +23,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('work_dir', type=Path, metavar='WORK_DIR', help='the work dir of tools/train.py')
     parser.add_argument('--checkpoint', type=Path, metavar='FILE',
                         help='weights for the pictures (default: the last checkpoint in the work dir)')
-    parser.add_argument('--num-images', type=int, default=12, metavar='N',
+    parser.add_argument('--num-images', type=count_from_0, default=12, metavar='N',
                         help='validation images to draw, spread over the set; 0 for none (default: 12)')
     parser.add_argument('--score-thr', '--score-threshold', dest='score_threshold', type=fraction, default=0.3,
                         metavar='S', help='leave out predictions below this score (default: 0.3)')
@@ -65,8 +65,6 @@ def report(args: argparse.Namespace) -> None:
     from swin_pos_det.analysis.runs.predictions import draw_predictions
     from swin_pos_det.visualization import contact_sheet, save_picture
 
-    if args.num_images < 0:
-        raise UserError(f'--num-images must be at least 0, got {args.num_images}')
     try:
         training = read_training(args.work_dir)
         metrics = summarize(args.work_dir, args.checkpoint)
