@@ -33,12 +33,20 @@ class BuildWithConfigs(build_py):
     def run(self) -> None:
         super().run()
         if getattr(self, 'editable_mode', False):
+            self._link(HERE / 'swin_pos_det' / '.mim')
             return
         target = Path(self.build_lib) / 'swin_pos_det' / '.mim'
         compiled = shutil.ignore_patterns('__pycache__')
         for name in ('configs', 'tools'):
             shutil.copytree(HERE / name, target / name, dirs_exist_ok=True, ignore=compiled)
         shutil.copy(HERE / 'model-index.yml', target)
+
+    @staticmethod
+    def _link(target: Path) -> None:
+        target.mkdir(exist_ok=True)
+        for name in ('configs', 'tools', 'model-index.yml'):
+            if not (target / name).is_symlink():
+                (target / name).symlink_to(Path('..', '..', name))
 
 
 setup(

@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_an_installed_package_has_its_configs_and_tools(tmp_path):
-    subprocess.run([sys.executable, 'setup.py', '-q', 'build_py', '-d', tmp_path], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, 'setup.py', '-q', 'build_py', '-d', tmp_path, 'dist_info', '-o', tmp_path],
+                   cwd=ROOT, check=True)
     carried = tmp_path / 'swin_pos_det/.mim'
     for name in ('configs', 'tools'):
         want = {path.relative_to(ROOT) for path in (ROOT / name).rglob('*')
@@ -18,10 +19,14 @@ def test_an_installed_package_has_its_configs_and_tools(tmp_path):
         assert {path.relative_to(carried) for path in (carried / name).rglob('*') if path.is_file()} == want
     assert (carried / 'model-index.yml').read_text() == (ROOT / 'model-index.yml').read_text()
 
+    (tmp_path / 'mine.py').write_text("_base_ = 'swin_pos_det::swin_pos/faster-rcnn_swin-pos-nano-p4-w7_fpn_coco.py'\n"
+                                      'model = dict(roi_head=dict(bbox_head=dict(num_classes=2)))\n')
     program = ('import swin_pos_det; from mmengine.config import Config; '
                'from swin_pos_det.analysis.studies import study; '
+               'print(Config.fromfile("mine.py").model.backbone.embed_dims, swin_pos_det.__file__); '
                'print(Config.fromfile(study.config_named("mask-rcnn_swin-pos-nano-p4-w7_fpn_digits")).filename)')
     env = dict(os.environ, PYTHONPATH=str(tmp_path))
     found = subprocess.run([sys.executable, '-c', program], env=env, cwd=tmp_path, check=True, stdout=subprocess.PIPE,
                            text=True).stdout
     assert Path(found.splitlines()[-1]) == carried / 'configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py'
+    assert found.splitlines()[-2].split() == ['32', str(tmp_path / 'swin_pos_det/__init__.py')], 'a base by the package'

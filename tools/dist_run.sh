@@ -1,6 +1,19 @@
 # Shared by dist_train.sh and dist_test.sh, which source it: starts the processes of one machine with torchrun.
 # Environment, all optional: NNODES (machines, default 1), NODE_RANK (this machine's number, 0), MASTER_ADDR (an
-# address of machine 0, 127.0.0.1), PORT (a free one on machine 0, 29500), MAX_RESTARTS (0), PYTHON (the interpreter).
+# address of machine 0, 127.0.0.1), PORT (a free one on machine 0, 29500), MAX_RESTARTS (0), PYTHON (the
+# interpreter; default: that of the active environment, else .venv of this repository, which `make setup` makes).
+
+_python() {
+    local own
+    own=$(dirname "${BASH_SOURCE[0]}")/../.venv/bin/python
+    if [ -n "${PYTHON:-}" ]; then
+        echo "$PYTHON"
+    elif [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$own" ]; then
+        echo "$own"
+    else
+        command -v python || command -v python3
+    fi
+}
 
 # dist_run GPUS TOOL [--max-restarts N] ARGUMENTS_OF_THE_TOOL...
 dist_run() {
@@ -36,6 +49,6 @@ dist_run() {
         # addresses of those that died.
         export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     fi
-    exec "${PYTHON:-python}" -m torch.distributed.run --nnodes="${NNODES:-1}" "${rendezvous[@]}" \
+    exec "$(_python)" -m torch.distributed.run --nnodes="${NNODES:-1}" "${rendezvous[@]}" \
         --nproc_per_node="$gpus" "$tool" ${arguments[@]+"${arguments[@]}"}
 }

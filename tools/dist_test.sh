@@ -3,7 +3,7 @@
 # Usage: dist_test.sh CONFIG CHECKPOINT GPUS_PER_MACHINE [--max-restarts N] [arguments of tools/test.py]
 # On several machines, run it on each with NNODES (how many), NODE_RANK (0, 1, ...), MASTER_ADDR and PORT set.
 # --max-restarts, or MAX_RESTARTS: when a process dies, start all again, up to N times.
-# PYTHON names the interpreter (default: python).
+# PYTHON names the interpreter (default: that of the active environment, else .venv of this repository).
 set -euo pipefail
 
 if [ "$#" -lt 3 ]; then

@@ -4,7 +4,7 @@
 # On several machines, run it on each with NNODES (how many), NODE_RANK (0, 1, ...), MASTER_ADDR and PORT set.
 # --max-restarts, or MAX_RESTARTS: when a process dies, start all again, up to N times, from the last checkpoint; on
 # several machines, the work dir must be one that all of them see.
-# PYTHON names the interpreter (default: python).
+# PYTHON names the interpreter (default: that of the active environment, else .venv of this repository).
 set -euo pipefail
 
 if [ "$#" -lt 2 ]; then

@@ -13,6 +13,7 @@ import mmengine.runner._flexible_runner
 import mmengine.runner.checkpoint
 import mmengine.runner.runner
 from mmdet.registry import HOOKS
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.fileio.backends import registry_utils
 from mmengine.registry import STRATEGIES
 from mmengine.runner import CheckpointLoader, FlexibleRunner, Runner
@@ -128,6 +129,13 @@ PATCHES: Tuple[Patch, ...] = (
         changes=(Change(mmengine.hooks.checkpoint_hook, 'open', opening_drafts),
                  *_everywhere('find_latest_checkpoint', finding_whole_ones, mmengine.runner, mmengine.runner.runner,
                               mmengine.runner._flexible_runner))),
+    Patch(
+        name='configs by package',
+        what="`MODULE2PACKAGE` has `swin_pos_det`: `_base_ = 'swin_pos_det::swin_pos/...'` finds the configs of the "
+             'installed package.',
+        why="MMEngine refuses `::` for packages that are not in its own list of OpenMMLab's.",
+        unnecessary_since='no release yet',
+        changes=(Change(MODULE2PACKAGE, 'swin_pos_det', _to('swin_pos_det')), )),
     Patch(
         name='a line in the log',
         what='`call_hook("before_run")` of both runners logs one line that names these changes.',

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -101,3 +102,27 @@ def test_too_few_arguments_print_the_usage(tmp_path, script):
     done = run(script, 'config.py', cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(f'usage: {script}')
+
+
+def test_which_python(echo, tmp_path):
+    """PYTHON, else the active environment's, else that of the repository's .venv, else the first on the path."""
+    tools = tmp_path / 'clone/tools'
+    shutil.copytree(TOOLS, tools, ignore=shutil.ignore_patterns('*.py', '__pycache__'))
+    for name in ('given', 'active/bin/python', 'clone/.venv/bin/python'):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'#!/bin/sh\necho {name}\n')
+        path.chmod(0o755)
+    plain = {key: value for key, value in os.environ.items() if key not in ('PYTHON', 'VIRTUAL_ENV', 'CONDA_PREFIX')}
+    active = dict(VIRTUAL_ENV=str(tmp_path / 'active'), PATH=f'{tmp_path / "active/bin"}:{os.environ["PATH"]}')
+
+    def ran(**env):
+        done = subprocess.run(['bash', tools / 'dist_train.sh', 'c.py', '1'], cwd=tmp_path, capture_output=True,
+                              text=True, check=True, env={**plain, **env})
+        return done.stdout.strip()
+
+    assert ran(PYTHON=str(tmp_path / 'given'), **active) == 'given'
+    assert ran(**active) == 'active/bin/python'
+    assert ran() == 'clone/.venv/bin/python'
+    shutil.rmtree(tmp_path / 'clone/.venv')
+    assert ran(PATH=active['PATH']) == 'active/bin/python'
