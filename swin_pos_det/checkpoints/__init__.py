@@ -16,7 +16,7 @@ from .formats import EXPORTS, EXPORTS_V2, FORMATS, recognise
 from .io import CheckpointError, load_checkpoint_file
 from .latest import check_resumable, find_resumable, is_sharded
 from .load_hook import LoadsAnySwin, adapt_channels, adapt_state_dict, fit_state_dict, note_table_windows
-from .pretrained import load_pretrained
+from .pretrained import load_pretrained, overwritten_by
 from .report import LoadReport
 from .schemes import read_checkpoint
 from .variants import Variant, describe_model, describe_weights
@@ -27,7 +27,7 @@ __all__ = [
     'LoadsAnySwin', 'SwinWeights', 'UnwritableFileError', 'Variant', 'adapt_channels', 'adapt_state_dict',
     'atomic_write', 'check_heads', 'check_resumable', 'check_writable', 'convert', 'describe_model',
     'describe_weights', 'find_resumable', 'fit_state_dict', 'has_backbone', 'inspect_checkpoint', 'is_sharded',
-    'load_checkpoint_file', 'load_pretrained', 'misfits', 'note_table_windows', 'place_backbones',
+    'load_checkpoint_file', 'load_pretrained', 'misfits', 'note_table_windows', 'overwritten_by', 'place_backbones',
     'read_checkpoint', 'read_weights', 'recognise', 'remove_drafts', 'replacing', 'save_weights', 'windows_after',
     'with_state_dict', 'write_json'
 ]

@@ -2,17 +2,36 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Mapping, Optional
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Iterator, Mapping, Optional
 
+from mmengine.logging import print_log
 from torch import nn
 
 from ..errors import SettingError
 from .schemes import read_checkpoint
 from .weights import unwrap
 
+_following: ContextVar[Optional[str]] = ContextVar('following', default=None)
+
+
+@contextmanager
+def overwritten_by(checkpoint: Optional[str]) -> Iterator[None]:
+    """Skip pretrained weights that backbones would load in this context, as a checkpoint is loaded after them.
+
+    Args:
+        checkpoint: its name, for the log; None skips nothing.
+    """
+    token = _following.set(checkpoint)
+    try:
+        yield
+    finally:
+        _following.reset(token)
+
 
 def load_pretrained(backbone: nn.Module, filename: str, prefix: Optional[str] = None) -> None:
-    """Load pretrained weights into a backbone.
+    """Load pretrained weights into a backbone, unless they would be overwritten (see :func:`overwritten_by`).
 
     Args:
         backbone: a ``SwinPosTransformer``.
@@ -23,6 +42,10 @@ def load_pretrained(backbone: nn.Module, filename: str, prefix: Optional[str] = 
         CheckpointError: if the file cannot be read.
         ValueError: if it does not fit, see :func:`~swin_pos_det.checkpoints.adapt_state_dict`.
     """
+    if _following.get() is not None:
+        print_log(f'{filename} is not loaded: {_following.get()} holds all weights of {type(backbone).__name__}',
+                  logger='current')
+        return
     checkpoint = read_checkpoint(filename, map_location='cpu')
     try:
         backbone.load_state_dict(_under(prefix, checkpoint) if prefix else checkpoint, strict=False)

@@ -5,12 +5,12 @@ import re
 from numbers import Real
 from typing import Any, Dict, List, Optional, Set, Tuple
 
-import mmengine.runner
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
 from ..checkpoints import remove_drafts
+from .loading import checkpoint_to_load
 from .written_files import RECORD, WrittenFiles
 
 POINTER = 'last_checkpoint'
@@ -151,11 +151,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
 def _resumed_checkpoint(runner: Runner) -> Optional[str]:
     """The checkpoint that a training goes on from, as far as its runner knows; None if it starts from the beginning."""
-    if runner.iter == 0 or not runner._resume:
-        return None
-    if isinstance(runner._resume, str):  # of a FlexibleRunner
-        return runner._resume
-    return runner._load_from or mmengine.runner.find_latest_checkpoint(runner.work_dir)
+    return checkpoint_to_load(runner) if runner.iter > 0 and runner._resume else None
 
 
 def _drop_malformed(runner: Runner) -> None:

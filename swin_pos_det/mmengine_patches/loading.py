@@ -4,12 +4,13 @@ from __future__ import annotations
 import functools
 import logging
 from collections import OrderedDict
-from typing import Any, Callable, Dict, Mapping
+from typing import Any, Callable, Dict, Mapping, Optional
 
+import mmengine.runner
 from mmengine.logging import print_log
 from torch import nn
 
-from ..checkpoints import has_backbone, place_backbones, with_state_dict
+from ..checkpoints import has_backbone, overwritten_by, place_backbones, with_state_dict
 
 
 def placing(load_state_dict: Callable) -> Callable:
@@ -54,6 +55,26 @@ def before_hooks(stage: str, act: Callable[..., None]) -> Callable[[Callable], C
         return call
 
     return wrap
+
+
+def skipping_pretrained(method: Callable) -> Callable:
+    """Wrap a runner's method that calls ``init_weights``: what a checkpoint will overwrite is not loaded before."""
+
+    @functools.wraps(method)
+    def call(runner: Any, *args: Any, **kwargs: Any) -> Any:
+        with overwritten_by(None if runner._has_loaded else checkpoint_to_load(runner)):
+            return method(runner, *args, **kwargs)
+
+    return call
+
+
+def checkpoint_to_load(runner: Any) -> Optional[str]:
+    """Return the checkpoint that a runner loads or resumes from, as ``load_or_resume`` chooses it."""
+    if isinstance(runner._resume, str):  # of a FlexibleRunner
+        return runner._resume
+    if runner._resume and not runner._load_from:
+        return mmengine.runner.find_latest_checkpoint(runner.work_dir)
+    return runner._load_from or None
 
 
 def dropping_config(resume: Callable) -> Callable:

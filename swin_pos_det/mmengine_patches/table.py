@@ -23,7 +23,15 @@ from ..checkpoints.schemes import LOADERS
 from .change import Change
 from .checkpoint_hook import CheckpointHook
 from .last_checkpoint import finding_whole_ones, opening_drafts
-from .loading import add_state_dict, before_hooks, choosing_weights, drop_config, dropping_config, placing
+from .loading import (
+    add_state_dict,
+    before_hooks,
+    choosing_weights,
+    drop_config,
+    dropping_config,
+    placing,
+    skipping_pretrained,
+)
 
 ENV = 'SWIN_POS_DET_PATCHES'
 
@@ -111,6 +119,14 @@ PATCHES: Tuple[Patch, ...] = (
                  *_everywhere('_load_checkpoint_to_model', choosing_weights, mmengine.runner.runner,
                                mmengine.infer.infer, mmdet.apis.det_inferencer),
                  *_in_runners('after_load_checkpoint', add_state_dict))),
+    Patch(
+        name='no needless pretrained weights',
+        what="`Runner._init_model_weights` and `FlexibleRunner.train`, `val` and `test` skip a `Pretrained` `init_cfg` "
+             "of this package's backbones where `load_from` or `resume` loads all of their weights afterwards.",
+        why='MMEngine downloads them all the same, and fails without a network.',
+        unnecessary_since='no release yet',
+        changes=(Change(Runner, '_init_model_weights', skipping_pretrained),
+                 *(Change(FlexibleRunner, name, skipping_pretrained) for name in ('train', 'val', 'test')))),
     Patch(
         name='CheckpointHook',
         what='`CheckpointHook` in the registry of mmdet is a subclass that saves before it removes, removes only what '
