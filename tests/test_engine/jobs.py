@@ -181,14 +181,6 @@ def parallel_gradients(folder: Path, heads: Dict[str, ConfigDict]) -> None:
 
 
 @HOOKS.register_module()
-class SeedEpochsHook(Hook):
-    """Makes what an epoch draws independent of the ones before, so that a resumed training can equal another."""
-
-    def before_train_epoch(self, runner) -> None:
-        torch.manual_seed(100 * runner.epoch + get_rank())
-
-
-@HOOKS.register_module()
 class KillHook(Hook):
     """SIGKILL, once each: the last process at a training iteration, and in an evaluation.
 

@@ -31,18 +31,17 @@ model = dict(test_cfg=dict(rpn=dict(nms_pre=2000, max_per_img=1000), rcnn=dict(s
 train_cfg = dict(max_epochs={EPOCHS}, val_interval={EPOCHS})
 optim_wrapper = dict(clip_grad=None)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(max_keep_ckpts=2))
-custom_hooks = [dict(type='SeedEpochsHook')]
 """
 FSDP = f"""
 _base_ = ['tiny.py', '{jobs.ROOT}/configs/_base_/fsdp.py']
 """
 KILLED = """
 _base_ = 'tiny.py'
-custom_hooks = [dict(type='SeedEpochsHook'), dict(type='KillHook', folder='.', iteration=3, evaluation=2)]
+custom_hooks = [dict(type='KillHook', folder='.', iteration=3, evaluation=2)]
 """
 FSDP_KILLED = """
 _base_ = 'fsdp.py'
-custom_hooks = [dict(type='SeedEpochsHook'), dict(type='KillHook', folder='fsdp_notes', iteration=3)]
+custom_hooks = [dict(type='KillHook', folder='fsdp_notes', iteration=3)]
 """
 # DeepSpeed's wrapper takes neither clip_grad nor what else the demo's has, but for these two.
 DEEPSPEED = f"""
