@@ -188,7 +188,7 @@ def kill_everywhere(folder: Path, make: Callable[..., Any], logs: int = 1) -> Ki
     Args:
         folder: for the work dirs.
         make: returns a runner of a work dir, and resumes with ``resume=True``.
-        logs: kill at each so-and-so-many-th operation on logs only.
+        logs: kill at each so-and-so-many-th operation on anything but checkpoints and drafts only.
     """
     def run(name: str, limit: Optional[int] = None) -> Any:
         operations = Operations(folder / name, limit)
@@ -201,7 +201,7 @@ def kill_everywhere(folder: Path, make: Callable[..., Any], logs: int = 1) -> Ki
         want, names = in_child(run, 'whole')
         kills = Kills(names, want, [], [])
         places = [place for place, name in enumerate(names, 1)
-                  if place % logs == 0 or '.pth' in name or ' last_' in name or ' .last_' in name]
+                  if place % logs == 0 or name.endswith(('.pth', '.tmp'))]
         for limit in places:
             work_dir = folder / str(limit)
             assert in_child(run, work_dir.name, limit) is None, f'not killed at operation {limit}'

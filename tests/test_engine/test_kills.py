@@ -11,8 +11,8 @@ from tests.test_engine.kills import kill_everywhere, training
 @pytest.mark.parametrize('by_epoch', [True, False])
 def test_it_ends_as_if_nothing_had_happened(tmp_path, by_epoch):
     """At each operation on checkpoints and what names them, and some on logs; docs/reliability.md has all."""
-    kills = kill_everywhere(tmp_path, partial(training, by_epoch=by_epoch), logs=10)
-    assert kills.want.iteration == 12 and len(kills.ends) > 80
+    kills = kill_everywhere(tmp_path, partial(training, by_epoch=by_epoch, end=2 if by_epoch else 8), logs=10)
+    assert kills.want.iteration == 8 and len(kills.ends) > 60
     assert kills.counts() == {'the same': len(kills.ends)}
     assert kills.lost == 0
-    assert set(kills.saved) == {-1, 4, 8, 12}
+    assert set(kills.saved) == {-1, 4, 8}
