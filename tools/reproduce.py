@@ -122,7 +122,7 @@ def weights(args: argparse.Namespace, model, figures) -> Path:
         check_data(cfg, ['train', 'val'])
         use_mixed_precision(cfg, requested=False)
         cfg.resume = True  # from the last checkpoint in the work dir, if there is one
-        build_runner(cfg).train()
+        build_runner(cfg, evaluated='val').train()
         checkpoint = find_weights(model, figures, args.work_dir, args.downloads)
     return checkpoint
 
@@ -139,7 +139,7 @@ def evaluate(args: argparse.Namespace, checkpoint: Path) -> dict:
     cfg.load_from, cfg.resume = str(checkpoint), False
     setup_cache_size_limit_of_dynamo()
     try:
-        return evaluated_aps(build_runner(cfg).test())
+        return evaluated_aps(build_runner(cfg, evaluated='test').test())
     except ValueError as error:
         raise UserError(str(error)) from error
 

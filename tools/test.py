@@ -97,7 +97,7 @@ def test(args: argparse.Namespace) -> None:
         use_test_time_augmentation(cfg)
     if not is_sharded(args.checkpoint):
         add_hook(cfg, type='RequireFullCheckpointHook')
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, evaluated='test')
     if args.out is not None:
         runner.register_hook(ResultsFileHook(args.out))
     with user_errors():

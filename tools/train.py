@@ -70,7 +70,7 @@ def train(args: argparse.Namespace, argv: Sequence[str]) -> int:
     check_optimizer(cfg)
     check_followed_metrics(cfg)
     resuming.prepare_resuming(cfg, args.resume)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, evaluated='val')
     with user_errors():
         return resuming.train(runner, argv)
 

@@ -8,12 +8,13 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.config import Config
 
+from ..choices import MAX_DETS
 from ..errors import SettingError
+from ..evaluation.coco_metric import item_names
 from ..type_names import type_name
 from .errors import closest
 
 _MAP_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
-_RECALL_ITEMS = ('AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000')
 
 
 def check_followed_metrics(cfg: Config) -> None:
@@ -75,11 +76,12 @@ def _computes_as_coco(kind: type[CocoMetric]) -> bool:
 def _coco_names(metric: Mapping[str, Any]) -> Iterator[str]:
     kinds = metric.get('metric', 'bbox')
     items = metric.get('metric_items')
+    numbers = metric.get('proposal_nums', MAX_DETS)
     for kind in [kinds] if isinstance(kinds, str) else kinds:
         if kind == 'proposal':
-            yield from items or _RECALL_ITEMS
+            yield from items or [name for name in item_names(numbers) if name.startswith('AR')]
         elif kind == 'proposal_fast':
-            yield from (f'AR@{number}' for number in metric.get('proposal_nums', (100, 300, 1000)))
+            yield from (f'AR@{number}' for number in numbers)
         else:
             yield from (f'{kind}_{item}' for item in items or _MAP_ITEMS)
 

@@ -18,6 +18,7 @@ from ..data.coco_root import apply_coco_root, check_coco_root
 from ..engine.amp import has_accelerator
 from ..engine.strategies import check_strategy, choose_runner, run_on_cpu
 from ..errors import UserError
+from ..evaluation.evaluator_checks import check_evaluators, check_masks_predicted, use_own_metric
 from ..models.data_preprocessor import check_channels
 from .arguments import add_common_arguments, add_config_arguments, note_unused  # noqa: F401  see errors.py
 from .config_checks import check_config
@@ -68,13 +69,15 @@ def check_data(cfg: Config, needed_for: Iterable[str]) -> None:
 
     Raises:
         CocoRootError: see :func:`swin_pos_det.data.coco_root.check_coco_root`.
-        UserError: see :func:`swin_pos_det.cli.data_checks.check_configured`, and :func:`check_num_classes`.
+        UserError: see :func:`swin_pos_det.cli.data_checks.check_configured`, :func:`check_num_classes` and
+            :func:`swin_pos_det.evaluation.evaluator_checks.check_evaluators`.
     """
     parts = [part for part in needed_for if cfg.get(f'{part}_dataloader') is not None]
     check_coco_root(cfg, parts)
     with user_errors():
         check_configured(cfg, parts)
         check_num_classes(cfg, parts)
+        check_evaluators(cfg, parts)
 
 
 def join_processes(cfg: Config) -> None:
@@ -90,8 +93,12 @@ def join_processes(cfg: Config) -> None:
         torch.distributed.init_process_group(backend='gloo')
 
 
-def build_runner(cfg: Config) -> Runner:
+def build_runner(cfg: Config, evaluated: str | None = None) -> Runner:
     """Build the runner that ``cfg`` asks for: ``FlexibleRunner`` if it names a strategy.
+
+    Args:
+        cfg: an MMDetection config.
+        evaluated: ``'val'`` or ``'test'``, the part whose evaluator will be used, if any.
 
     Raises:
         UserError: if a part refuses its settings, or does not fit another.
@@ -105,4 +112,7 @@ def build_runner(cfg: Config) -> Runner:
         check_strategy(cfg)
         runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
         check_channels(runner.model.module if is_model_wrapper(runner.model) else runner.model)
+    if evaluated is not None:
+        check_masks_predicted(runner, evaluated)
+    use_own_metric(runner)
     return runner

@@ -1,6 +1,7 @@
 """MMDetection's ``CocoMetric`` with a choice of evaluator, ids of any kind, and checks of what it evaluates."""
 from __future__ import annotations
 
+import logging
 import os.path as osp
 import tempfile
 from collections import Counter, OrderedDict
@@ -131,7 +132,7 @@ class SwinPosCocoMetric(CocoMetric):
             print_log(f'results are saved in {osp.dirname(prefix) or "."}', 'current')
             return OrderedDict()
         if not records:
-            print_log('the detector found nothing in any image: AP and AR are 0', 'current', 'WARNING')
+            print_log('the detector found nothing in any image: AP and AR are 0', 'current', logging.WARNING)
         if self._truth is None:
             self._truth = number_ids(self._coco_api)
         measured: dict[str, float] = OrderedDict()
@@ -230,7 +231,7 @@ class SwinPosCocoMetric(CocoMetric):
         missed = len(images) - len(found)
         if missed:
             print_log(f'{missed} of the {len(images)} images of {self.ann_file} were not evaluated: their objects '
-                      'count as missed', 'current', 'WARNING')
+                      'count as missed', 'current', logging.WARNING)
 
     def _measure(self, metric: str, records: list[dict[str, Any]]) -> dict[str, float]:
         """Evaluate boxes, masks or proposals; the metrics have mmdet's names, and -1 where there are no objects."""

@@ -1,6 +1,7 @@
 """Detections of a model as COCO results, and the file that ``tools/test.py --out`` writes."""
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
@@ -89,7 +90,7 @@ def coco_records(predictions: Iterable[Mapping[str, Any]], category_ids: Sequenc
             records.append(record)
     if reversed_boxes:
         print_log(f'{reversed_boxes} of {len(records)} detected boxes have a negative size: they count as boxes of '
-                  'size 0', 'current', 'WARNING')
+                  'size 0', 'current', logging.WARNING)
     return records
 
 

@@ -62,9 +62,9 @@ def tested(test_tool, monkeypatch):
     def run(*arguments):
         build = runner.build_runner
 
-        def build_oracle(cfg):
+        def build_oracle(cfg, **settings):
             cfg.load_from = None
-            built = build(cfg)
+            built = build(cfg, **settings)
             monkeypatch.setattr(built.model, 'test_step', lambda data: oracle(data['data_samples']))
             return built
 
