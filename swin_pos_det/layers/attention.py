@@ -141,11 +141,11 @@ class WindowAttention(nn.Module):
     def project(self, x: Tensor) -> Tensor:
         """Queries, keys and values of (..., C) tokens: (..., 3 C)."""
         if self.q_bias is None:
-            return self.normalize(self.qkv(x))
+            return self.normalize_qk(self.qkv(x))
         bias = self.projection_bias()
         if is_unmodified(self.qkv, nn.Linear):
-            return self.normalize(F.linear(x, self.qkv.weight, bias))
-        return self.normalize(self.qkv(x) + bias)
+            return self.normalize_qk(F.linear(x, self.qkv.weight, bias))
+        return self.normalize_qk(self.qkv(x) + bias)
 
     def projection_bias(self) -> Optional[Tensor]:
         """(3 C,) the bias of queries, keys and values; None without one."""
@@ -157,10 +157,10 @@ class WindowAttention(nn.Module):
         """(3 C,) the queries, keys and values of padding, which is zeros before the projection; None for zeros."""
         if type(self.qkv) is nn.Linear and 'forward' not in vars(self.qkv):
             bias = self.projection_bias()
-            return None if bias is None else self.normalize(bias)
+            return None if bias is None else self.normalize_qk(bias)
         return self.project(x.new_zeros(1, self.embed_dims)).squeeze(0)
 
-    def normalize(self, qkv: Tensor) -> Tensor:
+    def normalize_qk(self, qkv: Tensor) -> Tensor:
         """For cosine attention, scale queries and keys of (..., 3 C) so that their products are the logits."""
         if self.attention != 'cosine':
             return qkv

@@ -32,7 +32,7 @@ class SwinPosTransformerV2(SwinPosTransformer):
         **settings: of :class:`SwinPosTransformer`, by name.
 
     Raises:
-        ValueError, TypeError: naming a setting that cannot be, and what could.
+        SettingError, SettingTypeError: if a setting is invalid; the message says what is valid.
 
     Example:
         >>> backbone = SwinPosTransformerV2(window_size=16, pretrained_window_sizes=8)

@@ -25,7 +25,7 @@ def attention(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_h
 
 def unsupported(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_heads: int, scale: float,
                 pad: Optional[Tensor], rotate: Optional[Rotation], dropout: float) -> Optional[str]:
-    """Why it cannot be called."""
+    """The reason why it cannot be called; None if it can."""
     if not is_plain_inference():
         return 'gradients, traced graphs or active torch modes'
     if dropout:

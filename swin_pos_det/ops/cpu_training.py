@@ -30,7 +30,7 @@ def attention(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_h
 
 def unsupported(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_heads: int, scale: float,
                 pad: Optional[Tensor], rotate: Optional[Rotation], dropout: float) -> Optional[str]:
-    """Why it cannot be called."""
+    """The reason why it cannot be called; None if it can."""
     if dropout:
         return 'dropout on attention weights'
     return 'traced graphs' if is_tracing() else None

@@ -1,4 +1,4 @@
-"""What position adds to the logits of a window: a table over offsets, or a number for each pair of tokens.
+"""The position bias of the logits of a window: a table over offsets, or a number for each pair of tokens.
 
 A table for windows of ``(h, w)`` has a row for each offset between two tokens, ``-(h - 1) .. h - 1`` down and
 ``-(w - 1) .. w - 1`` across: ``(2 h - 1) * (2 w - 1)`` rows, row-major, and a column for each head (Swin, section 3.2,

@@ -24,7 +24,7 @@ def attention(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_h
 
 
 def unsupported(*arguments: Any) -> Optional[str]:
-    """Nothing is."""
+    """None: it supports everything."""
     return None
 
 

@@ -57,7 +57,7 @@ def is_exporting() -> bool:
 def can_break_graph() -> bool:
     """Whether ``torch.compile`` makes a graph, which may leave a part of the model to eager mode.
 
-    Before torch 2.7 that cannot be told from an export, which may not.
+    Exports may not; before torch 2.7 they look the same, and nothing is left to eager mode.
     """
     return is_compiling() and getattr(torch.compiler, '_is_exporting_flag', None) is False
 

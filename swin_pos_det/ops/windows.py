@@ -263,7 +263,7 @@ def _groups_by_place(batch: int, rows: _Axis, cols: _Axis) -> Groups:
     whole, last = slice(None, -1), slice(-1, None)
     parts = [(row, col) for row in ((whole, last) if rows.mixed else (slice(None), ))
              for col in ((whole, last) if cols.mixed else (slice(None), ))]
-    if is_exporting():  # one group, as an exported graph cannot do without those that are empty at some sizes
+    if is_exporting():  # one group, since some groups are empty at some sizes
         region = _pairs(rows.region, cols.region)
         return number.flatten(), [WindowGroup(number.numel(), region.repeat(batch, 1) if len(parts) > 1 else None)]
     order, groups = [], []

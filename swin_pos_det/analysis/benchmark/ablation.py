@@ -1,4 +1,4 @@
-"""What each optimization gains: the backbone with it on against off, in turns, in one process."""
+"""Measure the gain of each optimization: the backbone with it on against off, in turns, in one process."""
 from __future__ import annotations
 
 import os
@@ -55,7 +55,7 @@ SWITCHES: Dict[str, Dict[str, Switch]] = {
         'bmm per head': _without('bmm'),
     },
 }
-# (variant, case) of the record; --quick takes the last of each mode.
+# The cases of the record: (variant, case).
 CASES: List[Tuple[str, Case]] = [
     *(('T', Case(window=window)) for window in (7, 12, 24)),
     ('T', Case(size=(224, 224))),

@@ -1,4 +1,4 @@
-"""What is measured: the cases that the command line's lists span, and the presets."""
+"""The cases to measure: all combinations of the command line's lists, and the presets."""
 from __future__ import annotations
 
 import itertools

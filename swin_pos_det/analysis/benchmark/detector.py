@@ -166,7 +166,7 @@ class DetectorCell:
         return build_optim_wrapper(self.model, settings)
 
     def features(self) -> List[Tensor]:
-        """What the backbone makes of the images."""
+        """The backbone's features of the images."""
         with torch.no_grad():
             data = self.model.data_preprocessor(copy.deepcopy(self.data), False)
             return [out.float().cpu() for out in self.model.backbone(data['inputs'])]

@@ -1,4 +1,4 @@
-"""What a Swin has to compute: counted by a formula, and by torch to check the formula.
+"""The floating-point operations of a Swin: by a formula, and by torch to check the formula.
 
 The floor of a model on a machine is its floating-point operations (two for a multiply-add, in matrix products and
 convolutions only) over the rate at which the machine multiplies large matrices.

@@ -1,4 +1,4 @@
-"""What came out: Markdown tables, a JSON file, and a dated record of machine, versions and command."""
+"""Results: Markdown tables, a JSON file, and a dated record of machine, versions and command."""
 from __future__ import annotations
 
 import datetime
@@ -120,7 +120,7 @@ def growth_table(rows: Sequence[Row]) -> str:
 
 
 def machine(device: str) -> Dict[str, str]:
-    """Where it was measured."""
+    """The machine."""
     about = dict(system=platform.system(), processor=_processor(),
                  cores=str(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()))
     try:

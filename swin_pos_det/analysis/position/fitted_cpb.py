@@ -1,4 +1,4 @@
-"""What a continuous position bias would make of a learned table: a network fitted to it, for comparison."""
+"""A continuous position bias fitted to a learned table, for comparison."""
 from __future__ import annotations
 
 from typing import Tuple

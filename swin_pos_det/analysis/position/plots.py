@@ -1,4 +1,4 @@
-"""Pictures of what a backbone knows of position: its biases over offsets, how far it looks, and at what.
+"""Pictures of a backbone's position: its biases over offsets, how far it attends, and to what.
 
 Every picture is a PNG of its own; nothing needs a display. Bias is drawn as seen from the query: the middle is the
 query itself, right of it are keys to its right. Diverging colours are centred on zero, and panels in a row share one
@@ -47,7 +47,7 @@ def bias_grid(attention: nn.Module, window: Pair) -> Optional[Tensor]:
 
 
 def rotation_grid(attention: nn.Module, window: Pair) -> Optional[Tensor]:
-    """What a rotary scheme does, as a picture over offsets: the cosine between equal contents at two places.
+    """A rotary scheme as a picture over offsets: the cosine between equal contents at two places.
 
     A query and a key with the same content, all channels alike, are turned by the scheme; the cosine of the angle
     between them is 1 at offset zero. A logit of equal contents is multiplied by it.

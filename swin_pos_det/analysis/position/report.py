@@ -1,4 +1,4 @@
-"""All pictures of a model's position: which there are, of which layers and images."""
+"""Draw all pictures of a model's position: of which layers, images and windows."""
 from __future__ import annotations
 
 from itertools import chain
@@ -126,10 +126,10 @@ def draw_biases(backbone: nn.Module, folder: Path, window: Pair, name: str) -> L
 
 
 def grids_at(layer: nn.Module, own: Pair, window: Pair) -> Dict[str, Tensor]:
-    """What a layer's scheme does at its learned window, and what each way to go to another makes of it.
+    """A layer's bias at its learned window, and at another window for each way to get there.
 
-    A learned table is resampled, and a network like Swin V2's is fitted to it. What is a function of offsets, such as
-    a continuous bias, is evaluated; resampling what it gives at its own window is beside it.
+    A learned table is resampled, and a network like Swin V2's is fitted to it. A function of offsets, such as a
+    continuous bias, is evaluated, next to a resampling of its values at its own window.
     """
     at, there = f'window {_side(own)}', f'window {_side(window)}'
     learned = bias_grid(layer, own)

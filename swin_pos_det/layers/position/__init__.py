@@ -1,4 +1,4 @@
-"""Position schemes: how attention is told where tokens are. One small class each; see :mod:`.base` to add one."""
+"""Position schemes, which tell attention where tokens are: one small class each. See :mod:`.base` to add one."""
 from .absolute import Absolute, resample_absolute
 from .base import (
     POSITIONS,

@@ -206,8 +206,8 @@ def build_position(setting: PositionSetting) -> PositionScheme:
             or a list of these, whose biases add up and whose rotations follow each other; or a scheme.
 
     Raises:
-        ValueError: for a name that is not registered (those that are, are listed), unknown or impossible settings, or
-            schemes that cannot be joined.
+        SettingError: for a name that is not registered (the message lists the registered ones), invalid settings, or
+            schemes that exclude each other.
         TypeError: if it is none of these.
     """
     if isinstance(setting, PositionScheme):

@@ -48,7 +48,7 @@ def attend_without_padding(attention: nn.Module, tokens: Tensor, norm: Optional[
             x = (x if norm is None else norm(x)).view(-1, group.area, attention.embed_dims)
             if group.pad_token is not None:
                 x[:, -1] = 0
-            qkv = attention.normalize(project(x.flatten(0, 1)))
+            qkv = attention.normalize_qk(project(x.flatten(0, 1)))
             q, k, v = split_heads(qkv.view(*x.shape[:2], -1), attention.num_heads)
             if attention.position.turns:
                 q, k = attention.position.rotate(attention, q, k, plan.window)
