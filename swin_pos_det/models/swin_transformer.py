@@ -209,7 +209,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
             x: (B, in_channels, H, W) of any height and width from 1.
 
         Returns:
-            For each stage i of ``out_indices`` its normalised features: (B, C * 2 ** i, H_i, W_i), contiguous, with
+            For each stage i of ``out_indices`` its normalized features: (B, C * 2 ** i, H_i, W_i), contiguous, with
             ``H_0 = ceil(H / patch)`` and ``H_i = ceil(H_(i-1) / 2)``.
 
         Raises:
@@ -218,7 +218,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         if x.dim() != 4 or x.shape[1] != self.in_channels or 0 in x.shape:
             raise SettingError(f'expected images of shape (B, {self.in_channels}, H, W), got {tuple(x.shape)}')
         scale = 1. if self.reference_size is None else image_scale(x.shape[-2:], self.reference_size)
-        valid = self._valid_sizes(x)
+        valid = self._valid_sizes(x)  # (h, w) of each image without its padding, in pixels, then in tokens
         x, hw_shape = self.patch_embed(mask_padding(x, valid))
         valid = downsample_sizes(valid, self.patch_embed.projection.stride)
         if self.use_abs_pos_embed:
@@ -284,6 +284,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
             stage.window_rule = rule
 
     def _add_absolute_position(self, pretrain_img_size: Union[int, Pair], patch_size: Union[int, Pair]) -> None:
+        # mmdet takes an image size of one entry too.
         image = size_pair('pretrain_img_size', tuple(pretrain_img_size) * 2 if _is_single(pretrain_img_size)
                           else pretrain_img_size)
         if not self.use_abs_pos_embed:

@@ -1,7 +1,7 @@
 """Attention within windows for training on a CPU: the backward pass recomputes the scores."""
 from __future__ import annotations
 
-from typing import Any, Iterator, Optional, Sequence, Tuple
+from typing import Any, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,11 @@ from torch.autograd.function import once_differentiable
 from .heads import Rotation, split_heads
 from .masks import WindowGroup, attn_masks
 from .position_bias import PositionBias
-from .products import MAX_SCORES, attend_by_head, attention_weights, goes_by_head, windows_at_once
-from .runtime import has_active_torch_mode, is_tracing
+from .runtime import is_tracing
 from .windows import WindowPlan, window_partition, window_reverse
+
+# Scores of all heads that the backward pass holds at once: 4 MB in float32, which stay in a core's cache.
+MAX_SCORES = 2**20
 
 
 def attention(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_heads: int, scale: float,
@@ -53,60 +55,31 @@ class _RecomputedScores(torch.autograd.Function):
         ctx.groups, ctx.num_heads, ctx.scale = groups, num_heads, scale
         # Detached, as SDPA asks for requires_grad even where no gradient is recorded.
         q, k, v = split_heads(windows.detach(), num_heads)
-        bias = None if bias is None else bias.detach()
-        if _by_head(q):
-            return attend_by_head(q, k, v, _masks(q, bias, groups), scale).transpose(1, 2).flatten(2)
         out = q.new_empty(q.shape[0], q.shape[2], num_heads, q.shape[3])
-        for at, mask in attn_masks(bias, groups, q):
-            attended = F.scaled_dot_product_attention(q[at], k[at], v[at], attn_mask=mask, scale=scale)
-            out[at] = attended.transpose(1, 2)
+        for some, mask in attn_masks(None if bias is None else bias.detach(), groups, q):
+            attended = F.scaled_dot_product_attention(q[some], k[some], v[some], attn_mask=mask, scale=scale)
+            out[some] = attended.transpose(1, 2)
         return out.flatten(2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
         windows, bias = ctx.saved_tensors
-        tensors = split_heads(windows, ctx.num_heads)
-        q, out_grad = tensors[0], grad.unflatten(2, (ctx.num_heads, -1)).transpose(1, 2)
-        grad_windows = torch.empty_like(windows)
+        q, k, v = split_heads(windows, ctx.num_heads)
+        grad = grad.unflatten(2, (ctx.num_heads, -1)).transpose(1, 2)
+        grad_windows, exact = torch.empty_like(windows), torch.promote_types(windows.dtype, torch.float32)
         grads = split_heads(grad_windows, ctx.num_heads)
-        zero, exact = q.new_zeros(1, 1, 1, 1), torch.promote_types(q.dtype, torch.float32)
         grad_bias = None if bias is None else torch.zeros_like(bias, dtype=exact)
-        for some, mask in _masks(q, bias, ctx.groups):
-            mask = (zero if mask is None else mask).expand(-1, ctx.num_heads, -1, -1)
-            for heads in range(ctx.num_heads) if _by_head(q) else [slice(None)]:
-                scores = _backward_of([of[some, heads] for of in (*tensors, out_grad)], mask[:, heads], ctx.scale,
-                                      [of[some, heads] for of in grads])
-                if grad_bias is not None:
-                    grad_bias[heads] += scores
+        at_once = max(1, MAX_SCORES // (ctx.num_heads * q.shape[2]**2))
+        for some, mask in attn_masks(bias, ctx.groups, q, at_once):
+            logits = torch.matmul(q[some], k[some].transpose(-2, -1)).to(exact).mul_(ctx.scale)
+            weights = (logits if mask is None else logits.add_(mask)).softmax(-1)
+            grads[2][some] = torch.matmul(weights.to(grad.dtype).transpose(-2, -1), grad[some])
+            scores = torch.matmul(grad[some], v[some].transpose(-2, -1)).to(exact)
+            scores.sub_((scores * weights).sum(-1, keepdim=True)).mul_(weights)
+            if grad_bias is not None:
+                grad_bias += scores.sum(0)
+            scores = scores.mul_(ctx.scale).to(q.dtype)
+            grads[0][some] = torch.matmul(scores, k[some])
+            grads[1][some] = torch.matmul(scores.transpose(-2, -1), q[some])
         return grad_windows, None if bias is None else grad_bias.to(bias.dtype), None, None, None
-
-
-def _by_head(q: Tensor) -> bool:
-    return goes_by_head(q.dtype, q.shape[2]) and not has_active_torch_mode()
-
-
-def _masks(q: Tensor, bias: Optional[Tensor],
-           groups: Sequence[WindowGroup]) -> Iterator[Tuple[slice, Optional[Tensor]]]:
-    """Masks of as many windows as are taken at once."""
-    heads, area = q.shape[1:3]
-    at_once = windows_at_once(area) if _by_head(q) else max(1, MAX_SCORES // (heads * area**2))
-    return attn_masks(bias, groups, q, at_once)
-
-
-def _backward_of(tensors: Sequence[Tensor], mask: Tensor, scale: float, grads: Sequence[Tensor]) -> Tensor:
-    """Write the gradients of some windows and heads into ``grads`` (of q, k, v).
-
-    Returns:
-        (1 or heads, N, N) or (N, N): the gradient of their bias.
-    """
-    q, k, v, grad = tensors
-    weights = attention_weights(q, k, mask, scale)
-    grads[2].copy_(torch.matmul(weights.to(grad.dtype).transpose(-2, -1), grad))
-    scores = torch.matmul(grad, v.transpose(-2, -1)).to(weights.dtype)
-    scores.sub_((scores * weights).sum(-1, keepdim=True)).mul_(weights)
-    grad_bias = scores.sum(0)
-    scores = scores.mul_(scale).to(q.dtype)
-    grads[0].copy_(torch.matmul(scores, k))
-    grads[1].copy_(torch.matmul(scores.transpose(-2, -1), q))
-    return grad_bias

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError
-from . import bmm, cpu_training, reference, sdpa
+from . import cpu_training, reference, sdpa
 from .heads import Rotation
 from .position_bias import PositionBias
 from .runtime import is_tracing
@@ -25,7 +25,6 @@ IMPLEMENTATIONS: Dict[str, ModuleType] = {
     'reference': reference,  # the formula; for tests, bug reports and attention weights
     'sdpa': sdpa,  # torch's scaled_dot_product_attention
     'cpu_training': cpu_training,  # recomputes scores in the backward pass
-    'bmm': bmm,  # matrix products head by head, without gradients
 }
 _requested: Optional[str] = os.environ.get('SWIN_POS_DET_ATTENTION') or None
 
@@ -59,7 +58,7 @@ def window_attention(qkv: Tensor,
     """
     arguments = qkv, plan, bias, num_heads, scale, pad, rotate, dropout
     if _requested is None:
-        return IMPLEMENTATIONS[choose(qkv, plan, bias, dropout)].attention(*arguments)
+        return IMPLEMENTATIONS[choose(qkv, bias, dropout)].attention(*arguments)
     implementation = _implementation(_requested)
     reason = implementation.unsupported(*arguments)
     if reason is not None:
@@ -67,14 +66,11 @@ def window_attention(qkv: Tensor,
     return implementation.attention(*arguments)
 
 
-def choose(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], dropout: float) -> str:
+def choose(qkv: Tensor, bias: Optional[PositionBias], dropout: float) -> str:
     """The name of the fastest implementation for these arguments. Nothing else asks for device, dtype or gradients."""
-    if qkv.device.type != 'cpu' or dropout or is_tracing():
-        return 'sdpa'
-    # SDPA on the CPU keeps the N x N scores of every window where the bias is learned.
-    if bias is not None and bias.requires_grad and torch.is_grad_enabled():
-        return 'cpu_training'
-    return 'bmm' if bmm.is_faster(qkv, plan) else 'sdpa'
+    # SDPA on the CPU keeps the N x N scores of every window if the bias is learned.
+    learned = torch.is_grad_enabled() and bias is not None and bias.requires_grad
+    return 'cpu_training' if learned and qkv.device.type == 'cpu' and not dropout and not is_tracing() else 'sdpa'
 
 
 def requested_impl() -> Optional[str]:

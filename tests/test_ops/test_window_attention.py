@@ -11,14 +11,15 @@ from torch import Tensor
 from swin_pos_det.errors import SettingError
 from swin_pos_det.layers import WindowAttention, window_plan
 from swin_pos_det.models.padding import mask_padding
-from swin_pos_det.ops import IMPLEMENTATIONS, products, use_impl
+from swin_pos_det.ops import IMPLEMENTATIONS, cpu_training, use_impl
 from swin_pos_det.ops import window_attention as door
+from swin_pos_det.ops.cpu_inference import attention as cpu_attention
 from swin_pos_det.ops.cpu_inference.attention import attend_without_padding, can_drop_padding
 from swin_pos_det.ops.heads import join_heads, window_heads
 from tests.reference_attention import reference_of
 
 CPU_INFERENCE = 'cpu_inference'
-WITHOUT_GRADIENTS = ('bmm', CPU_INFERENCE)
+WITHOUT_GRADIENTS = (CPU_INFERENCE, )
 NAMES = [*IMPLEMENTATIONS, CPU_INFERENCE]
 
 SECOND = dict(attention='cosine', position='log_cpb', key_bias=False)  # Swin V2
@@ -115,14 +116,14 @@ def test_a_window_of_12_tokens(settings):
 
 
 @pytest.mark.parametrize('scores', [1, 600])
-@pytest.mark.parametrize('by_head', [True, False])
+@pytest.mark.parametrize('qkv_bias', [True, False])
 @pytest.mark.parametrize('padding', PADDINGS[:2])
-def test_exact_in_float64(monkeypatch, padding, by_head, scores):
-    """However many windows are computed at once, and whether head by head."""
-    monkeypatch.setattr(products, 'MAX_SCORES', scores)
-    monkeypatch.setattr(products, 'MAX_BMM_TOKENS', 192 if by_head else 0)
+def test_exact_in_float64(monkeypatch, padding, qkv_bias, scores):
+    """However many windows are computed at once."""
+    for module in (cpu_training, cpu_attention):
+        monkeypatch.setattr(module, 'MAX_SCORES', scores)
     case_of = case((2, (9, 13), (3, 4), (1, 2)), padding, torch.float64)
-    assert_all_equal(randomised(qkv_bias=by_head).double(), *case_of, 1e-12)
+    assert_all_equal(randomised(qkv_bias=qkv_bias).double(), *case_of, 1e-12)
 
 
 @pytest.mark.parametrize('settings', [dict(), SECOND], ids=['V1', 'V2'])
@@ -147,14 +148,14 @@ def test_an_implementation_asked_for_by_name_never_falls_back():
     attention = randomised(attn_drop_rate=.5)
     with use_impl('cpu_training'), pytest.raises(SettingError, match="'cpu_training' was requested, .* dropout"):
         attention(x, plan)
-    with use_impl('bmm'), pytest.raises(SettingError, match="'bmm' was requested, .* gradients"):
-        attention.eval()(x, plan)
-    with use_impl('bmm'), torch.no_grad(), pytest.raises(SettingError, match='bfloat16'):
-        attention.bfloat16()(x.bfloat16(), plan)
+    traced = pytest.raises(SettingError, match='traced graphs')
+    with use_impl('cpu_training'), torch.no_grad(), traced:
+        torch.jit.trace(lambda x: attention.eval().requires_grad_(False)(x, plan), x.detach())
 
 
 def test_unknown_names_are_refused(monkeypatch):
-    with pytest.raises(SettingError, match=r"must be one of \['bmm', .*'sdpa'\], got 'flash'"), use_impl('flash'):
+    message = r"must be one of \['cpu_training', .*'sdpa'\], got 'flash'"
+    with pytest.raises(SettingError, match=message), use_impl('flash'):
         pass
     monkeypatch.setattr(door, '_requested', 'flash')  # as the environment variable does
     with pytest.raises(SettingError, match=r"SWIN_POS_DET_ATTENTION\) must be one of .* got 'flash'"):
@@ -163,19 +164,17 @@ def test_unknown_names_are_refused(monkeypatch):
 
 def chosen(attention: WindowAttention, x: Tensor, plan: Any, dropout: float = 0.) -> str:
     inputs = attention.inputs(x, plan)
-    return door.choose(inputs['qkv'], plan, inputs['bias'], dropout)
+    return door.choose(inputs['qkv'], inputs['bias'], dropout)
 
 
 def test_the_choice():
-    x, small = case((1, (32, 32), (4, 4), (2, 2)), 'attend')
-    _, large = case((1, (32, 32), (16, 16), (0, 0)), 'attend')
+    x, plan = case((1, (32, 32), (4, 4), (2, 2)), 'attend')
     attention = randomised()
-    assert chosen(attention, x, small) == 'cpu_training'
-    assert chosen(attention, x, small, dropout=.1) == 'sdpa'
-    assert chosen(randomised(position='none'), x, small) == 'sdpa', 'no learned bias'
+    assert chosen(attention, x, plan) == 'cpu_training'
+    assert chosen(attention, x, plan, dropout=.1) == 'sdpa'
+    assert chosen(randomised(position='none'), x, plan) == 'sdpa', 'no learned bias'
     with torch.no_grad():
-        assert chosen(attention, x, small) == 'bmm' and chosen(attention, x, large) == 'sdpa'
-        assert chosen(attention.double(), x.double(), small) == 'sdpa'
+        assert chosen(attention, x, plan) == 'sdpa'
         meta = case((1, (8, 8), (4, 4), (0, 0)), 'attend')[0].to('meta')
         plan = window_plan(1, (8, 8), (4, 4), (0, 0), meta.device)
         assert chosen(randomised().to('meta'), meta, plan) == 'sdpa'

@@ -52,7 +52,6 @@ SWITCHES: Dict[str, Dict[str, Switch]] = {
     'train': {
         'recomputed scores': lambda: use_impl('sdpa'),
         'GELU recomputation': _without('gelu_recompute'),
-        'bmm per head': _without('bmm'),
     },
 }
 # The cases of the record: (variant, case).

@@ -9,12 +9,16 @@ from torch import Tensor, nn
 
 from ..heads import split_heads
 from ..masks import split
-from ..products import attend_by_head, goes_by_head, windows_at_once
 from ..runtime import TRICKS, without_autocast
 from ..windows import WindowPlan
 from .chunks import MAX_SLOTS
 from .linear import Layer, prepared_linear, recurring_rows
 from .unpadded import UnpaddedPlan, WindowBias, unpadded_plan
+
+# In windows of fewer tokens than this, products head by head are faster than SDPA, which takes 32 queries at a time.
+MAX_BMM_TOKENS = 192
+# Scores of one head that are computed at once: 2 MB in float32, which stay in a core's cache.
+MAX_SCORES = 2**19
 
 
 def can_drop_padding(attention: nn.Module, plan: WindowPlan) -> bool:
@@ -61,11 +65,22 @@ def attend_without_padding(attention: nn.Module, tokens: Tensor, norm: Optional[
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Optional[Tensor], scale: float) -> Tensor:
-    """``softmax(q k^T * scale + mask) v`` of (nW, heads, N, channels of a head)."""
-    if q.dtype == torch.float32 and goes_by_head(q.dtype, q.shape[2]):
-        some = split(q.shape[0], windows_at_once(q.shape[2]))
-        return attend_by_head(q, k, v, ((at, mask) for at in some), scale)
+    """``softmax(q k^T * scale + mask) v`` of (nW, heads, N, channels of a head), with one mask (1, heads, N, N)."""
+    if q.dtype == torch.float32 and q.shape[2] < MAX_BMM_TOKENS and TRICKS['bmm']:
+        return _attend_by_head(q, k, v, mask, scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+
+
+def _attend_by_head(q: Tensor, k: Tensor, v: Tensor, mask: Optional[Tensor], scale: float) -> Tensor:
+    """The windows of one head are a batch of matrices as they lie in memory; those of all heads would be copied."""
+    windows, heads, area, channels = q.shape
+    out = q.new_empty(windows, area, heads, channels)
+    mask = (q.new_zeros(1, 1, 1, 1) if mask is None else mask).expand(-1, heads, -1, -1)
+    for some in split(windows, max(1, MAX_SCORES // area**2)):
+        for head in range(heads):
+            logits = torch.baddbmm(mask[:, head], q[some, head], k[some, head].transpose(1, 2), alpha=scale)
+            out[some, :, head] = torch.bmm(logits.softmax(-1), v[some, head])
+    return out.transpose(1, 2)
 
 
 def _projection(attention: nn.Module, plan: UnpaddedPlan) -> Layer:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from ..feed_forward import is_exact_gelu
 from ..masks import split
-from ..runtime import can_break_graph
 from ..window_attention import window_attention
 from ..windows import WindowPlan
 from .attention import attend_without_padding, can_drop_padding
@@ -26,15 +25,11 @@ def can_run(block: nn.Module, x: Tensor) -> bool:
         block: a ``SwinBlock``.
         x: (B, L, C) tokens.
     """
-    if not is_large(x):
-        return False
-    return can_break_graph() or can_chunk(block) and is_exact_gelu(block.ffn.layers[0][1])
+    return is_large(x) and can_chunk(block) and is_exact_gelu(block.ffn.layers[0][1])
 
 
 def run(block: nn.Module, x: Tensor, plan: WindowPlan) -> Tensor:
     """The forward of a block for which :func:`can_run` holds: (B, L, C) -> (B, L, C)."""
-    if can_break_graph():  # a graph would unroll the chunks, once for each size
-        return torch.compiler.disable(_eager_forward)(block, x, plan)
     tokens, attention, post = x.flatten(0, 1), block.attn.w_msa, block.norm_order == 'res-post'
     if can_drop_padding(attention, plan):
         attended = attend_without_padding(attention, tokens, None if post else block.norm1, plan)
@@ -51,10 +46,6 @@ def run(block: nn.Module, x: Tensor, plan: WindowPlan) -> Tensor:
         part = torch.add(tokens[some], block.norm1(projected) if post else projected, out=out[some])
         part += block.norm2(network(part)) if post else network(block.norm2(part))
     return out.view_as(x)
-
-
-def _eager_forward(block: nn.Module, x: Tensor, plan: WindowPlan) -> Tensor:
-    return block.forward(x, plan)
 
 
 def _network(network: nn.Module, rows: Any) -> Callable[[Tensor], Tensor]:

@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import os
-from typing import List
+from functools import wraps
+from typing import Any, Callable, List
 
 import torch
 from torch import Tensor, nn
 
 from ..masks import split
-from ..runtime import TRICKS, is_as_built, is_plain_inference
+from ..runtime import TRICKS, can_break_graph, is_as_built, is_plain_inference
 from ..window_attention import requested_impl
 
 # Tokens at a time. The hidden channels of so many stay in a core's cache, even where there are 4 * 768 of them; and
@@ -23,6 +24,19 @@ MIN_NUMBERS = 3 * 2**18
 def is_large(x: Tensor) -> bool:
     """Whether a map is on a CPU, without gradients, and does not stay in the cache as it is."""
     return not torch.is_grad_enabled() and x.device.type == 'cpu' and x.numel() >= MIN_NUMBERS
+
+
+def not_compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Decorate a forward of a large map, that ``torch.compile`` leaves it to eager mode.
+
+    A graph would have whole windows and all tokens at once: chunks would be unrolled, once for each size.
+    """
+    @wraps(forward)
+    def chosen(module: nn.Module, x: Tensor, *rest: Any) -> Tensor:
+        if is_large(x) and can_break_graph():
+            return torch.compiler.disable(forward)(module, x, *rest)
+        return forward(module, x, *rest)
+    return chosen
 
 
 def can_chunk(module: nn.Module) -> bool:

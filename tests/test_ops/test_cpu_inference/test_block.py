@@ -33,7 +33,7 @@ SETTINGS = [
 def test_with_and_without_gradients(monkeypatch, kind, settings, size):
     if kind is SwinPosTransformerV2 and 'position' in settings:
         pytest.skip('Swin V2 has a position scheme and biases of its own')
-    for module, name in ((attention, 'MAX_SLOTS'), (chunks, 'CHUNK')):
+    for module, name in ((attention, 'MAX_SLOTS'), (attention, 'MAX_SCORES'), (chunks, 'CHUNK')):
         monkeypatch.setattr(module, name, 100)  # so that a micro model has several blocks of them
     monkeypatch.setattr(linear, 'MIN_TOKENS', 100)
     monkeypatch.setattr(linear, 'MIN_ROWS', 1)
