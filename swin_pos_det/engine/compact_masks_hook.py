@@ -88,6 +88,12 @@ class CompactMasksHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Change pipeline and heads."""
         replaced = load_compact_masks(runner.train_dataloader.dataset)
+        loop = runner.train_loop
+        if replaced and hasattr(loop, 'dataloader_iterator') and loop.dataloader.num_workers:
+            state = torch.get_rng_state()
+            loop.dataloader._iterator = None  # its workers were started with the loop
+            loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
+            torch.set_rng_state(state)
         self._heads = [module for module in runner.model.modules()
                        if getattr(type(module), 'get_targets', None) is FCNMaskHead.get_targets] if replaced else []
         for head in self._heads:

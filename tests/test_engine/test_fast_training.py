@@ -15,7 +15,7 @@ from mmengine.structures import InstanceData
 from swin_pos_det.cli.runner import build_runner
 from swin_pos_det.data import CompactMasks, LoadCompactAnnotations
 from swin_pos_det.data.digits.on_photos import make_digits_on_photos
-from swin_pos_det.engine.compact_masks_hook import load_compact_masks, mask_targets
+from swin_pos_det.engine.compact_masks_hook import CompactMasksHook, load_compact_masks, mask_targets
 
 ROOT = Path(__file__).parents[2]
 FAST = ROOT / 'configs/_base_/fast_training.py'
@@ -104,6 +104,20 @@ def test_other_detectors_with_masks(name, digits, tmp_path):
     hooks[1]['implementation'] = 'default'
     plain, fast = both(detector(name, digits, tmp_path), tmp_path, 1, hooks)
     assert plain == fast
+
+
+def test_workers_that_were_started_before_load_compact_masks_too(digits, tmp_path):
+    cfg = nano(digits)
+    cfg.merge_from_dict(dict(work_dir=str(tmp_path), launcher='none', default_hooks=dict(checkpoint=None)))
+    cfg.train_dataloader.update(num_workers=1, persistent_workers=True)
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=2, val_interval=2)
+    cfg.visualizer.name = str(tmp_path)
+    runner = build_runner(cfg)
+    runner._train_loop = loop = runner.build_train_loop(cfg.train_cfg)
+    assert loop.dataloader_iterator._iterator._num_workers == 1
+    CompactMasksHook().before_train(runner)
+    batch = next(loop.dataloader_iterator)
+    assert isinstance(batch['data_samples'][0].gt_instances.masks, CompactMasks)
 
 
 def test_targets_are_those_of_fcn_mask_head():
