@@ -96,7 +96,7 @@ def build_detector(cfg: Config, checkpoint: Union[str, Path, None], whole: bool 
         loaded = load_checkpoint(model, os.fspath(checkpoint), map_location='cpu')
         if whole:
             check_heads(model, loaded.get('state_dict', loaded), checkpoint)
-        meta = loaded.get('meta') or {}
+        meta = loaded['meta'] if isinstance(loaded.get('meta'), dict) else {}
     model.cfg = cfg
     model.dataset_meta = _dataset_meta(cfg, meta)
     return model

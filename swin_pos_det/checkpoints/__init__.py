@@ -11,7 +11,7 @@ from .atomic import (
     write_json,
 )
 from .convert import Inspection, convert, inspect_checkpoint, misfits, save_weights, windows_after
-from .detectors import check_heads, has_backbone, place_backbones
+from .detectors import check_averages, check_heads, has_backbone, place_backbones
 from .formats import EXPORTS, EXPORTS_V2, FORMATS, recognise
 from .io import CheckpointError, load_checkpoint_file
 from .latest import check_resumable, find_resumable, is_sharded
@@ -25,7 +25,7 @@ from .weights import SwinWeights, read_weights, with_state_dict
 __all__ = [
     'EXPORTS', 'EXPORTS_V2', 'FORMATS', 'AtomicLocalBackend', 'CheckpointError', 'Inspection', 'LoadReport',
     'LoadsAnySwin', 'SwinWeights', 'UnwritableFileError', 'Variant', 'adapt_channels', 'adapt_state_dict',
-    'atomic_write', 'check_heads', 'check_resumable', 'check_writable', 'convert', 'describe_model',
+    'atomic_write', 'check_averages', 'check_heads', 'check_resumable', 'check_writable', 'convert', 'describe_model',
     'describe_weights', 'find_resumable', 'fit_state_dict', 'has_backbone', 'inspect_checkpoint', 'is_sharded',
     'load_checkpoint_file', 'load_pretrained', 'misfits', 'note_table_windows', 'overwritten_by', 'place_backbones',
     'read_checkpoint', 'read_weights', 'recognise', 'remove_drafts', 'replacing', 'save_weights', 'windows_after',

@@ -1,6 +1,7 @@
 """Looking into checkpoints, and writing them in another library's format."""
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from ..errors import SettingError
 from ..layers import parameters_of_position, resample_table
 from .atomic import atomic_write
 from .formats import EXPORTS, EXPORTS_V2, TABLE
+from .tensor_checks import check_value
 from .variants import Variant, describe_weights
 from .weights import ABSOLUTE_GRID, POSITION, TABLE_WINDOWS, SwinWeights, read_weights, unwrap
 
@@ -23,6 +25,7 @@ Pair = Tuple[int, int]
 
 # The entry that each library's own files keep the weights in.
 _CONTAINERS = {'mmdet': 'state_dict', 'microsoft': 'model'}
+_LIKE = torch.zeros(1, dtype=torch.float64)  # holds what any weight can
 _BACKBONE = re.compile(r'patch_embed\.|absolute_pos_embed$|stages\.\d+\.|norm\d+\.')
 _CLASSIFIER = re.compile(r'(^|\.)(head|head\.fc|classifier)\.weight')
 _DETECTOR = re.compile(r'(^|\.)bbox_head\.(\d+\.)?fc_cls\.weight')  # one class more: background
@@ -117,14 +120,16 @@ def convert(weights: SwinWeights, to: str = 'mmdet', window: Optional[Union[int,
         mode: of the resampling, see :func:`~swin_pos_det.layers.resample_table`.
 
     Raises:
-        ValueError: for an unknown format, a backbone that other libraries do not have, or tables of a window that
-            cannot be told.
+        ValueError: for an unknown format, weights that are no finite floating-point numbers, a backbone that other
+            libraries do not have, or tables of a window that cannot be told.
     """
     if to not in EXPORTS:
         raise SettingError(f'unknown format {to!r}: write one of {", ".join(EXPORTS)}')
     variant = describe_weights(weights.state_dict, weights.windows, weights.grid, weights.position)
     if variant is None:
         raise SettingError('the Swin backbone in it has no patch embedding')
+    for name, value in weights.state_dict.items():
+        check_value(name, value, _LIKE)
     target = None if window is None else (window, window) if isinstance(window, int) else tuple(window)
     state_dict = {key: value for key, value in weights.state_dict.items() if _BACKBONE.match(key)}
     if to == 'mmdet' and TABLE not in variant.position_parameters:
@@ -218,11 +223,14 @@ def save_weights(state_dict: Mapping[str, Tensor], path: Union[str, os.PathLike]
     notes = {name: value for name, value in notes.items() if value and to == 'mmdet'}
     with atomic_write(path) as draft:
         if path.suffix == '.safetensors':
-            from safetensors.torch import save_file
-            save_file({key: value.clone() for key, value in state_dict.items()}, draft,
-                      metadata={'format': 'pt', **{name: json.dumps(value) for name, value in notes.items()}})
+            from safetensors.torch import save
+            draft.write_bytes(save(
+                {key: value.clone() for key, value in state_dict.items()},
+                metadata={'format': 'pt', **{name: json.dumps(value) for name, value in notes.items()}}))
             return
         inner = OrderedDict(state_dict)
         if notes:
             inner._metadata = OrderedDict({'': notes})
-        torch.save({_CONTAINERS[to]: inner} if to in _CONTAINERS else inner, draft)
+        stream = io.BytesIO()  # to the disk in one step: torch does not say why it cannot write, such as a full disk
+        torch.save({_CONTAINERS[to]: inner} if to in _CONTAINERS else inner, stream)
+        draft.write_bytes(stream.getbuffer())

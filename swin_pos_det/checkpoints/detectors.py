@@ -18,7 +18,7 @@ from ..errors import SettingError
 from .formats import candidates
 from .io import CheckpointError
 from .load_hook import LoadsAnySwin, fit_state_dict
-from .tensor_checks import check_values
+from .tensor_checks import check_value, check_values
 from .weights import check_metadata, read_weights, split_state_dict
 
 
@@ -66,6 +66,29 @@ def place_backbones(model: nn.Module, state_dict: Mapping[Any, Any]) -> Mapping[
 def has_backbone(model: nn.Module) -> bool:
     """Whether a backbone of this package is anywhere in a model."""
     return any(True for _ in _backbones(model))
+
+
+def check_averages(model: nn.Module, checkpoint: Mapping[Any, Any]) -> None:
+    """See that the averaged weights of a training checkpoint can be loaded, before MMEngine's ``EMAHook`` swaps them.
+
+    Args:
+        model: that is trained.
+        checkpoint: with ``ema_state_dict``, where the hook saved the model's own weights, and ``state_dict``.
+
+    Raises:
+        ValueError: naming a weight that is missing, of another shape, or no finite number.
+    """
+    model = _unwrapped(model)
+    backbones = tuple(dict(_backbones(model)))
+    for part, prefix in (('state_dict', ''), ('ema_state_dict', 'module.')):
+        for name, own in model.state_dict().items():
+            value = checkpoint[part].get(prefix + name)
+            if value is None:
+                raise SettingError(f'{name} is missing in {part!r} of the checkpoint')
+            check_value(f'{name} in {part!r}', value, own)
+            if value.shape != own.shape and not name.startswith(backbones):
+                raise SettingError(f'{name}: the checkpoint has shape {tuple(value.shape)} in {part!r}, the model '
+                                   f'{tuple(own.shape)}')
 
 
 def check_heads(model: nn.Module, state_dict: Mapping[Any, Any], checkpoint: Any) -> None:

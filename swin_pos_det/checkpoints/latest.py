@@ -91,6 +91,9 @@ def _malformed(checkpoint: Any) -> Iterator[str]:
             'log_scalars', 'runtime_info', 'resumed_keys')):
         yield 'its message_hub has no log_scalars, runtime_info and resumed_keys'
     schedulers = checkpoint.get('param_schedulers') or []
+    if not isinstance(schedulers, (dict, list)):
+        yield f'its param_schedulers are a {type(schedulers).__name__}'
+        return
     for scheduler in (sum(schedulers.values(), []) if isinstance(schedulers, dict) and all(
             isinstance(part, list) for part in schedulers.values()) else schedulers):
         if not isinstance(scheduler, dict) or not all(isinstance(scheduler.get(key), int) for key in (

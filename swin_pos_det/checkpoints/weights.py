@@ -200,12 +200,20 @@ def _check_numbers(state_dict: Mapping[str, Tensor]) -> None:
 
 
 def split_state_dict(state_dict: Mapping[Any, Any], layout: Format, prefix: str) -> Tuple[Dict[str, Tensor], List[str]]:
-    """The backbone's tensors without their prefix, and the keys that are left."""
+    """Take the backbone's tensors, without their prefix, and the keys that are left.
+
+    Raises:
+        ValueError: if there is something else than a tensor under the name of a weight.
+    """
     own: Dict[str, Tensor] = {}
     unused = []
     beside: Dict[str, str] = {}  # of several, the one that shares most of the prefix
     for key, value in state_dict.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
+        if not isinstance(key, str):
+            continue
+        if not isinstance(value, Tensor):
+            if key.startswith(prefix) and layout.named.match(key[len(prefix):]):
+                raise SettingError(f'{key}: the checkpoint has a {type(value).__name__}, not a tensor')
             continue
         before = key[:key.index(layout.beside)] if layout.beside and layout.beside in key else None
         if key.startswith(prefix):

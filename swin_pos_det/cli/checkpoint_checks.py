@@ -18,6 +18,9 @@ def check_checkpoint(path: str, to_resume: bool = False) -> None:
     Raises:
         CheckpointError: if it cannot be loaded, or, with ``to_resume``, if it holds no whole training state.
     """
+    if not isinstance(path, str):
+        raise CheckpointError(f'{path!r} is not the path of a checkpoint; --cfg-options splits a value at commas, so '
+                              'rename a file with a comma in its name')
     if '://' in path or is_sharded(path):
         return
     if to_resume:

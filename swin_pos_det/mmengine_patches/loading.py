@@ -7,10 +7,12 @@ from collections import OrderedDict
 from typing import Any, Callable, Dict, Mapping, Optional
 
 import mmengine.runner
+from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
 from torch import nn
 
-from ..checkpoints import has_backbone, overwritten_by, place_backbones, with_state_dict
+from ..checkpoints import check_averages, has_backbone, overwritten_by, place_backbones, with_state_dict
+from ..errors import SettingError
 
 
 def placing(load_state_dict: Callable) -> Callable:
@@ -102,13 +104,32 @@ def drop_config(runner: Any, checkpoint: Dict[Any, Any]) -> None:
 
 
 def add_state_dict(runner: Any, checkpoint: Dict[Any, Any]) -> None:
-    """Give a checkpoint, in place, the entry that hooks look for, if the model has a backbone of this package."""
+    """Give a checkpoint, in place, the entry that hooks look for, if the model has a backbone of this package.
+
+    Raises:
+        ValueError: if averaged weights that the ``EMAHook`` is about to load do not fit.
+    """
     if not has_backbone(runner.model):
         return
     found = with_state_dict(checkpoint)
     if found is not checkpoint:
         weights = found['state_dict']
         checkpoint['state_dict'] = _copy(checkpoint) if weights is checkpoint else weights
+    if runner._resume and 'ema_state_dict' in checkpoint and any(isinstance(hook, EMAHook) for hook in runner.hooks):
+        check_averages(runner.model, checkpoint)
+
+
+def refusing_stored_config(init_model: Callable) -> Callable:
+    """Wrap ``BaseInferencer._init_model``, which runs the config in a checkpoint if it is given no other."""
+
+    @functools.wraps(init_model)
+    def init(inferencer: Any, cfg: Any, weights: Any, *args: Any, **kwargs: Any) -> Any:
+        if not cfg:
+            raise SettingError(f'{type(inferencer).__name__}: the config in {weights} is Python code, which would be '
+                               'run: name a config of your own, as in DetInferencer(model=CONFIG, weights=...)')
+        return init_model(inferencer, cfg, weights, *args, **kwargs)
+
+    return init
 
 
 def _copy(state_dict: Mapping[Any, Any]) -> Mapping[Any, Any]:

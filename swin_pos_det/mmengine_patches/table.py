@@ -15,6 +15,7 @@ import mmengine.runner.runner
 from mmdet.registry import HOOKS
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.fileio.backends import registry_utils
+from mmengine.infer.infer import BaseInferencer
 from mmengine.registry import STRATEGIES
 from mmengine.runner import CheckpointLoader, FlexibleRunner, Runner
 
@@ -30,6 +31,7 @@ from .loading import (
     drop_config,
     dropping_config,
     placing,
+    refusing_stored_config,
     skipping_pretrained,
 )
 
@@ -88,17 +90,20 @@ def summary() -> str:
 PATCHES: Tuple[Patch, ...] = (
     Patch(
         name='safe reading of checkpoints',
-        what='The loaders in `mmengine.runner.CheckpointLoader` read with `weights_only=True` and an allow list.',
+        what='The loaders in `mmengine.runner.CheckpointLoader` read with an unpickler that calls nothing a file '
+             'names.',
         why='MMEngine 0.10.7 cannot read its own checkpoints on torch >= 2.6; the maintained fork runs code in them.',
         unnecessary_since='no release yet',
         changes=tuple(Change(_schemes, prefix, _to(loader)) for prefix, loader in LOADERS.items())),
     Patch(
         name='no code from checkpoints',
-        what='`call_hook("after_load_checkpoint")` of both runners and `resume` of the strategies drop `meta.config`.',
+        what='`call_hook("after_load_checkpoint")` of both runners and `resume` of the strategies drop `meta.config`; '
+             'inferencers (`DetInferencer`) want a config beside weights.',
         why='`--resume FILE` would run the Python code in that entry, to look for a setting of MMCV 1. MMEngine itself '
-            'does not write it.',
+            'does not write it. `DetInferencer(weights=FILE)` would run that in `meta.cfg`.',
         unnecessary_since='no release yet',
         changes=(*_in_runners('after_load_checkpoint', drop_config),
+                 Change(BaseInferencer, '_init_model', refusing_stored_config),
                  *(Change(strategy, 'resume', dropping_config) for strategy in _strategies('resume')))),
     Patch(
         name='atomic writing of files',

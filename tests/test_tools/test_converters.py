@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,7 +89,8 @@ def test_inspect_names_what_is_no_swin(tmp_path, capsys):
 @pytest.mark.parametrize(('tool', 'arguments', 'format_name', 'window'), [
     ('convert_swin', [], 'mmdet', (7, 7)), ('convert_swin', ['--window', '12'], 'mmdet', (12, 12)),
     ('convert_swin', ['--window', '7,14', '--resampling', 'geometric'], 'mmdet', (7, 14)),
-    ('export_swin', ['--to', 'hf'], 'hf', (7, 7)), ('export_swin', ['--to', 'timm', '--window', '5'], 'timm', (5, 5))])
+    ('convert_swin', ['--to', 'hf'], 'hf', (7, 7)),
+    ('convert_swin', ['--to', 'timm', '--window', '5'], 'timm', (5, 5))])
 def test_convert_and_export(timm_file, tmp_path, capsys, tool, arguments, format_name, window):
     out = tmp_path / 'out.pth'
     assert run(tool, timm_file, out, *arguments) == 0
@@ -130,11 +132,27 @@ def test_a_detector_is_not_written_over_by_its_backbone(tmp_path, capsys):
     assert '1 others' in capsys.readouterr().out
 
 
-def test_export_needs_a_format(timm_file, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        run('export_swin', timm_file, tmp_path / 'out.pth')
-    assert '--to' in capsys.readouterr().err
+def test_the_window_is_checked_first(timm_file, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run('convert_swin', timm_file, tmp_path / 'out.pth', '--window', '0')
     assert "'0' is no window" in capsys.readouterr().err
+    assert not (tmp_path / 'out.pth').exists()
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='no file that is always full')
+def test_a_full_disk_is_said(timm_file, tmp_path, capsys):
+    for suffix in ('.pth', '.safetensors'):
+        (tmp_path / f'full{suffix}').symlink_to('/dev/full')
+        assert run('convert_swin', timm_file, tmp_path / f'full{suffix}') == 1
+        assert f'full{suffix} cannot be written (No space left on device)' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('value', [torch.ones(169, 1).to_sparse(), torch.full((169, 1), float('nan')),
+                                   np.ones((169, 1)), torch.ones(169, 1, dtype=torch.int8)])
+def test_weights_that_are_no_numbers_are_not_converted(timm_file, tmp_path, capsys, value):
+    weights = load_checkpoint_file(timm_file)
+    key = next(key for key in weights if key.endswith('relative_position_bias_table'))
+    torch.save({**weights, key: value}, tmp_path / 'in.pth')
+    assert run('convert_swin', tmp_path / 'in.pth', tmp_path / 'out.pth') == 1
+    assert 'relative_position_bias_table: the checkpoint has ' in capsys.readouterr().err
     assert not (tmp_path / 'out.pth').exists()

@@ -39,6 +39,7 @@ class Format:
         beyond: a pattern of the keys under the prefix that are no part of a backbone, such as a classifier's.
         version: of Swin, 1 or 2.
         position: the position scheme of every such file; None where there are several, or parameters tell it.
+        named: a pattern of the keys, without the prefix, that name weights; others may hold anything.
         native: whether the names are this project's own.
     """
 
@@ -52,6 +53,7 @@ class Format:
     beyond: Pattern = field(default=re.compile(r'(?!)'))
     version: int = 1
     position: Optional[str] = None
+    named: Pattern = field(default=re.compile(r'.*\.(weight|bias|\w*table)$'))
     native: bool = False
 
 

@@ -1,6 +1,7 @@
 """Every way in which this project reads a checkpoint, on small models that are built once."""
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from copy import deepcopy
 from pathlib import Path
@@ -52,7 +53,7 @@ class Paths:
         init_default_scope('mmdet')
         self.folder = folder
         cfg = Config.fromfile(str(CONFIG))
-        for part, name in (('train', 'train'), ('val', 'val'), ('test', 'val')):
+        for part in ('train', 'val', 'test'):
             loader = cfg[f'{part}_dataloader']
             loader.update(num_workers=0, persistent_workers=False)
             loader.dataset.update(data_root=str(folder / 'digits'), num_train=2, num_val=2)
@@ -84,11 +85,8 @@ class Paths:
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *hooks]
         cfg.experiment_name = f'hostile-{name}'
         runner = Runner.from_cfg(cfg)
-        with mock.patch.object(Runner, 'load_or_resume', side_effect=_Built):
-            try:
-                runner.train()
-            except _Built:
-                pass
+        with mock.patch.object(Runner, 'load_or_resume', side_effect=_Built), contextlib.suppress(_Built):
+            runner.train()
         return runner
 
     def good(self) -> Dict[str, Any]:
@@ -148,8 +146,8 @@ class Paths:
             return model
 
         with mock.patch.object(MODELS, 'build', build), \
-                mock.patch('swin_pos_det.apis.predict_files', lambda *args: mock.Mock(skipped={})):
-            return self._main('infer', ['config.py', path, str(self.folder), '--out', str(self.folder / 'o')])
+                mock.patch('swin_pos_det.apis.predict_files', return_value=mock.Mock(skipped={})):
+            return self._main('infer', ['config.py', path, str(self.folder / 'digits/val'), '--out', str(self.folder)])
 
     def init_cfg(self, path: str) -> None:
         backbone = self.runners['train'].model.backbone
