@@ -27,14 +27,17 @@ class _Built(Exception):
     """A runner has come to the point where it loads."""
 
 
-def _shrink(model: Any) -> None:
-    """Make the demo's detector so small that hundreds of its checkpoints can be written."""
+def small_config() -> Config:
+    """The demo's config with a detector so small that hundreds of its checkpoints can be written."""
+    cfg = Config.fromfile(str(CONFIG))
+    model = cfg.model
     model.backbone.update(embed_dims=8, depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 2))
     model.neck.update(in_channels=[8, 16, 32, 64], out_channels=8)
     model.rpn_head.update(in_channels=8, feat_channels=8)
     model.roi_head.bbox_roi_extractor.out_channels = model.roi_head.mask_roi_extractor.out_channels = 8
     model.roi_head.bbox_head.update(in_channels=8, fc_out_channels=16)
     model.roi_head.mask_head.update(in_channels=8, conv_out_channels=8, num_convs=1)
+    return cfg
 
 
 def tool(path: str) -> Any:
@@ -52,14 +55,12 @@ class Paths:
         swin_pos_det.register()
         init_default_scope('mmdet')
         self.folder = folder
-        cfg = Config.fromfile(str(CONFIG))
+        self.cfg = cfg = small_config()
         for part in ('train', 'val', 'test'):
             loader = cfg[f'{part}_dataloader']
             loader.update(num_workers=0, persistent_workers=False)
             loader.dataset.update(data_root=str(folder / 'digits'), num_train=2, num_val=2)
-        _shrink(cfg.model)
         cfg.update(work_dir=str(folder / 'run'), log_level='ERROR', launcher='none')
-        self.cfg = cfg
         self.runners = {name: self._runner(name, hooks) for name, hooks in (
             ('train', []), ('ema', [dict(type='EMAHook', momentum=.1)]))}
         self.tools = {name: tool(f'{path}.py') for name, path in (
