@@ -34,6 +34,7 @@ from .loading import (
     refusing_stored_config,
     skipping_pretrained,
 )
+from .workers import ending_with_their_parent
 
 ENV = 'SWIN_POS_DET_PATCHES'
 
@@ -157,6 +158,13 @@ PATCHES: Tuple[Patch, ...] = (
         why="MMEngine refuses `::` for packages that are not in its own list of OpenMMLab's.",
         unnecessary_since='no release yet',
         changes=(Change(MODULE2PACKAGE, 'swin_pos_det', _to('swin_pos_det')), )),
+    Patch(
+        name='loader processes',
+        what='`build_dataloader` of both runners lets loader processes end seconds after their parent was killed.',
+        why='One that waits for its batch to be taken waits for ever: with `--max-restarts` they add up.',
+        unnecessary_since='no release of torch yet',
+        changes=tuple(Change(runner, 'build_dataloader', ending_with_their_parent)
+                      for runner in (Runner, FlexibleRunner))),
     Patch(
         name='a line in the log',
         what='`call_hook("before_run")` of both runners logs one line that names these changes.',
