@@ -1,4 +1,4 @@
-"""The README's config for data of one's own."""
+"""The config for data of one's own in docs/training.md."""
 from __future__ import annotations
 
 import json
@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def cfg(tmp_path):
-    """As the README has it, with 3 and 2 images of a cat and a dog in place of its folder."""
-    (block, ) = re.findall(r"```python\n(_base_[^`]*pets = [^`]*)```", (ROOT / 'README.md').read_text())
+    """As docs/training.md has it, with 3 and 2 images of a cat and a dog in place of its folder."""
+    (block, ) = re.findall(r"```python\n(_base_[^`]*pets = [^`]*)```", (ROOT / 'docs/training.md').read_text())
     assert "_base_ = 'configs/" in block and block.count('/data/pets/') == 2
     for split, images in (('train', 3), ('val', 2)):
         (tmp_path / split).mkdir()
