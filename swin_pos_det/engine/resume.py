@@ -170,6 +170,10 @@ class _SkippedIterator:
         self.iterator = _InfiniteDataloaderIterator(dataloader)
         self.iterator._epoch = rounds
 
+    def skip_iter(self, num_iters: int) -> None:
+        """Count no further: newer releases of MMEngine call this instead of asking for what was seen."""
+        self.skipped = 0
+
     def __iter__(self) -> Iterator[Any]:
         return self
 
