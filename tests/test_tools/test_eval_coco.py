@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import mmcv
+import mmengine
 import pytest
 import torch
 from mmdet.structures import DetDataSample
@@ -59,7 +60,7 @@ def oracle(samples):
 def tested(test_tool, monkeypatch):
     """Runs test.py with :func:`oracle` for a model; returns the metrics that it logged."""
 
-    def run(*arguments):
+    def run(*arguments, config='tiny.py'):
         build = runner.build_runner
 
         def build_oracle(cfg, **settings):
@@ -69,9 +70,9 @@ def tested(test_tool, monkeypatch):
             return built
 
         monkeypatch.setattr(runner, 'build_runner', build_oracle)
-        status = test_tool.main(['tiny.py', 'weights.pth', '--work-dir', 'run', *arguments])
-        files = list(Path('run').glob('*/*.json'))
-        return status, json.loads(files[0].read_text()) if files else {}
+        status = test_tool.main([config, 'weights.pth', '--work-dir', 'run', *arguments])
+        files = sorted(Path('run').glob('*/*.json'))
+        return status, json.loads(files[-1].read_text()) if files else {}
 
     return run
 
@@ -164,3 +165,58 @@ def test_mistakes_are_told_in_one_line(eval_tool, capsys, results, message):
     assert len(lines) == 1
     assert lines[0].startswith('error: ')
     assert (message or 'not all detections have a segmentation') in lines[0]
+
+
+@pytest.fixture
+def several(digits, tested):
+    """Runs test.py on two data sets whose images have the same ids."""
+
+    def run(*arguments, prefixes=('val', 'train'), files=('val', 'train')):
+        cfg = mmengine.Config.fromfile('tiny.py')
+        first = cfg.test_dataloader.dataset.to_dict()
+        second = dict(first, ann_file='annotations/train.json', data_prefix=dict(img='train/'))
+        cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[first, second])
+        cfg.test_evaluator = dict(type='MultiDatasetsEvaluator', dataset_prefixes=list(prefixes), metrics=[
+            dict(type='CocoMetric', ann_file=str(digits / f'annotations/{name}.json'), metric=['bbox', 'segm'])
+            for name in files])
+        cfg.dump('multi.py')
+        return tested(*arguments, config='multi.py')
+
+    return run
+
+
+def test_results_of_all_data_sets_are_written(several, tested, eval_tool, digits):
+    tested()  # makes the data
+    status, logged = several('--out', 'results.json')
+    assert status == 0
+    found = json.loads(Path('results.json').read_text())
+    sizes = {}
+    for name in ('val', 'train'):
+        truth = json.loads((digits / f'annotations/{name}.json').read_text())
+        images = {item['image_id'] for item in truth['annotations']}
+        assert {item['image_id'] for item in found if item['dataset'] == name} == images
+        sizes[name] = len(images)
+        assert eval_tool.main(['results.json', str(digits / f'annotations/{name}.json'), '--dataset', name, '--out',
+                               f'{name}.json']) == 0
+        scores = json.loads(Path(f'{name}.json').read_text())
+        for kind in ('bbox', 'segm'):
+            assert round(scores[kind]['stats']['AP'], 3) == logged[f'{name}/coco/{kind}_mAP']
+    assert sizes['val'] > 1
+    assert several('--out', 'results.pkl')[0] == 0
+    assert len(mmengine.load('results.pkl')) == 7
+
+
+def test_results_are_kept_when_their_evaluation_fails(several, tested, capsys):
+    tested()
+    status, _ = several('--out', 'results.json', files=('val', 'val'))
+    assert status == 1
+    assert "the evaluator's ann_file" in capsys.readouterr().err.splitlines()[-1]
+    assert len({item['dataset'] for item in json.loads(Path('results.json').read_text())}) == 2
+
+
+def test_a_data_set_without_a_metric_is_refused(several, tested, capsys):
+    tested()
+    status, _ = several(prefixes=['val'])
+    assert status == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert '2 metrics, 1 prefixes, 2 data sets: it needs a metric and a prefix' in line
