@@ -152,6 +152,21 @@ def test_other_models_are_left_alone(tmp_path):
     assert torch.equal(theirs.get_parameter(TABLE), want), "mmdet's own Swin reads the file as before"
 
 
+@pytest.mark.parametrize('extra', ['model_ema', 'state_dict_ema', 'ema', 'teacher'])
+def test_models_of_others_take_the_entry_that_they_always_took(tmp_path, extra):
+    """mmdet's own Swin reads 'model' from a file that has averaged weights too."""
+    plain = golden('swin_microsoft')['checkpoint']['model']
+    better = {key: torch.zeros_like(value) for key, value in plain.items()}
+    file = save({'model': plain, extra: better}, tmp_path)
+    settings = {key: value for key, value in MICRO.items() if key != 'drop_path_rate'}
+    theirs = SwinTransformer(**settings, convert_weights=True, init_cfg=ConfigDict(type='Pretrained', checkpoint=file))
+    theirs.init_weights()
+    assert torch.equal(theirs.get_parameter(TABLE), plain[MICROSOFT_TABLE])
+    own = micro(init_cfg=dict(type='Pretrained', checkpoint=file))
+    own.init_weights()
+    assert own.get_parameter(TABLE).abs().sum() == 0, 'this one takes the averaged weights'
+
+
 # What load_from makes of files without 'state_dict', and of averaged weights
 
 def averaged(plain, better, layout):
