@@ -8,7 +8,6 @@ DEFER_REGISTRATION = True  # run_cli registers the package, after the command li
 from swin_pos_det.choices import WINDOW_POLICIES
 from swin_pos_det.cli.argument_types import count, device, fraction, window_size
 from swin_pos_det.cli.arguments import add_config_arguments
-from swin_pos_det.cli.errors import user_errors
 from swin_pos_det.cli.main import run_cli
 
 SOME_SKIPPED = 3
@@ -61,10 +60,9 @@ def run(args: argparse.Namespace) -> int:
     for line in [] if folders else describe_ignored(args.inputs):
         print(f'note: {line}', file=sys.stderr)
     windows = args.window[0] if args.window and len(args.window) == 1 else args.window
-    with user_errors():
-        model = init_detector(cfg, args.checkpoint, args.device, windows, args.window_policy)
-        report = predict_files(model, found, args.out, args.batch_size, args.score_thr, not args.no_pictures,
-                               font=args.font)
+    model = init_detector(cfg, args.checkpoint, args.device, windows, args.window_policy)
+    report = predict_files(model, found, args.out, args.batch_size, args.score_thr, not args.no_pictures,
+                           font=args.font)
     for reason in report.skipped.values():
         print(f'skipped: {reason}', file=sys.stderr)
     skipped = f', {len(report.skipped)} inputs skipped' if report.skipped else ''

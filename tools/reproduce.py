@@ -106,7 +106,7 @@ def weights(args: argparse.Namespace, model, figures) -> Path:
     """The checkpoint to evaluate, after training where that is asked for and needed."""
     from swin_pos_det.analysis.runs.reproduce import check_trained_to_the_end, find_weights
     from swin_pos_det.cli.checkpoint_checks import check_checkpoint
-    from swin_pos_det.cli.runner import build_runner, check_data, load_config
+    from swin_pos_det.cli.runner import add_hook, build_runner, check_data, load_config
     from swin_pos_det.engine.amp import use_mixed_precision
 
     if args.checkpoint is not None:
@@ -121,6 +121,7 @@ def weights(args: argparse.Namespace, model, figures) -> Path:
             raise UserError(str(error)) from error
         check_data(cfg, ['train', 'val'])
         use_mixed_precision(cfg, requested=False)
+        add_hook(cfg, type='TrainingGuardHook')
         cfg.resume = True  # from the last checkpoint in the work dir, if there is one
         build_runner(cfg, evaluated='val').train()
         checkpoint = find_weights(model, figures, args.work_dir, args.downloads)

@@ -8,7 +8,6 @@ DEFER_REGISTRATION = True  # run_cli registers the package, after the command li
 
 from swin_pos_det.cli.argument_types import predictions_file
 from swin_pos_det.cli.arguments import add_common_arguments, note_unused
-from swin_pos_det.cli.errors import user_errors
 from swin_pos_det.cli.main import run_cli
 from swin_pos_det.errors import UserError
 
@@ -100,8 +99,7 @@ def test(args: argparse.Namespace) -> None:
     runner = build_runner(cfg, evaluated='test')
     if args.out is not None:
         runner.register_hook(ResultsFileHook(args.out))
-    with user_errors():
-        runner.test()
+    runner.test()
 
 
 def main(argv=None) -> int:

@@ -7,7 +7,6 @@ DEFER_REGISTRATION = True  # run_cli registers the package, after the command li
 
 from swin_pos_det.cli.argument_types import share
 from swin_pos_det.cli.arguments import add_common_arguments
-from swin_pos_det.cli.errors import user_errors
 from swin_pos_det.cli.main import run_cli
 from swin_pos_det.errors import UserError
 
@@ -60,6 +59,8 @@ def train(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
     setup_cache_size_limit_of_dynamo()
     cfg = load_config(args)
+    check_optimizer(cfg)
+    check_followed_metrics(cfg)
     check_data(cfg, ['train', 'val'])
     use_mixed_precision(cfg, args.amp)
     if args.auto_scale_lr:
@@ -67,12 +68,9 @@ def train(args: argparse.Namespace, argv: Sequence[str]) -> int:
     if args.ema is not None:
         add_hook(cfg, type='EMAHook', momentum=args.ema)
     add_hook(cfg, type='TrainingGuardHook', allow_nonfinite=args.allow_nonfinite)
-    check_optimizer(cfg)
-    check_followed_metrics(cfg)
     resuming.prepare_resuming(cfg, args.resume)
     runner = build_runner(cfg, evaluated='val')
-    with user_errors():
-        return resuming.train(runner, argv)
+    return resuming.train(runner, argv)
 
 
 def main(argv=None) -> int:

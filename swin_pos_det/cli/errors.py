@@ -46,9 +46,6 @@ def user_errors() -> Iterator[None]:
         raise known from error
 
 
-telling_mistakes = user_errors  # the name before; goes when no branch uses it any more
-
-
 def closest(name: str, known: Iterable[Any]) -> str:
     """Return ``' (did you mean ...?)'`` with the known name that is most like another, or nothing if none is."""
     found = difflib.get_close_matches(name, [text for text in known if isinstance(text, str)], 1)

@@ -10,6 +10,7 @@ from typing import Any
 import swin_pos_det
 
 from ..errors import UserError
+from .errors import user_errors
 
 # What the system says when files cannot be written.
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR,
@@ -33,7 +34,8 @@ def run_cli(command: Callable[[argparse.Namespace], Any], parser: argparse.Argum
     args = parser.parse_args(argv)
     swin_pos_det.register()
     try:
-        return int(command(args) or 0)
+        with user_errors():
+            return int(command(args) or 0)
     except UserError as error:
         if args.traceback:
             raise

@@ -20,11 +20,8 @@ from ..engine.strategies import check_strategy, choose_runner, run_on_cpu
 from ..errors import UserError
 from ..evaluation.evaluator_checks import check_evaluators, check_masks_predicted, use_own_metric
 from ..models.data_preprocessor import check_channels
-from .arguments import add_common_arguments, add_config_arguments, note_unused  # noqa: F401  see errors.py
 from .config_checks import check_config
 from .data_checks import check_configured
-from .errors import user_errors
-from .main import run_cli  # noqa: F401
 from .setting_checks import check_launcher, check_necks, check_num_classes
 
 
@@ -74,10 +71,10 @@ def check_data(cfg: Config, needed_for: Iterable[str]) -> None:
     """
     parts = [part for part in needed_for if cfg.get(f'{part}_dataloader') is not None]
     check_coco_root(cfg, parts)
-    with user_errors():
-        check_configured(cfg, parts)
-        check_num_classes(cfg, parts)
-        check_evaluators(cfg, parts)
+    check_necks(cfg)
+    check_num_classes(cfg, parts)
+    check_configured(cfg, parts)  # after what needs no file
+    check_evaluators(cfg, parts)
 
 
 def join_processes(cfg: Config) -> None:
@@ -107,11 +104,10 @@ def build_runner(cfg: Config, evaluated: str | None = None) -> Runner:
     if cfg.launcher == 'pytorch' and not has_accelerator():
         join_processes(cfg)
         run_on_cpu(cfg)
-    with user_errors():
-        check_necks(cfg)
-        check_strategy(cfg)
-        runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
-        check_channels(runner.model.module if is_model_wrapper(runner.model) else runner.model)
+    check_necks(cfg)
+    check_strategy(cfg)
+    runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+    check_channels(runner.model.module if is_model_wrapper(runner.model) else runner.model)
     if evaluated is not None:
         check_masks_predicted(runner, evaluated)
     use_own_metric(runner)

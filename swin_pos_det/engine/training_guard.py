@@ -93,8 +93,7 @@ def _message(runner: Runner, iteration: int, what: str) -> str:
     last = find_latest_checkpoint(runner.work_dir) if 'last_ckpt' in runner.message_hub.runtime_info else None
     kept = f'the last good checkpoint is {last}' if last else 'no checkpoint was saved before'
     return (f'the training has diverged: {what} at iteration {iteration} of {runner.max_iters}; {kept}. Try a lower '
-            'optim_wrapper.optimizer.lr, a longer warm-up or optim_wrapper.clip_grad; --allow-nonfinite trains on '
-            'regardless')
+            'optim_wrapper.optimizer.lr, a longer warm-up or optim_wrapper.clip_grad; --allow-nonfinite trains on')
 
 
 def _long_warm_ups(runner: Runner) -> Iterator[str]:

@@ -115,7 +115,7 @@ def test_gradient_checkpointing_reaches_every_block(train_tool, nano_config, mon
         calls.append(function)
         return checkpoint(function, *inputs, **settings)
 
-    monkeypatch.setattr(torch.utils.checkpoint, 'checkpoint', count)
+    monkeypatch.setattr('swin_pos_det.models.swin_blocks.checkpoint', count)
     sum(maps.sum() for maps in backbone(torch.randn(1, 3, 64, 64))).backward()
     assert len(calls) == 8, 'what that does to gradients and memory: test_parity, test_scaling'
     assert all(parameter.grad is not None for parameter in backbone.parameters())

@@ -10,7 +10,6 @@ DEFER_REGISTRATION = True  # run_cli registers the package, after the command li
 
 from swin_pos_det.cli.argument_types import count
 from swin_pos_det.cli.arguments import add_traceback_argument
-from swin_pos_det.cli.errors import user_errors
 from swin_pos_det.cli.main import run_cli
 
 
@@ -38,12 +37,11 @@ def run(args: argparse.Namespace) -> None:
     from swin_pos_det.analysis.studies.evaluator_comparison import compare_evaluators, jittered_detections, replicate
     from swin_pos_det.evaluation.annotations import as_coco, load_ground_truth
 
-    with user_errors():
-        dataset = replicate(load_ground_truth(args.ground_truth).dataset, args.copies)
-        results = jittered_detections(as_coco(dataset), args.per_image, args.seed)
-        cases = [(iou_type, max_dets) for iou_type in ('bbox', 'segm') for max_dets in ((1, 10, 100), (100, 300, 1000))]
-        rows = [(case, compare_evaluators(dataset, results, *case, runs=args.runs))
-                for case in track(cases, transient=True)]
+    dataset = replicate(load_ground_truth(args.ground_truth).dataset, args.copies)
+    results = jittered_detections(as_coco(dataset), args.per_image, args.seed)
+    cases = [(iou_type, max_dets) for iou_type in ('bbox', 'segm') for max_dets in ((1, 10, 100), (100, 300, 1000))]
+    rows = [(case, compare_evaluators(dataset, results, *case, runs=args.runs))
+            for case in track(cases, transient=True)]
     table = Table('', 'AR at', 'AP', 'pycocotools', 'faster', 'ratio', 'largest difference',
                   title=f'{len(results)} detections, {len(dataset["images"])} images')
     for (iou_type, max_dets), compared in rows:

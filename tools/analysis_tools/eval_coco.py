@@ -10,7 +10,6 @@ DEFER_REGISTRATION = True  # run_cli registers the package, after the command li
 from swin_pos_det.choices import EVALUATORS, MAX_DETS
 from swin_pos_det.cli.argument_types import count, fraction
 from swin_pos_det.cli.arguments import add_traceback_argument, note_unused
-from swin_pos_det.cli.errors import user_errors
 from swin_pos_det.cli.main import run_cli
 from swin_pos_det.errors import UserError
 
@@ -70,19 +69,18 @@ def run(args: argparse.Namespace) -> None:
     title = osp.basename(args.results)
     if args.confusion_matrix is None:
         note_unused(get_parser(), args, ['score_thr', 'iou_thr'], 'without --confusion-matrix')
-    with user_errors():
-        check_max_dets(args.max_dets, '--max-dets')
-        gt = load_ground_truth(args.ground_truth)
-        results = load_results(args.results, gt, args.dataset)
-        if not results:
-            print(f'note: {args.results} holds no detections: AP and AR are 0', file=sys.stderr)
-        kinds = args.metric or kinds_of(results)[:None if results else 1] or ['bbox']
-        if 'segm' in kinds:
-            check_true_masks(gt, args.ground_truth)
-        scores = [evaluate(gt, results, kind, args.evaluator, args.max_dets, args.classes) for kind in kinds]
-        matrix = None
-        if args.confusion_matrix:
-            matrix = confusion_matrix(gt, results, kinds[-1], args.score_thr, args.iou_thr, args.classes)
+    check_max_dets(args.max_dets, '--max-dets')
+    gt = load_ground_truth(args.ground_truth)
+    results = load_results(args.results, gt, args.dataset)
+    if not results:
+        print(f'note: {args.results} holds no detections: AP and AR are 0', file=sys.stderr)
+    kinds = args.metric or kinds_of(results)[:None if results else 1] or ['bbox']
+    if 'segm' in kinds:
+        check_true_masks(gt, args.ground_truth)
+    scores = [evaluate(gt, results, kind, args.evaluator, args.max_dets, args.classes) for kind in kinds]
+    matrix = None
+    if args.confusion_matrix:
+        matrix = confusion_matrix(gt, results, kinds[-1], args.score_thr, args.iou_thr, args.classes)
     console = Console()
     for table in sum(map(score_tables, scores), []):
         console.print(table)

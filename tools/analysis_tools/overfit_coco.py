@@ -31,7 +31,7 @@ def get_parser() -> argparse.ArgumentParser:
 def overfit(args: argparse.Namespace) -> None:
     """Pick the images, train and evaluate."""
     from swin_pos_det.analysis.runs.overfit import use_subset, write_subset
-    from swin_pos_det.cli.runner import build_runner, check_data, load_config
+    from swin_pos_det.cli.runner import add_hook, build_runner, check_data, load_config
 
     cfg = load_config(args)
     check_data(cfg, ['train'])
@@ -42,6 +42,7 @@ def overfit(args: argparse.Namespace) -> None:
     except ValueError as error:
         raise UserError(f'--images: {error}') from error
     use_subset(cfg, subset)
+    add_hook(cfg, type='TrainingGuardHook')
     runner = build_runner(cfg)
     runner.train()
     metrics = runner.val_loop.run()

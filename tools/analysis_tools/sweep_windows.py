@@ -12,7 +12,6 @@ DEFER_REGISTRATION = True  # run_cli registers the package, after the command li
 from swin_pos_det.choices import WINDOW_POLICIES
 from swin_pos_det.cli.argument_types import factor, native_or_window
 from swin_pos_det.cli.arguments import add_common_arguments
-from swin_pos_det.cli.errors import user_errors
 from swin_pos_det.cli.main import run_cli
 from swin_pos_det.errors import UserError
 
@@ -48,9 +47,8 @@ def run(args: argparse.Namespace) -> None:
     check_checkpoint(args.checkpoint)
     folder = Path(cfg.work_dir)
     try:
-        with user_errors():
-            rows = sweep(cfg, args.checkpoint, args.windows, args.scales, folder / 'sweep.json', args.policy,
-                         args.cfg_options)
+        rows = sweep(cfg, args.checkpoint, args.windows, args.scales, folder / 'sweep.json', args.policy,
+                     args.cfg_options)
     except ValueError as error:
         raise UserError(str(error)) from error
     plot_sweep(rows, folder / 'sweep.png', osp.basename(args.config))

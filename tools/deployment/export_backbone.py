@@ -9,7 +9,6 @@ DEFER_REGISTRATION = True  # run_cli registers the package, after the command li
 
 from swin_pos_det.cli.argument_types import count, exported_file
 from swin_pos_det.cli.arguments import add_common_arguments, note_unused
-from swin_pos_det.cli.errors import user_errors
 from swin_pos_det.cli.main import run_cli
 from swin_pos_det.errors import UserError
 
@@ -56,8 +55,7 @@ def export(args: argparse.Namespace) -> int:
     check_writable(args.out)
     if args.out.endswith('.pt2'):
         note_unused(get_parser(), args, ['opset'], 'on .pt2')
-    with user_errors():
-        backbone = build_detector(cfg, args.checkpoint, whole=False).backbone.eval()
+    backbone = build_detector(cfg, args.checkpoint, whole=False).backbone.eval()
     try:
         path = export_backbone(backbone, args.out, args.opset)
         run = load_exported(path, torch.get_num_threads())
