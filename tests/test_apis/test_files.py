@@ -11,7 +11,8 @@ import pytest
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from swin_pos_det.apis import files, find_inputs, inputs, predict, predict_files
+from swin_pos_det.apis import describe_ignored, files, find_inputs, inputs, predict, predict_files, writer
+from swin_pos_det.errors import UserError
 
 from .conftest import NAMES
 
@@ -180,3 +181,43 @@ def test_inputs(tmp_path, monkeypatch):
             names(given)
     with pytest.raises(ValueError, match='no inputs'):
         find_inputs([])
+
+
+def test_what_is_left_out_of_folders_is_said(tmp_path):
+    for name in ('photos/a.jpg', 'photos/b.heic', 'photos/c.heic', 'photos/notes', 'photos/more/d.jpg', 'whole/e.jpg'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('')
+    line, = describe_ignored([tmp_path / 'photos', tmp_path / 'whole', tmp_path / 'photos/a.jpg'])
+    assert '3 files whose suffix is not that of an image or video (.heic: 2, without suffix: 1)' in line
+    assert '1 subfolders (to search them: ' in line and 'photos/**/*.jpg' in line
+
+
+def test_a_video_that_was_interrupted_leaves_no_half(detector, video, tmp_path, monkeypatch):
+    own, calls = files.predict_batch, []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return own(*args)
+
+    monkeypatch.setattr(files, 'predict_batch', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(detector, video, tmp_path / 'out')
+    assert list((tmp_path / 'out/vis').iterdir()) == []
+    assert len(json.loads((tmp_path / 'out/predictions.json').read_text())['images']) == 2
+
+
+def test_a_video_that_did_not_reach_the_disk_is_said(detector, video, tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, '_count_readable', lambda path: 3)  # as on a full disk, of which OpenCV says nothing
+    with pytest.raises(UserError, match='film.mp4 could not be written: 3 of 5 frames arrived on the disk'):
+        run(detector, video, tmp_path / 'out')
+    assert list((tmp_path / 'out/vis').iterdir()) == []
+    assert len(json.loads((tmp_path / 'out/predictions.json').read_text())['images']) == 5
+
+
+def test_large_images_are_drawn_smaller(detector, save, picture, tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, 'MAX_PICTURE_SIDE', 64)
+    report = run(detector, save(picture, 'a.png'), tmp_path / 'out')
+    assert mmcv.imread(str(tmp_path / 'out/vis/a.png')).shape == (48, 64, 3)
+    assert json.loads(report.json.read_text())['images'][0]['width'] == 128, 'the results are in pixels of the image'

@@ -91,3 +91,19 @@ def test_devices(infer_tool, detector, capsys):
         infer_tool.main([*detector, 'photos', '--out', 'found', '--device', 'abacus'])
     assert stop.value.code == 2
     assert "'abacus' cannot be used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('arguments', [['nowhere'], ['bad.jpg'], ['photos', '--font', 'nowhere.ttf']])
+def test_inputs_are_checked_before_the_model_is_built(infer_tool, detector, monkeypatch, arguments):
+    Path('bad.jpg').write_text('no image')
+    monkeypatch.setattr('swin_pos_det.apis.init_detector', lambda *args: pytest.fail('the model was built'))
+    assert infer_tool.main([*detector, *arguments, '--out', 'found']) == 1
+
+
+def test_what_is_left_out_and_skipped_is_said(infer_tool, detector, capsys):
+    Path('photos/notes.txt').write_text('')
+    Path('photos/bad.jpg').write_text('no image')
+    assert infer_tool.main([*detector, 'photos', '--out', 'found', '--no-pictures']) == 3
+    out, err = capsys.readouterr()
+    assert 'note: photos: left out 1 files whose suffix is not that of an image or video (.txt: 1)' in err
+    assert 'in 2 images, 1 inputs skipped: found/predictions.json' in out
