@@ -25,6 +25,7 @@ setup:  ## make the virtual environment and install everything (at once when tha
 demo: setup  ## train and evaluate Mask R-CNN with a nano backbone on the embedded data, with pictures and a table
 	$(RUN) tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR)
 	$(RUN) tools/analysis_tools/report_run.py $(DEMO_DIR)
+	@echo "To run the tools yourself, activate the environment: source $(VENV)/bin/activate"
 
 test: setup  ## run the tests, on up to four cores at once
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
                            font=args.font)
     for reason in report.skipped.values():
         print(f'skipped: {reason}', file=sys.stderr)
-    skipped = f', {len(report.skipped)} inputs skipped' if report.skipped else ''
+    skipped = f' (skipped: {len(report.skipped)})' if report.skipped else ''
     print(f'{report.detections} objects in {report.images} images{skipped}: {report.json}')
     return SOME_SKIPPED if report.skipped else 0
 

@@ -82,9 +82,12 @@ def describe_ignored(inputs: Inputs) -> list[str]:
         suffixes = Counter(item.suffix.lower() or 'without suffix' for item in items if item.is_file()
                            and not kind_of(item))
         below = sum(item.is_dir() for item in items)
-        parts = [f'{sum(suffixes.values())} files whose suffix is not that of an image or video '
-                 f'({", ".join(f"{suffix}: {count}" for suffix, count in sorted(suffixes.items()))})'] * bool(suffixes)
-        parts += [f'{below} subfolders (to search them: "{folder / "**" / "*.jpg"}")'] * bool(below)
+        parts = []
+        if suffixes:
+            counts = ', '.join(f'{suffix}: {count}' for suffix, count in sorted(suffixes.items()))
+            parts.append(f'files whose suffix is not that of an image or video ({counts})')
+        if below:
+            parts.append(f'subfolders ({below}; to search them: "{folder / "**" / "*.jpg"}")')
         if parts:
             lines.append(f'{folder}: left out {" and ".join(parts)}')
     return lines

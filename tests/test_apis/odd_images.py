@@ -95,7 +95,7 @@ ODD: tuple[Odd, ...] = (
     Odd('upper_case.PNG', _named_otherwise('PNG'), 'found', 'the same'),
     Odd('blanks and ünïcode 猫.png', _pillow(), 'found', 'the same'),
     Odd('one_pixel.png', _opencv(lambda image: image[:1, :1]), 'run', 'the same'),
-    Odd('one_row.png', _opencv(lambda image: image[:1]), r'128x1 pixels cannot be prepared', TRACEBACK),
+    Odd('one_row.png', _opencv(lambda image: image[:1]), 'run', 'the same'),
     Odd('thin.png', _opencv(lambda image: np.zeros((2, 3000, 3), np.uint8)), r'3000x2 pixels cannot be prepared',
         TRACEBACK),
     Odd('empty.jpg', lambda path: path.write_bytes(b''), r'empty.jpg is empty', TRACEBACK),

@@ -188,8 +188,8 @@ def test_what_is_left_out_of_folders_is_said(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text('')
     line, = describe_ignored([tmp_path / 'photos', tmp_path / 'whole', tmp_path / 'photos/a.jpg'])
-    assert '3 files whose suffix is not that of an image or video (.heic: 2, without suffix: 1)' in line
-    assert '1 subfolders (to search them: ' in line and 'photos/**/*.jpg' in line
+    assert 'left out files whose suffix is not that of an image or video (.heic: 2, without suffix: 1)' in line
+    assert 'and subfolders (1; to search them: ' in line and 'photos/**/*.jpg' in line
 
 
 def test_a_video_that_was_interrupted_leaves_no_half(detector, video, tmp_path, monkeypatch):

@@ -105,5 +105,5 @@ def test_what_is_left_out_and_skipped_is_said(infer_tool, detector, capsys):
     Path('photos/bad.jpg').write_text('no image')
     assert infer_tool.main([*detector, 'photos', '--out', 'found', '--no-pictures']) == 3
     out, err = capsys.readouterr()
-    assert 'note: photos: left out 1 files whose suffix is not that of an image or video (.txt: 1)' in err
-    assert 'in 2 images, 1 inputs skipped: found/predictions.json' in out
+    assert 'note: photos: left out files whose suffix is not that of an image or video (.txt: 1)' in err
+    assert 'in 2 images (skipped: 1): found/predictions.json' in out
