@@ -10,9 +10,9 @@ from .atomic import (
     remove_drafts,
     write_json,
 )
-from .convert import Inspection, convert, inspect_checkpoint, misfits, save_weights, windows_after
-from .detectors import check_averages, check_heads, has_backbone, place_backbones
-from .formats import EXPORTS, EXPORTS_V2, FORMATS, recognise
+from .convert import Inspection, convert, incompatibilities, inspect_checkpoint, save_weights, windows_after
+from .detectors import check_averages, check_heads, has_backbone, remap_backbone_keys
+from .formats import EXPORTS, EXPORTS_V2, FORMATS, detect_format
 from .io import CheckpointError, load_checkpoint_file
 from .latest import check_resumable, find_resumable, is_sharded
 from .load_hook import LoadsAnySwin, adapt_channels, adapt_state_dict, fit_state_dict, note_table_windows
@@ -27,8 +27,9 @@ __all__ = [
     'LoadsAnySwin', 'SwinWeights', 'UnwritableFileError', 'Variant', 'adapt_channels', 'adapt_state_dict',
     'atomic_write', 'check_averages', 'check_heads', 'check_resumable', 'check_writable', 'convert', 'describe_model',
     'describe_weights', 'find_resumable', 'fit_state_dict', 'has_backbone', 'inspect_checkpoint', 'is_sharded',
-    'load_checkpoint_file', 'load_pretrained', 'misfits', 'note_table_windows', 'overwritten_by', 'place_backbones',
-    'read_checkpoint', 'read_weights', 'recognise', 'remove_drafts', 'replacing', 'save_weights', 'windows_after',
+    'load_checkpoint_file', 'load_pretrained', 'incompatibilities', 'note_table_windows', 'overwritten_by',
+    'remap_backbone_keys',
+    'read_checkpoint', 'read_weights', 'detect_format', 'remove_drafts', 'replacing', 'save_weights', 'windows_after',
     'with_state_dict', 'write_json'
 ]
 

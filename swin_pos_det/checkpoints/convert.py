@@ -97,7 +97,7 @@ def inspect_checkpoint(checkpoint: Mapping[str, Any]) -> Inspection:
     return Inspection(weights, variant, classes, kind, numbers)
 
 
-def misfits(checkpoint: Mapping[str, Any], backbone: nn.Module) -> Optional[str]:
+def incompatibilities(checkpoint: Mapping[str, Any], backbone: nn.Module) -> Optional[str]:
     """Why a checkpoint does not fit a ``SwinPosTransformer``, or None if it does; loads it into the backbone to see."""
     try:
         backbone.load_state_dict(checkpoint, strict=False)

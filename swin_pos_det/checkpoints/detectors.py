@@ -1,8 +1,8 @@
 """Loading whole detectors through MMEngine: backbones get their weights, whatever these are called, or nothing is done.
 
-:mod:`swin_pos_det.mmengine_patches` puts :func:`place_backbones` before MMEngine's ``load_state_dict``, through which
-``load_from``, ``--resume``, ``tools/test.py``, ``mmdet.apis`` and the ``EMAHook`` load. Models without a backbone of
-this package are loaded as ever.
+:mod:`swin_pos_det.mmengine_patches` puts :func:`remap_backbone_keys` before MMEngine's ``load_state_dict``, through
+which ``load_from``, ``--resume``, ``tools/test.py``, ``mmdet.apis`` and the ``EMAHook`` load. Models without a backbone
+of this package are loaded as ever.
 """
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .tensor_checks import check_value, check_values
 from .weights import check_metadata, read_weights, split_state_dict
 
 
-def place_backbones(model: nn.Module, state_dict: Mapping[Any, Any]) -> Mapping[Any, Any]:
+def remap_backbone_keys(model: nn.Module, state_dict: Mapping[Any, Any]) -> Mapping[Any, Any]:
     """Put the weights of a bare backbone or classifier where a detector's backbone looks, and see that all fit.
 
     MMEngine hands each module the keys under its own name only, and such a file has none under ``backbone.``.

@@ -19,9 +19,9 @@ from .formats import (
     TABLE,
     Format,
     candidates,
+    detect_format,
     is_swinv2_cr,
     learned_side,
-    recognise,
 )
 
 Pair = Tuple[int, int]
@@ -101,7 +101,7 @@ def unwrap(checkpoint: Mapping[Any, Any]) -> Tuple[str, Mapping[Any, Any]]:
 def _unwrap(content: Mapping[Any, Any], depth: int, seen: Set[int]) -> Optional[Tuple[str, Mapping[Any, Any]]]:
     """The entry with a Swin; each dict is looked at once, as a small file can share and nest them without end."""
     seen.add(id(content))
-    if recognise(content) is not None:
+    if detect_format(content) is not None:
         return '', content
     inner = {name: value for name, value in content.items()
              if depth and isinstance(name, str) and isinstance(value, Mapping)}
@@ -277,13 +277,13 @@ def with_state_dict(checkpoint: Dict[Any, Any]) -> Dict[Any, Any]:
         The checkpoint if nothing needs to be done, or if no Swin is in it. Else a new dict; tensors are shared.
     """
     container, found = unwrap(checkpoint)
-    if any(not isinstance(key, str) for key in found) and recognise(found) is not None:
+    if any(not isinstance(key, str) for key in found) and detect_format(found) is not None:
         named = OrderedDict((key, value) for key, value in found.items() if isinstance(key, str))
         named._metadata = getattr(found, '_metadata', None)
         if container in ('', 'state_dict'):  # MMEngine stumbles on keys that are no text
             return OrderedDict(checkpoint if container else {}, state_dict=named)
         found = named
-    if container == 'state_dict' or 'message_hub' in checkpoint or recognise(found) is None:
+    if container == 'state_dict' or 'message_hub' in checkpoint or detect_format(found) is None:
         return checkpoint
     if container == '':
         return OrderedDict(state_dict=checkpoint)

@@ -11,7 +11,7 @@ from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
 from torch import nn
 
-from ..checkpoints import check_averages, has_backbone, overwritten_by, place_backbones, with_state_dict
+from ..checkpoints import check_averages, has_backbone, overwritten_by, remap_backbone_keys, with_state_dict
 from ..errors import SettingError
 
 
@@ -20,7 +20,7 @@ def placing(load_state_dict: Callable) -> Callable:
 
     @functools.wraps(load_state_dict)
     def load(module: nn.Module, state_dict: Mapping[Any, Any], *args: Any, **kwargs: Any) -> Any:
-        return load_state_dict(module, place_backbones(module, state_dict), *args, **kwargs)
+        return load_state_dict(module, remap_backbone_keys(module, state_dict), *args, **kwargs)
 
     return load
 

@@ -15,7 +15,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import load_checkpoint
 from torch import nn
 
-from swin_pos_det.checkpoints import load_checkpoint_file, place_backbones
+from swin_pos_det.checkpoints import load_checkpoint_file, remap_backbone_keys
 from tests.test_checkpoints.test_formats import MICRO, TABLE, detector_with, golden, micro
 
 MICROSOFT_TABLE = 'layers.1.blocks.1.attn.relative_position_bias_table'
@@ -141,7 +141,7 @@ def test_wrapped_detectors(tmp_path):
 def test_other_models_are_left_alone(tmp_path):
     other = nn.Sequential(nn.Linear(2, 2))
     state = OrderedDict({'0.weight': torch.ones(2, 2), 'more': torch.ones(1)})
-    assert place_backbones(other, state) is state
+    assert remap_backbone_keys(other, state) is state
     load_checkpoint(other, save(state, tmp_path))
     assert torch.equal(other[0].weight, torch.ones(2, 2))
     settings = {key: value for key, value in MICRO.items() if key != 'drop_path_rate'}

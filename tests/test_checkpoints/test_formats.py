@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import pickle
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,9 @@ from swin_pos_det.checkpoints import (
     EXPORTS,
     adapt_channels,
     convert,
+    detect_format,
     load_checkpoint_file,
     read_weights,
-    recognise,
     save_weights,
 )
 from swin_pos_det.layers import resample_table
@@ -308,7 +309,7 @@ def test_more_averaged_weights(checkpoint, tmp_path):
 
 def test_timms_feature_extractor():
     state = {key.replace('layers.', 'layers_'): value for key, value in golden('swin_timm')['checkpoint'].items()}
-    assert recognise(state)[0].name == 'timm'
+    assert detect_format(state)[0].name == 'timm'
     flat, usual = micro(), micro()
     flat.load_state_dict(state)
     usual.load_state_dict(golden('swin_timm')['checkpoint'])
@@ -328,6 +329,26 @@ def test_safetensors(path, tmp_path):
         load_checkpoint(detector_with(model), file)
     want = state['encoder.layers.1.blocks.1.attention.self.relative_position_bias_table']
     assert torch.equal(model.get_parameter(TABLE).detach(), want)
+
+
+@pytest.mark.parametrize('protocol', [2, 4, 5])
+@pytest.mark.parametrize('kind', ['arrays', 'tensors'])
+@pytest.mark.parametrize('path', ['init_cfg', 'load_from'])
+def test_plain_pickles(kind, protocol, path, tmp_path):
+    """As detectron2 (arrays) and Mask2Former's converter (tensors) write their .pkl files."""
+    found, file = golden('swin_microsoft_det'), tmp_path / 'model.pkl'
+    weights = {key: value.numpy() if kind == 'arrays' else value
+               for key, value in found['checkpoint']['state_dict'].items()}
+    assert 'backbone.layers.0.blocks.0.attn.qkv.weight' in weights
+    content = {'model': weights, '__author__': 'third_party', 'matching_heuristics': True}
+    file.write_bytes(pickle.dumps(content, protocol))
+    model = micro('swin_microsoft_det', init_cfg=dict(type='Pretrained', checkpoint=str(file)))
+    if path == 'init_cfg':
+        model.init_weights()
+    else:
+        load_checkpoint(detector_with(model), str(file), strict=False)
+    for output, expected in zip(features(model, True), found['features']):
+        torch.testing.assert_close(output, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize('channels', [1, 2, 4, 6, 7])
@@ -484,7 +505,7 @@ def test_metadata_that_is_none(path, tmp_path):
 @pytest.mark.parametrize(('spoil', 'message'), [
     (lambda state: {**state, 'layers.0.downsample.reduction.weight': torch.zeros(16, 33)}, 'but not the layout'),
     (lambda state: {**state, 'layers.0.blocks.0.attn.relative_position_bias_table': torch.zeros(169)}, r'\(169,\)'),
-    (lambda state: {**state, 'patch_embed.proj.weight': 'text'}, 'no weights for 1 .* patch_embed.projection.weight'),
+    (lambda state: {**state, 'patch_embed.proj.weight': 'text'}, 'the checkpoint has a str, not a tensor'),
 ])
 def test_weights_that_are_laid_out_otherwise(spoil, message):
     with pytest.raises(ValueError, match=message):

@@ -13,9 +13,9 @@ from mmengine.runner.checkpoint import load_checkpoint
 from swin_pos_det.checkpoints import (
     EXPORTS,
     convert,
+    incompatibilities,
     inspect_checkpoint,
     load_checkpoint_file,
-    misfits,
     read_weights,
     save_weights,
 )
@@ -264,8 +264,9 @@ def test_the_tools(tmp_path, capsys, monkeypatch):
     assert run('convert_swin', tmp_path / 'swin.pth', tmp_path / 'ours.pth') == 0
     assert "tensors in this project's names, window (4, 4)" in capsys.readouterr().out
     assert inspect_checkpoint(load_checkpoint_file(tmp_path / 'ours.pth')).weights.windows == [[4, 4], [4, 4], [3, 3]]
-    assert misfits(load_checkpoint_file(tmp_path / 'ours.pth'), micro('swinv2_microsoft')) is None
-    assert 'measures them by (6, 6)' in misfits(load_checkpoint_file(tmp_path / 'ours.pth'), micro('swinv2_simmim'))
+    saved = load_checkpoint_file(tmp_path / 'ours.pth')
+    assert incompatibilities(saved, micro('swinv2_microsoft')) is None
+    assert 'measures them by (6, 6)' in incompatibilities(saved, micro('swinv2_simmim'))
 
 
 def test_the_papers_variants_are_named():

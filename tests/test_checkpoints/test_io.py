@@ -14,10 +14,12 @@ from collections import Counter, OrderedDict
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel, BaseModule
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmengine.runner.checkpoint import _load_checkpoint
 from torch.utils.data import Dataset
@@ -192,6 +194,23 @@ def test_a_fresh_process_can_use_the_history_it_loads(trained):
     assert ran.returncode == 0 and json.loads(ran.stdout.splitlines()[-1]) == pytest.approx(expected), ran.stderr
 
 
+def test_our_own_schedules_and_nested_metainfo_come_back(tmp_path):
+    runner = toy_runner(tmp_path, epochs=1)
+    runner.param_schedulers = [dict(type='OneCycleLR', eta_max=.1, total_steps=9, anneal_strategy='linear',
+                                    by_epoch=False)]
+    runner.train_dataloader.dataset.metainfo = dict(ToyData.METAINFO, nested=ConfigDict(a=[dict(b=1)]))
+    runner.train()
+    loaded = load_checkpoint_file(tmp_path / 'epoch_1.pth')
+    schedule = OneCycleParamScheduler._annealing_linear
+    assert loaded['param_schedulers'][0]['anneal_func'] is schedule, 'a function of MMEngine, not of the file'
+    assert loaded['meta']['dataset_meta']['nested'] == {'a': [{'b': 1}]}
+    resumed = toy_runner(tmp_path / 'next', epochs=2, resume=True, load_from=str(tmp_path / 'epoch_1.pth'))
+    resumed.param_schedulers = [dict(type='OneCycleLR', eta_max=.1, total_steps=9, anneal_strategy='linear',
+                                     by_epoch=False)]
+    resumed.train()
+    assert resumed.iter == 8 and resumed.param_schedulers[0].anneal_func is schedule
+
+
 class CfgNode(dict):
     """As yacs' class is pickled, which the Swin authors' training code notes its settings in."""
 
@@ -290,8 +309,9 @@ def test_torchscript_archives_are_refused(tmp_path):
 # ---- files that are broken, or something else
 
 def test_missing_file_and_directory(tmp_path):
-    with pytest.raises(CheckpointError, match=r'nowhere\.pth does not exist'):
-        load_checkpoint_file(tmp_path / 'nowhere.pth')
+    for kind in (CheckpointError, FileNotFoundError):
+        with pytest.raises(kind, match=r'nowhere\.pth does not exist'):
+            load_checkpoint_file(tmp_path / 'nowhere.pth')
     with pytest.raises(CheckpointError, match='is a directory'):
         load_checkpoint_file(tmp_path)
 

@@ -7,9 +7,11 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from mmdet.apis import DetInferencer
 from mmengine.runner import FlexibleRunner
 
 from swin_pos_det.checkpoints import load_checkpoint_file
+from swin_pos_det.errors import SettingError
 from swin_pos_det.mmengine_patches.loading import drop_config, dropping_config
 from tests.test_engine.test_checkpoint_hook import evaluated, make_runner
 from tests.test_engine.test_resume import Images, TinyDetector
@@ -156,3 +158,13 @@ def test_other_types_are_ignored(checkpoint, tmp_path, info):
     make_runner(tmp_path, 2, save_best='acc', settings=dict(evaluated(), load_from=str(file), resume=True)).train()
     assert (tmp_path / 'best_acc_epoch_2.pth').is_file()
     assert os.listdir(tmp_path).count('epoch_2.pth') == 1
+
+
+def test_an_inferencer_does_not_run_the_config_in_a_checkpoint(tmp_path):
+    program = f'open({str(tmp_path / "ran")!r}, "w").close()\n'
+    for name, parts in (('meta', dict(meta=dict(cfg=program))),
+                        ('hub', dict(message_hub=dict(runtime_info=dict(cfg=program))))):
+        torch.save({'state_dict': {'w': torch.ones(1)}, **parts}, tmp_path / f'{name}.pth')
+        with pytest.raises(SettingError, match=rf'the config in \S*{name}.pth is Python code'):
+            DetInferencer(weights=str(tmp_path / f'{name}.pth'))
+    assert not (tmp_path / 'ran').exists()

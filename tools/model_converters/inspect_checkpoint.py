@@ -48,7 +48,7 @@ def _print_fit(checkpoint, args: argparse.Namespace) -> None:
     from mmdet.registry import MODELS
     from mmengine.config import Config
 
-    from swin_pos_det.checkpoints import misfits
+    from swin_pos_det.checkpoints import incompatibilities
 
     if not osp.isfile(args.config):
         raise UserError(f'config {args.config} does not exist')
@@ -57,7 +57,7 @@ def _print_fit(checkpoint, args: argparse.Namespace) -> None:
     if kind not in ('SwinPosTransformer', 'SwinPosTransformerV2'):
         raise UserError(f'the backbone of {args.config} is a {kind}, not a SwinPosTransformer or SwinPosTransformerV2')
     backbone = MODELS.build(dict(settings, type=f'mmdet.{kind}'))
-    problem = misfits(checkpoint, backbone)
+    problem = incompatibilities(checkpoint, backbone)
     if problem:
         raise UserError(f'{args.checkpoint} does not fit {args.config}: {problem}')
     print(f'fits {args.config}:')

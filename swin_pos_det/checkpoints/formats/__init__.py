@@ -24,10 +24,10 @@ _LONGEST_KEY = 1000  # letters; longer ones are nobody's
 _CR = re.compile(r'\.attn\.meta_mlp\.')
 
 __all__ = ['COORDINATES', 'DERIVED', 'EXPORTS', 'EXPORTS_V2', 'FORMATS', 'INDEX', 'TABLE', 'Format', 'StateDict',
-           'candidates', 'is_swinv2_cr', 'learned_side', 'recognise']
+           'candidates', 'is_swinv2_cr', 'learned_side', 'detect_format']
 
 
-def recognise(keys: Iterable[Any]) -> Optional[Tuple[Format, str]]:
+def detect_format(keys: Iterable[Any]) -> Optional[Tuple[Format, str]]:
     """Which library's Swin backbone the keys are of.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Callable, Dict, Mapping, Optional, Pattern, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from ...layers import relative_position_index
+from ...layers import POSITIONS, relative_position_index
 
 Pair = Tuple[int, int]
 StateDict = Mapping[str, Tensor]
@@ -132,8 +132,7 @@ def with_coordinates(state_dict: Dict[str, Tensor], windows: Sequence[Pair], lea
 
 def log_coordinates(side: int, learned: int) -> Tensor:
     """(2 side - 1,): offsets along an axis as Swin V2's position network sees them (its section 3.3, equation 4)."""
-    share = 8 * torch.arange(1 - side, side, dtype=torch.float32) / max(learned - 1, 1)
-    return share.sign() * torch.log2(share.abs() + 1) / 3
+    return POSITIONS['log_cpb']().coordinates(side, learned, torch.empty(0))
 
 
 def learned_side(coordinates: Tensor) -> Optional[int]:
