@@ -7,14 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.fileio.io import backend_instances, put_text
+from mmengine.logging import HistoryBuffer
 
 import swin_pos_det
 from swin_pos_det import mmengine_patches
-from swin_pos_det.checkpoints import AtomicLocalBackend
+from swin_pos_det.checkpoints import AtomicLocalBackend, CheckpointError
 from swin_pos_det.errors import SettingError
 from swin_pos_det.mmengine_patches import PATCHES, apply, apply_unless_disabled, is_applied, revert
 from swin_pos_det.mmengine_patches.change import Change
+from tests.test_checkpoints.test_formats import golden, micro
 
 CHANGES = [change for patch in PATCHES for change in patch.changes]
 
@@ -124,6 +127,20 @@ def test_nothing_but_the_table_is_changed():
     assert {key for _, key in found['applied']} == {change.key for change in CHANGES} - new
     assert ['mmengine.runner.checkpoint', 'load_state_dict'] in found['applied']
     assert ['mmengine.runner.runner.Runner', 'call_hook'] in found['applied']
+
+
+def test_checkpoints_are_read_safely_without_the_patches(tmp_path):
+    """Pretrained weights too, from a file of a kind that MMEngine's own loader cannot read on torch >= 2.6."""
+    weights = golden('swin_microsoft')['checkpoint']['model']
+    torch.save(dict(model=weights, message_hub=dict(log=HistoryBuffer([1.], [1]))), tmp_path / 'file.pth')
+    revert()
+    backbone = micro(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'file.pth')))
+    backbone.init_weights()
+    assert torch.equal(backbone.get_parameter('stages.1.blocks.1.attn.w_msa.relative_position_bias_table'),
+                       weights['layers.1.blocks.1.attn.relative_position_bias_table'])
+    torch.save(dict(model=weights, more=subprocess.Popen), tmp_path / 'evil.pth')
+    with pytest.raises(CheckpointError, match='subprocess.Popen'):
+        micro(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'evil.pth'))).init_weights()
 
 
 def test_what_others_replaced_since_stays(caplog):
