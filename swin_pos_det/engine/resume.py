@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import torch
 from mmdet.registry import HOOKS
@@ -207,11 +207,8 @@ def batches_done(checkpoint: Dict[str, Any], runner: Runner) -> int:
     length, record = len(runner.train_dataloader), checkpoint.get(RECORD)
     if record:
         done, then = record['batches_done'], record['epoch_length']
-    else:  # MMEngine notes the length of the whole training
-        info = (checkpoint.get('message_hub') or {}).get('runtime_info') or {}
-        then = info['max_iters'] // info['max_epochs'] if info.get('max_iters') and info.get('max_epochs') else length
-        done = runner.iter - runner.epoch * then
-        done = done if 0 <= done <= then else 0  # else the length has changed before: MMEngine saves at an epoch's end
+    else:
+        done, then = _place_by_mmengine((checkpoint.get('message_hub') or {}).get('runtime_info') or {}, runner)
     if done == then:
         return length
     if done and then != length:
@@ -220,6 +217,20 @@ def batches_done(checkpoint: Dict[str, Any], runner: Runner) -> int:
             'with the same data, batch size and number of processes, or from the end of an epoch '
             '(default_hooks.checkpoint.by_epoch=True)')
     return done
+
+
+def _place_by_mmengine(info: Dict[str, Any], runner: Runner) -> Tuple[int, int]:
+    """How many batches of an epoch of how many were done when MMEngine saved a checkpoint with this runtime info."""
+    length = len(runner.train_dataloader)
+    if info.get('epoch') != runner.epoch:  # the epoch that was running; the checkpoint has one more at its end
+        return 0, length
+    then = info['max_iters'] // info['max_epochs'] if info.get('max_iters') and info.get('max_epochs') else length
+    done = runner.iter - runner.epoch * then
+    if not 0 <= done <= then:
+        print_log(f'the checkpoint was saved within epoch {runner.epoch + 1}, at a place that is not known, as epochs '
+                  'had other lengths before: the epoch is repeated', logger='current')
+        return 0, length
+    return done, then
 
 
 def _own_states(record: Dict[str, Any], runner: Runner) -> Optional[Dict[str, Any]]:

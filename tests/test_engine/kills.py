@@ -1,6 +1,6 @@
-"""Kill a training at each of its operations on files, resume it, and see how it ends.
+"""Kill a training at each of its operations on files, or fill the disk from there on; resume it, and see how it ends.
 
-``python -m tests.test_engine.kills`` prints the counts for a runner with this package's hooks, and
+``python -m tests.test_engine.kills [--full-disk]`` prints the counts for a runner with this package's hooks, and
 ``SWIN_POS_DET_PATCHES=0 TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 python -m tests.test_engine.kills --plain`` those for
 MMEngine alone (which cannot read its own checkpoints on torch >= 2.6 without that variable).
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import builtins
+import errno
 import gc
 import hashlib
 import io
@@ -25,6 +26,7 @@ from unittest import mock
 import mmengine.runner.runner
 import torch
 
+from swin_pos_det.errors import UserError
 from tests.test_engine.test_exact_resume import make_runner
 
 _CALLS = ('open', 'mkdir', 'rmdir', 'replace', 'rename', 'unlink', 'remove', 'fsync', 'write', 'ftruncate', 'chmod',
@@ -48,10 +50,13 @@ class _Raw(io.FileIO):
 
 
 class Operations:
-    """Count the operations on files below a folder; SIGKILL this process at the ``limit``-th, half of a write done."""
+    """Count the operations on files below a folder; SIGKILL this process at the ``limit``-th, half of a write done.
 
-    def __init__(self, folder: Path, limit: Optional[int] = None) -> None:
-        self.folder, self.limit = str(folder), limit
+    ``full_disk``: let this operation, if it needs room, and all later ones that do, fail instead.
+    """
+
+    def __init__(self, folder: Path, limit: Optional[int] = None, full_disk: bool = False) -> None:
+        self.folder, self.limit, self.full_disk = str(folder), limit, full_disk
         self.names: List[str] = []
 
     def start(self) -> None:
@@ -62,7 +67,9 @@ class Operations:
 
     def _step(self, name: str, path: str, half: Optional[Callable[[], None]] = None) -> None:
         self.names.append(f'{name} {os.path.basename(path)}')
-        if len(self.names) == self.limit:
+        if self.full_disk and len(self.names) >= self.limit and name in ('write', 'mkdir', 'fsync'):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        if len(self.names) == self.limit and not self.full_disk:
             if half is not None:
                 half()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -107,9 +114,15 @@ def end_of(made: Any) -> End:
     try:
         made.train()
     except Exception as error:
-        return End(error=type(error).__name__)
+        return End(error=_kind(error))
     state = [made.model.state_dict(), made.optim_wrapper.state_dict()['state']]
     return End(made.iter, hashlib.sha256(pickle.dumps(_numbers(state))).hexdigest())
+
+
+def _kind(error: Exception) -> str:
+    """The name of an error, or that tools/train.py prints it as one line: a user's, or the system's about room."""
+    one_line = isinstance(error, UserError) or isinstance(error, OSError) and error.errno == errno.ENOSPC
+    return 'one line' if one_line else type(error).__name__
 
 
 def _numbers(state: Any) -> Any:
@@ -151,30 +164,32 @@ def whole(folder: Path) -> int:
 
 @dataclass
 class Kills:
-    """What came of killing at each operation.
+    """What came of killing at each operation, or of a disk that is full from there on.
 
     Attributes:
         operations: names, in their order.
         want: the end without a kill.
-        ends: with a kill at each operation, and a resumed training then.
-        saved: the iteration of the newest whole checkpoint after each kill.
+        first: how the training ended itself; None if it was killed.
+        ends: how the resumed training ended then.
+        saved: the iteration of the newest whole checkpoint when it was resumed.
     """
 
     operations: List[str]
     want: End
+    first: List[Optional[End]]
     ends: List[End]
     saved: List[int]
 
-    def counts(self) -> Dict[str, int]:
+    def counts(self, ends: List[Optional[End]]) -> Dict[str, int]:
         """How many ended in which way."""
-        def kind(end: End) -> str:
-            if end.error:
-                return end.error
+        def kind(end: Optional[End]) -> str:
+            if end is None or end.error:
+                return 'killed' if end is None else end.error
             if end.iteration != self.want.iteration:
                 return f'iteration {end.iteration}'
             return 'the same' if end.digest == self.want.digest else 'other weights'
 
-        return dict(Counter(kind(end) for end in self.ends))
+        return dict(Counter(map(kind, ends)))
 
     @property
     def lost(self) -> int:
@@ -182,33 +197,46 @@ class Kills:
         return sum(saved < max(self.saved[:place + 1]) for place, saved in enumerate(self.saved))
 
 
-def kill_everywhere(folder: Path, make: Callable[..., Any], logs: int = 1) -> Kills:
+def kill_everywhere(folder: Path, make: Callable[..., Any], full_disk: bool = False, every: int = 1,
+                    logs: int = 1) -> Kills:
     """Kill a training at each operation on files of its work dir, and resume.
 
     Args:
         folder: for the work dirs.
         make: returns a runner of a work dir, and resumes with ``resume=True``.
-        logs: kill at each so-and-so-many-th operation on anything but checkpoints and drafts only.
+        full_disk: instead of a kill, let all that needs room fail from there on.
+        every: at each so-and-so-many-th operation only.
+        logs: the same, on anything but checkpoints and drafts.
     """
     def run(name: str, limit: Optional[int] = None) -> Any:
-        operations = Operations(folder / name, limit)
+        operations = Operations(folder / name, limit, full_disk and limit is not None)
         operations.start()
-        return end_of(make(folder / name)), operations.names
+        end = end_of_making(make, folder / name)
+        return end, operations.names
 
     with mock.patch.object(mmengine.runner.runner, 'collect_env', dict):  # it starts compilers to ask for versions
         end_of(make(folder / 'warm'))
         gc.freeze()  # else a collection in a child copies all of the parent's memory
         want, names = in_child(run, 'whole')
-        kills = Kills(names, want, [], [])
-        places = [place for place, name in enumerate(names, 1)
-                  if place % logs == 0 or name.endswith(('.pth', '.tmp'))]
-        for limit in places:
-            work_dir = folder / str(limit)
-            assert in_child(run, work_dir.name, limit) is None, f'not killed at operation {limit}'
+        kills = Kills(names, want, [], [], [])
+        for place, name in enumerate(names, 1):
+            if place % every or place % logs and not name.endswith(('.pth', '.tmp')):
+                continue
+            work_dir = folder / str(place)
+            kills.first.append((in_child(run, work_dir.name, place) or [None])[0])
             kills.saved.append(whole(work_dir))
-            kills.ends.append(in_child(lambda work_dir: end_of(make(work_dir, resume=True)), work_dir))
+            kills.ends.append(in_child(end_of_making, make, work_dir, dict(resume=True)))
         gc.unfreeze()
     return kills
+
+
+def end_of_making(make: Callable[..., Any], work_dir: Path, settings: Optional[Dict[str, Any]] = None) -> End:
+    """Make a runner and train, and look."""
+    try:
+        made = make(work_dir, **(settings or {}))
+    except Exception as error:
+        return End(error=_kind(error))
+    return end_of(made)
 
 
 def training(folder: Path, plain: bool = False, by_epoch: bool = True, **settings: Any) -> Any:
@@ -225,14 +253,17 @@ def main() -> None:
     """Print the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--plain', action='store_true', help="MMEngine's own hooks only")
-    plain = parser.parse_args().plain
+    parser.add_argument('--full-disk', action='store_true', help='instead of a kill')
+    args = parser.parse_args()
     torch.set_num_threads(1)
     for by_epoch in (True, False):
         with tempfile.TemporaryDirectory() as folder:
-            kills = kill_everywhere(Path(folder), partial(training, plain=plain, by_epoch=by_epoch))
+            kills = kill_everywhere(
+                Path(folder), partial(training, plain=args.plain, by_epoch=by_epoch), args.full_disk)
         operations = Counter(name.split()[0] for name in kills.operations)
-        print(f'by {"epoch" if by_epoch else "iteration"}: {len(kills.ends)} kills, at '
-              f'{", ".join(f"{count} {name}" for name, count in operations.most_common())}. Ends: {kills.counts()}. '
+        print(f'by {"epoch" if by_epoch else "iteration"}: at '
+              f'{", ".join(f"{count} {name}" for name, count in operations.most_common())}: '
+              f'{kills.counts(kills.first)}; then resumed: {kills.counts(kills.ends)}; '
               f'{kills.lost} times a whole checkpoint was lost')
 
 

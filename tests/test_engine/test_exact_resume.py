@@ -14,7 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from swin_pos_det.checkpoints import CheckpointError, load_checkpoint_file
 from swin_pos_det.engine import random_state
@@ -197,6 +197,106 @@ def test_checkpoints_of_mmengine_resume_within_an_epoch_too(tmp_path):
     resumed.train()
     assert (resumed.iter, resumed.epoch) == (12, 3)
     assert 'random generators are not there: the training goes on with other random' in log_of(resumed)
+
+
+def test_the_place_in_an_epoch_after_mmengine_has_repeated_one(tmp_path):
+    """14 iterations in 3 epochs of 4: at its end an epoch is over all the same; within one the place is not known."""
+    make_runner(tmp_path, hooks=False, end=2).train()
+    for saved in (dict(interval=1, by_epoch=True), None):
+        make_runner(tmp_path, hooks=False, checkpoint=saved, load_from=str(tmp_path / 'iter_6.pth'),
+                    resume=True).train()
+    for name, want in (('epoch_3.pth', 18), ('iter_14.pth', 22)):
+        resumed = make_runner(tmp_path / name[:4], end=4, load_from=str(tmp_path / name), resume=True, log_level='INFO')
+        resumed.train()
+        assert (resumed.iter, resumed.epoch) == (want, 4)
+        assert ('the epoch is repeated' in log_of(resumed)) == (want == 22)
+
+
+def test_an_evaluation_is_not_made_up_for_within_an_epoch(tmp_path):
+    whole = make_runner(tmp_path, val_interval=1)
+    whole.train()
+    resumed = make_runner(tmp_path, val_interval=1, load_from=str(tmp_path / 'iter_6.pth'), resume=True)
+    seen = []
+    monitor = Hook()
+    monitor.after_val_epoch = lambda runner, metrics: seen.append(runner.iter)
+    resumed.register_hook(monitor)
+    resumed.train()
+    assert seen == [8, 12]
+
+
+@DATASETS.register_module(force=True)
+class Shapes(Noise):
+    """Tall and wide images, which are never in one batch."""
+
+    def get_data_info(self, index):
+        return dict(width=1 + index % 3, height=2)
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_batch_samplers_with_a_memory(tmp_path, by_epoch):
+    """Left-overs of a shape wait for a later batch. By iterations, loader workers have begun before the hook."""
+    sampler = dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler')
+    loader = dict(batch_size=2, num_workers=0 if by_epoch else 2, sampler=sampler, dataset=dict(type='Shapes', size=9),
+                  batch_sampler=dict(type='AspectRatioBatchSampler'), collate_fn=dict(type='default_collate'))
+    last = 'iter_15.pth' if by_epoch else 'iter_12.pth'
+    settings = dict(by_epoch=by_epoch, train_dataloader=loader)
+    seen = {}
+    for run in ('whole', 'on'):
+        more = dict(load_from=str(tmp_path / 'whole/iter_7.pth'), resume=True) if run == 'on' else {}
+        made = make_runner(tmp_path / run, **settings, **more)
+        batches, monitor = seen.setdefault(run, []), Hook()
+        monitor.before_train_iter = lambda runner, batch_idx, data_batch, batches=batches: batches.append(data_batch)
+        made.register_hook(monitor)
+        made.train()
+    assert_equal(tmp_path / 'on' / last, tmp_path / 'whole' / last)
+    assert len(seen['on']) == len(seen['whole']) - 7
+    for batch, other in zip(seen['on'], seen['whole'][7:]):
+        assert torch.equal(batch['batch'], other['batch'])
+
+
+def test_averages_of_the_weights_go_on(tmp_path):
+    for run in ('whole', 'on'):
+        more = dict(load_from=str(tmp_path / 'whole/iter_6.pth'), resume=True) if run == 'on' else {}
+        made = make_runner(tmp_path / run, **more)
+        made.register_hook(dict(type='EMAHook', momentum=0.1))
+        made.train()
+    one, other = (load_checkpoint_file(tmp_path / run / 'iter_12.pth') for run in ('on', 'whole'))
+    for key in ('state_dict', 'ema_state_dict'):
+        assert all(torch.equal(value, other[key][name]) for name, value in one[key].items()), key
+
+
+class Stream(IterableDataset):
+    """Has a length and no indices."""
+
+    def __len__(self):
+        return 8
+
+    def __iter__(self):
+        return iter(torch.rand(8, 4))
+
+
+def test_streams_resume_at_the_end_of_epochs(tmp_path):
+    def loader():
+        return DataLoader(Stream(), batch_size=2, collate_fn=lambda items: dict(batch=torch.stack(items)))
+
+    make_runner(tmp_path, train_dataloader=loader()).train()
+    with pytest.raises(CheckpointError, match='cannot skip samples of a data set without indices: save at the end'):
+        make_runner(tmp_path, train_dataloader=loader(), load_from=str(tmp_path / 'iter_6.pth'), resume=True).train()
+    by_epoch = dict(checkpoint=dict(interval=1))
+    make_runner(tmp_path, train_dataloader=loader(), **by_epoch).train()
+    resumed = make_runner(tmp_path, train_dataloader=loader(), load_from=str(tmp_path / 'epoch_2.pth'), resume=True)
+    resumed.train()
+    assert resumed.iter == 12
+
+
+def test_gradients_that_were_waiting_are_lost_and_it_says_so(tmp_path):
+    settings = dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1), accumulative_counts=4))
+    make_runner(tmp_path / 'whole', **settings).train()
+    for iteration, lost in ((8, False), (6, True)):
+        resumed = make_runner(tmp_path / str(iteration), load_from=str(tmp_path / f'whole/iter_{iteration}.pth'),
+                              resume=True, log_level='INFO', **settings)
+        resumed.train()
+        assert ('after 2 of 4 iterations whose gradients are added up' in log_of(resumed)) == lost
 
 
 def test_loaders_of_the_users_own(tmp_path):

@@ -13,6 +13,16 @@ def test_it_ends_as_if_nothing_had_happened(tmp_path, by_epoch):
     """At each operation on checkpoints and what names them, and some on logs; docs/reliability.md has all."""
     kills = kill_everywhere(tmp_path, partial(training, by_epoch=by_epoch, end=2 if by_epoch else 8), logs=10)
     assert kills.want.iteration == 8 and len(kills.ends) > 60
-    assert kills.counts() == {'the same': len(kills.ends)}
+    assert set(kills.first) == {None}
+    assert kills.counts(kills.ends) == {'the same': len(kills.ends)}
     assert kills.lost == 0
     assert set(kills.saved) == {-1, 4, 8}
+
+
+def test_a_full_disk(tmp_path):
+    """From any moment on: one line, and a training that goes on when there is room."""
+    kills = kill_everywhere(tmp_path, partial(training, end=2), full_disk=True, every=8)
+    assert len(kills.ends) > 15
+    assert kills.counts(kills.first) == {'one line': len(kills.ends)}
+    assert kills.counts(kills.ends) == {'the same': len(kills.ends)}
+    assert kills.lost == 0

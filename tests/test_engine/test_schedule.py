@@ -11,6 +11,7 @@ LONGER = dict(COSINE, T_max=4)
 STEPS = dict(type='MultiStepLR', milestones=[1], by_epoch=True)
 WARM_UP = dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=3)
 BY_ITERATION = dict(type='CosineAnnealingLR', T_max=2, by_epoch=True, convert_to_iter_based=True)
+ONE_CYCLE = dict(type='OneCycleLR', eta_max=0.1, total_steps=12, by_epoch=False)
 PLATEAU = dict(type='ReduceOnPlateauLR', monitor='mean', rule='greater', by_epoch=True, patience=0)
 
 
@@ -35,6 +36,7 @@ def settings(schedulers, lr=1e-2, **optimizer):
     (settings([COSINE]), settings([LONGER]), 'CosineAnnealingLR.T_max 2 -> 4'),
     (settings([WARM_UP, STEPS]), settings([WARM_UP, dict(STEPS, milestones=[2])]), 'MultiStepLR.milestones'),
     (settings([BY_ITERATION]), settings([dict(BY_ITERATION, T_max=4)]), 'CosineAnnealingLR.T_max 8 -> 16'),
+    (settings([ONE_CYCLE]), settings([dict(ONE_CYCLE, eta_max=0.2)]), 'OneCycleLR.eta_max 0.1 -> 0.2'),
     (settings([COSINE]), settings([LONGER], lr=2e-2), 'CosineAnnealingLR.base_values'),
     (settings([STEPS]), settings([STEPS], lr=2e-2), 'learning rate 0.002 from here on'),
     (settings(None), settings(None, lr=2e-2), 'optimizer.lr 0.01 -> 0.02'),
@@ -56,7 +58,7 @@ def test_what_the_config_says_counts(tmp_path, then, now, line, file, hooks):
     assert line in log_of(resumed)
 
 
-@pytest.mark.parametrize('schedulers', [[WARM_UP, COSINE], [BY_ITERATION], None, [PLATEAU]])
+@pytest.mark.parametrize('schedulers', [[WARM_UP, COSINE], [BY_ITERATION], None, [PLATEAU], [ONE_CYCLE]])
 def test_the_same_config_changes_nothing(tmp_path, schedulers):
     """Not a bit, and the log is silent."""
     whole = rates(make_runner(tmp_path / 'whole', **settings(schedulers)))
