@@ -141,11 +141,12 @@ class WindowAttention(nn.Module):
     def project(self, x: Tensor) -> Tensor:
         """Queries, keys and values of (..., C) tokens: (..., 3 C)."""
         if self.q_bias is None:
-            return self.normalize_qk(self.qkv(x))
-        bias = self.projection_bias()
-        if is_unmodified(self.qkv, nn.Linear):
-            return self.normalize_qk(F.linear(x, self.qkv.weight, bias))
-        return self.normalize_qk(self.qkv(x) + bias)
+            qkv = self.qkv(x)
+        elif is_unmodified(self.qkv, nn.Linear):
+            qkv = F.linear(x, self.qkv.weight, self.projection_bias())
+        else:
+            qkv = self.qkv(x) + self.projection_bias()
+        return self.normalize_qk(qkv)
 
     def projection_bias(self) -> Optional[Tensor]:
         """(3 C,) the bias of queries, keys and values; None without one."""
@@ -158,7 +159,7 @@ class WindowAttention(nn.Module):
         if type(self.qkv) is nn.Linear and 'forward' not in vars(self.qkv):
             bias = self.projection_bias()
             return None if bias is None else self.normalize_qk(bias)
-        return self.project(x.new_zeros(1, self.embed_dims)).squeeze(0)
+        return self.project(x.new_zeros(1, self.embed_dims)).squeeze(0)  # an adapter may give zeros another value
 
     def normalize_qk(self, qkv: Tensor) -> Tensor:
         """For cosine attention, scale queries and keys of (..., 3 C) so that their products are the logits."""
