@@ -27,6 +27,8 @@ Make = TypeVar('Make', bound=Callable[..., Any])
 # narrow down a bug. SWIN_POS_DET_WITHOUT=onednn,chunks switches them off from the start.
 TRICKS = dict.fromkeys(('chunks', 'unpadded', 'onednn', 'bmm', 'merge_weights', 'gelu_recompute'), True)
 for _name in filter(None, os.environ.get('SWIN_POS_DET_WITHOUT', '').split(',')):
+    if _name not in TRICKS:
+        warnings.warn(f'SWIN_POS_DET_WITHOUT takes names of {sorted(TRICKS)}, got {_name!r}', stacklevel=1)
     TRICKS[_name] = False
 
 

@@ -33,7 +33,7 @@ def not_compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
     @wraps(forward)
     def chosen(module: nn.Module, x: Tensor, *rest: Any) -> Tensor:
-        if is_large(x) and can_break_graph():
+        if is_large(x) and can_break_graph() and _is_enabled():
             return torch.compiler.disable(forward)(module, x, *rest)
         return forward(module, x, *rest)
     return chosen
@@ -43,8 +43,11 @@ def can_chunk(module: nn.Module) -> bool:
     """Whether ``module`` may be replaced by its formula, applied to chunks of a map."""
     if not is_plain_inference() or requested_impl() is not None:
         return False
-    enabled = os.environ.get('SWIN_POS_DET_CPU_INFERENCE', '1') != '0'
-    return enabled and is_as_built(module) and not any(part.training for part in module.modules())
+    return _is_enabled() and is_as_built(module) and not any(part.training for part in module.modules())
+
+
+def _is_enabled() -> bool:
+    return os.environ.get('SWIN_POS_DET_CPU_INFERENCE', '1') != '0'
 
 
 def chunk_size(length: int) -> int:

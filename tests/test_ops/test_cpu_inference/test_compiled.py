@@ -55,6 +55,16 @@ def test_a_hook_is_called_once(taken):
     assert calls == [1] and len(taken) == 2
 
 
+def test_one_graph_where_it_is_switched_off(taken, monkeypatch):
+    monkeypatch.setenv('SWIN_POS_DET_CPU_INFERENCE', '0')
+    model, images = SwinPosTransformer(**SMALL).eval(), torch.randn(1, 3, 40, 56)
+    with torch.no_grad():
+        got = torch.compile(model, backend='eager', fullgraph=True)(images)
+        for a, b in zip(got, model(images)):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    assert not taken
+
+
 def test_training_and_exporting_have_the_layers_in_one_graph(taken):
     model = SwinPosTransformer(**SMALL)
     torch.compile(model, backend='eager', fullgraph=True)(torch.randn(1, 3, 40, 56))[0].sum().backward()
