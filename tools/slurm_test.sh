@@ -2,7 +2,7 @@
 # Evaluates on a Slurm cluster.
 # Usage: slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [--max-restarts N] [arguments of tools/test.py]
 # Environment: GPUS (in all, default 8), GPUS_PER_NODE (8), CPUS_PER_TASK (per GPU, 5), SRUN_ARGS (more options of
-# srun, separated by blanks), PORT, PYTHON (the interpreter, default: python).
+# srun, separated by blanks), PORT, PYTHON (the interpreter, default as in dist_run.sh).
 set -euo pipefail
 
 if [ "$#" -lt 4 ]; then

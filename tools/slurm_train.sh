@@ -2,7 +2,7 @@
 # Trains on a Slurm cluster.
 # Usage: slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [--max-restarts N] [arguments of tools/train.py]
 # Environment: GPUS (in all, default 8), GPUS_PER_NODE (8), CPUS_PER_TASK (per GPU, 5), SRUN_ARGS (more options of
-# srun, separated by blanks), PORT, PYTHON (the interpreter, default: python).
+# srun, separated by blanks), PORT, PYTHON (the interpreter, default as in dist_run.sh).
 # --max-restarts, or MAX_RESTARTS: when a process dies, start all again, up to N times, from the last checkpoint.
 set -euo pipefail
 
