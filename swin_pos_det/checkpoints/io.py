@@ -13,12 +13,11 @@ import torch
 
 from ..errors import MissingFileError, SettingError, UserError
 from .archive import DamagedArchiveError, check_archive, is_archive, is_tar, opened, size_of
-from .safe_pickle import MapLocation, Refused, Source, load_pickle, restore_functions, torch_load
+from .pickle_names import Refused, restore_functions
+from .safe_pickle import LEGACY_MAGIC, MapLocation, Source, load_pickle, torch_load
 from .weights import ABSOLUTE_GRID, POSITION, TABLE_WINDOWS, check_metadata
 
 _DEPTH = 4  # of dicts within dicts that are looked into
-# How torch.save began before 1.6: protocol 2, and its magic number as the first of several pickles.
-_LEGACY_MAGIC = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 
 
 class CheckpointError(UserError, RuntimeError):
@@ -51,7 +50,7 @@ def _read_pickle(source: Source, name: str, map_location: MapLocation, mmap: boo
         if is_archive(source):
             return torch_load(source, map_location, check_archive(source, whole=not mmap), mmap=mmap)
         with opened(source) as stream:
-            if stream.read(len(_LEGACY_MAGIC)) == _LEGACY_MAGIC:
+            if stream.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC:
                 return torch_load(source, map_location, size_of(source))
             stream.seek(0)
             return _with_tensors(load_pickle(stream))

@@ -223,6 +223,7 @@ def _that_run_code(files: Files) -> None:
         'NEWOBJ_EX': name_of('argparse', 'Namespace') + b')' + dict_of(a=number(1)) + b'\x92',
         'EXT1': b'\x82\x01',
         'a loader of bytes': call('torch.storage', '_load_from_bytes', raw(pickle.dumps(calls['os.system'], 2))),
+        'a loader of TorchScript': call('torch.storage', '_load_from_bytes', raw(zipped({'a/constants.pkl': b'N.'}))),
         'a loader in a loader': call('torch.storage', '_load_from_bytes', raw(
             b'\x80\x02' + call('torch.storage', '_load_from_bytes', raw(b'\x80\x02N.')) + b'.')),
         'a device tensor from numpy': call('torch._utils', '_rebuild_device_tensor_from_numpy', b'N', b'N', b'N', b'N'),
