@@ -105,7 +105,7 @@ class Paths:
 
     # In a child: a tool's main with the runner that is built already, which loads and does no more.
     def _run(self, name: str, runner: Runner, argv: list) -> int:
-        def built(cfg: Config) -> Runner:
+        def built(cfg: Config, **settings: Any) -> Runner:
             runner._load_from, runner._resume = cfg.get('load_from'), cfg.get('resume', False)
             runner._has_loaded = False
             return runner
