@@ -27,7 +27,7 @@ def check_followed_metrics(cfg: Config) -> None:
         SettingError: if a metric is not among those of ``val_evaluator``, or if there is no evaluation. MMEngine would
             raise a ``KeyError`` after the first one.
     """
-    followed = [(where, name) for where, name in _followed(cfg) if name]
+    followed = [(where, name) for where, name in _followed(cfg) if name not in (None, '', 'auto')]
     if not followed:
         return
     where, name = followed[0]
@@ -36,7 +36,7 @@ def check_followed_metrics(cfg: Config) -> None:
                            'val_evaluator')
     given = _given(cfg.val_evaluator)
     for where, name in followed if given is not None else ():
-        if name != 'auto' and name not in given and not _is_of_a_class(name, cfg.val_evaluator):
+        if name not in given and not _is_of_a_class(name, cfg.val_evaluator):
             raise SettingError(f'{where} is {name!r}, which val_evaluator does not give{closest(name, given)}: it '
                                f'gives {", ".join(given) or "no metric, as it has format_only=True"}')
 

@@ -108,3 +108,8 @@ def test_metrics_that_are_there(evaluator, parts):
 def test_metrics_that_are_not_there(evaluator, parts, message):
     with pytest.raises(SettingError, match=message):
         check_followed_metrics(following(evaluator, **parts))
+
+
+@pytest.mark.parametrize('evaluator', [COCO, None])
+def test_the_best_of_whatever_there_is_names_no_metric(evaluator):
+    check_followed_metrics(following(evaluator, **best('auto')))
