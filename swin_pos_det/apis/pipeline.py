@@ -17,7 +17,7 @@ from ..models.data_preprocessor import input_channels, kept_channels
 from ..type_names import type_name
 from .images import ImageError, ImageLike, read_image
 
-_LOADERS = ('LoadImageFromFile', 'LoadMultiChannelImageFromFiles')
+_LOADERS = ('LoadImageFromFile', 'SwinPosLoadImageFromFile', 'LoadMultiChannelImageFromFiles')
 
 
 class InputPipeline:
@@ -77,6 +77,6 @@ def _test_pipeline(cfg: Config) -> list[dict]:
         raise SettingError('the config has no test_dataloader, which says how images are prepared')
     steps = copy.deepcopy(list(get_test_pipeline_cfg(cfg)))
     if type_name(steps[0]) not in _LOADERS:
-        raise SettingError(f'the test pipeline starts with {type_name(steps[0])}; {" and ".join(_LOADERS)} are '
+        raise SettingError(f'the test pipeline starts with {type_name(steps[0])}; {", ".join(_LOADERS)} are '
                            'supported')
     return steps

@@ -17,10 +17,11 @@ from mmengine.runner._flexible_runner import FlexibleRunner
 from ..errors import SettingTypeError
 from .errors import closest
 
-# What MMEngine and MMDetection read beside the arguments of their runners.
+# What MMEngine, MMDetection and this package (data_checks.py) read beside the arguments of their runners.
 _ALSO_READ = {
     'activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_imports', 'efficient_conv_bn_eval',
-    'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn', 'tta_model', 'tta_pipeline'}
+    'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'skip_unreadable_images', 'strategy', 'sync_bn',
+    'tta_model', 'tta_pipeline'}
 # A name of a config file may be a variable of the file; it is reported only if it is a likely misspelling.
 _LIKENESS = 0.9
 _DICTS = ('data_preprocessor', 'default_hooks', 'env_cfg', 'log_processor', 'model', 'optim_wrapper', 'randomness',

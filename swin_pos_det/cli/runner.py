@@ -14,14 +14,14 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from ..data.coco_root import apply_coco_root, check_coco_root
+from ..data.coco_root import apply_coco_root
 from ..engine.amp import has_accelerator
 from ..engine.strategies import check_strategy, choose_runner, run_on_cpu
 from ..errors import UserError
 from ..evaluation.evaluator_checks import check_evaluators, check_masks_predicted, use_own_metric
 from ..models.data_preprocessor import check_channels
 from .config_checks import check_config
-from .data_checks import check_configured
+from .data_checks import check_configured, classes_of_checkpoint, name_bad_images
 from .setting_checks import check_launcher, check_necks, check_num_classes
 
 
@@ -61,8 +61,16 @@ def add_hook(cfg: Config, **hook: Any) -> None:
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 
-def check_data(cfg: Config, needed_for: Iterable[str]) -> None:
-    """Fail early, and in one line, when the COCO files that ``cfg`` names are not there or cannot be used.
+def check_data(cfg: Config, needed_for: Iterable[str], checkpoint: str | None = None) -> None:
+    """Fail early, and in one line, when the data that ``cfg`` names are not there or cannot be used.
+
+    Everything that MMDetection would drop in silence is counted and logged, and images that cannot be read will be
+    named; see docs/data.md.
+
+    Args:
+        cfg: an MMDetection config. Its pipelines get this package's ``SwinPosLoadImageFromFile``.
+        needed_for: any of ``'train'``, ``'val'``, ``'test'``.
+        checkpoint: a local checkpoint that is evaluated or resumed, whose classes are compared with those of the data.
 
     Raises:
         CocoRootError: see :func:`swin_pos_det.data.coco_root.check_coco_root`.
@@ -70,10 +78,11 @@ def check_data(cfg: Config, needed_for: Iterable[str]) -> None:
             :func:`swin_pos_det.evaluation.evaluator_checks.check_evaluators`.
     """
     parts = [part for part in needed_for if cfg.get(f'{part}_dataloader') is not None]
-    check_coco_root(cfg, parts)
+    name_bad_images(cfg)
     check_necks(cfg)
     check_num_classes(cfg, parts)
-    check_configured(cfg, parts)  # after what needs no file
+    # after what needs no file
+    check_configured(cfg, parts, None if checkpoint is None else classes_of_checkpoint(checkpoint))
     check_evaluators(cfg, parts)
 
 

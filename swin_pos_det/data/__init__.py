@@ -4,6 +4,8 @@ from __future__ import annotations
 from .compact_masks import CompactMasks
 from .digits.dataset import DigitsOnPhotosDataset
 from .digits.on_photos import digits_root, make_digits_on_photos
+from .image_loading import SwinPosLoadImageFromFile
 from .loading import LoadCompactAnnotations
 
-__all__ = ['CompactMasks', 'LoadCompactAnnotations', 'DigitsOnPhotosDataset', 'digits_root', 'make_digits_on_photos']
+__all__ = ['CompactMasks', 'LoadCompactAnnotations', 'DigitsOnPhotosDataset', 'SwinPosLoadImageFromFile', 'digits_root',
+           'make_digits_on_photos']

@@ -1,23 +1,28 @@
-"""Reading COCO annotation files, and saying in one line what is wrong with one before hours depend on it.
+"""Reading COCO annotation files, and checking that mmdet and pycocotools can use what is in them.
 
-mmdet and pycocotools take what they find: a missing field is a ``KeyError`` somewhere, a class that the file does not
-have shifts the labels of all later ones, and ids of another type are objects that nobody looks for.
+Both take what they find: a missing field is a ``KeyError`` somewhere, a class that the file does not have shifts the
+labels of all later ones, and ids of another type are objects that nobody looks for.
 """
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import math
-import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, Tuple, Union
 
 from ..errors import UserError
+from .masks import rle_problems
 
 FilePath = Union[str, Path]
+
+# A check of one value, whose docstring says what it must be, and one of many at once that may say no too often.
+Rule = Tuple[Callable[[Any], bool], Callable[[list], bool]]
 
 
 class CocoFileError(UserError, ValueError):
@@ -25,7 +30,7 @@ class CocoFileError(UserError, ValueError):
 
 
 def read_json(path: FilePath) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
     Raises:
         CocoFileError: if it is not there, or not JSON.
@@ -35,32 +40,57 @@ def read_json(path: FilePath) -> Any:
     if str(path).endswith(('.pkl', '.pickle')):
         raise CocoFileError(f'{path} is a pickle, which could run code when it is read: write the results with '
                             '--out FILE.json instead')
-    collects = gc.isenabled()
-    gc.disable()  # millions of new lists and none of them garbage: looking at them again and again doubles the time
     try:
-        return json.loads(Path(path).read_bytes())
+        with no_garbage_collection():
+            return json.loads(Path(path).read_bytes())
+    except UnicodeDecodeError as error:
+        raise CocoFileError(f'{path} is not JSON in UTF-8 ({error}): save it as UTF-8') from error
     except (ValueError, RecursionError) as error:
         raise CocoFileError(f'{path} is not JSON ({error})') from error
+
+
+@contextlib.contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Do not look for garbage among the millions of lists of a large file: there is none, and it doubles the time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
         if collects:
             gc.enable()
 
 
+def check_encoding(path: FilePath) -> None:
+    """Check that mmdet can read a file that :func:`read_json` can: it opens files as plain UTF-8.
+
+    Raises:
+        CocoFileError: if the file is in another encoding or starts with a byte order mark, with the command that
+            writes it anew.
+    """
+    with open(path, 'rb') as file:
+        encoding = json.detect_encoding(file.read(4))
+    if encoding != 'utf-8':
+        what = 'UTF-8 with a byte order mark' if encoding == 'utf-8-sig' else encoding.upper()
+        raise CocoFileError(f'{path} is {what}, which MMDetection cannot read. Write it as plain UTF-8: '
+                            f'python tools/analysis_tools/check_coco.py {path} --fix OUT.json')
+
+
 def check_annotations(dataset: Any, path: FilePath, evaluated: bool = True, annotated: bool = True,
                       loaded: bool = True, classes: Optional[Sequence[str]] = None) -> None:
-    """Checks that mmdet and pycocotools can work with annotations.
+    """Check that mmdet and pycocotools can work with annotations.
 
     Args:
-        dataset: what the file holds.
+        dataset: content of the file.
         path: the file, for messages.
         evaluated: whether AP will be computed against them, which takes more than a training does.
-        annotated: whether there must be annotations; where not, images are all that is wanted.
+        annotated: whether there must be annotations; otherwise images are enough.
         loaded: whether images will be, by their ``file_name``.
         classes: names of the categories that count. Default: all.
 
     Raises:
         CocoFileError: if ``dataset`` is no dict with images, categories and annotations; if one of these lacks a field
-            or has one that cannot be; if ids are not unique; or if no annotation belongs to an image, or to a category.
+            or has an invalid one; if ids are not unique; or if no annotation belongs to an image, or to a category.
     """
     if not isinstance(dataset, dict):
         raise CocoFileError(f'{path} holds a {type(dataset).__name__}: COCO annotations are a dict with images, '
@@ -68,55 +98,66 @@ def check_annotations(dataset: Any, path: FilePath, evaluated: bool = True, anno
     for name, fields in _FIELDS.items():
         items = dataset.get(name)
         needed = annotated or name == 'images'
-        if not needed and not items:
+        if not needed and (items == [] or name not in dataset):
             continue
         if not isinstance(items, list) or not items:
             raise CocoFileError(f'{path} has no {name}')
-        wanted = {key: is_right for key, is_right in fields.items() if loaded or key != 'file_name'}
+        wanted = {key: rule for key, rule in fields.items() if loaded or key != 'file_name'}
         _check_fields(items, wanted, f'{path}: {_SINGULAR[name]}')
         for key in ('id', 'name') if name == 'categories' else ('id', ):
-            values = (item[key] for item in items if key != 'name' or classes is None or item[key] in classes)
-            value, times = max(Counter(values).items(), key=itemgetter(1), default=(None, 0))
-            if times > 1:
+            values = [item[key] for item in items if key != 'name' or classes is None or item[key] in classes]
+            if len(set(values)) < len(values):
+                value, times = max(Counter(values).items(), key=itemgetter(1))
                 raise CocoFileError(f'{path}: {times} {name} have the {key} {value!r}; it must be unique')
     found = dataset.get('annotations') or []
     if evaluated:
-        _check_fields(_counted(dataset, classes), dict(iscrowd=_is_flag), f'{path}: annotation')
+        _check_fields(_counted(dataset, classes), dict(iscrowd=(_is_flag, _are_flags)), f'{path}: annotation')
     for name, key in (('images', 'image_id'), ('categories', 'category_id')):
-        ids = [item['id'] for item in dataset.get(name) or []]
-        if found and set(ids).isdisjoint(item[key] for item in found):
+        ids = {item['id'] for item in dataset.get(name) or []}
+        if found and ids and ids.isdisjoint(map(itemgetter(key), found)):
             raise CocoFileError(f'{path}: no annotation belongs to one of the {name}: their ids are such as '
-                                f'{ids[:1]}, and {key} of annotations is such as {found[0][key]!r}')
+                                f'{[dataset[name][0]["id"]]}, and {key} of annotations is such as {found[0][key]!r}')
 
 
 def check_masks(dataset: dict[str, Any], path: FilePath, evaluated: bool = True,
-                classes: Optional[Sequence[str]] = None) -> None:
-    """Checks that all annotations that count have a mask, after :func:`check_annotations`.
+                classes: Optional[Sequence[str]] = None, kept: Optional[Iterable[bool]] = None) -> None:
+    """Check that all annotations that count have a mask of their image, after :func:`check_annotations`.
 
     Args:
-        dataset: what the file holds.
+        dataset: content of the file.
         path: the file, for messages.
-        evaluated: whether pycocotools will read the masks. In a training mmdet leaves polygons out that are none.
+        evaluated: whether pycocotools will read the masks. In a training mmdet leaves unusable polygons out, which
+            :func:`swin_pos_det.data.objects.learned` counts.
         classes: names of the categories that count. Default: all.
+        kept: for each annotation, whether it counts, in place of ``classes``.
 
     Raises:
-        CocoFileError: for an annotation whose ``segmentation`` is neither RLE nor polygons.
+        CocoFileError: for an annotation whose ``segmentation`` is neither polygons nor RLE, or an RLE that does not
+            fit its image.
     """
     counted = _counted(dataset, classes)
-    if not evaluated:  # what mmdet leaves out before it looks at masks
-        counted = [item if item and item['area'] > 0 and not item.get('ignore') else None for item in counted]
-    _check_fields(counted, dict(segmentation=_is_mask if evaluated else _may_be_mask), f'{path}: annotation')
+    if kept is not None:
+        counted = [item if keep else None for item, keep in zip(dataset.get('annotations') or [], kept)]
+    rule = (_is_mask, _are_masks) if evaluated else (_may_be_mask, _may_be_masks)
+    _check_fields(counted, dict(segmentation=rule), f'{path}: annotation')
+    sizes = {image['id']: (image['height'], image['width']) for image in dataset['images']}
+    places = [index for index, item in enumerate(counted)
+              if item and isinstance(item['segmentation'], dict) and item['image_id'] in sizes]
+    items = [counted[index] for index in places]
+    problems = rle_problems([item['segmentation'] for item in items], [sizes[item['image_id']] for item in items])
+    for index, problem in problems.items():
+        more = f' (and {len(problems) - 1} more like it)' if len(problems) > 1 else ''
+        raise CocoFileError(f'{path}: the mask of annotation {places[index]}{_named(items[index])} {problem}{more}')
 
 
 def check_classes(dataset: dict[str, Any], classes: Sequence[str], path: FilePath) -> None:
-    """Checks that the categories of a file are the classes of a dataset, after :func:`check_annotations`.
+    """Check that a file has a category for each class of a dataset, after :func:`check_annotations`.
 
-    mmdet numbers classes in the order of the file and shows them by the names of the dataset. Without an error a class
-    that the file lacks would give all later ones the label of another. Categories that are not among the classes are
-    left out, as many a subset of COCO wants it.
+    mmdet numbers classes in the order of the file. Without an error a class that the file lacks would give all later
+    ones the label of another. Categories that are not among the classes are left out, as subsets of COCO want it.
 
     Args:
-        dataset: what the file holds.
+        dataset: content of the file.
         classes: of the dataset's metainfo.
         path: the file, for messages.
 
@@ -131,10 +172,6 @@ def check_classes(dataset: dict[str, Any], classes: Sequence[str], path: FilePat
             f"{path} has no category named {missing[0]!r} (nor {len(missing) - 1} others of the dataset's "
             f'{len(classes)} classes); it has {few}. Give the dataset the names that are in the file: '
             f'metainfo=dict(classes=(...)), and the heads as many num_classes')
-    if [name for name in names if name in classes] != list(classes):
-        warnings.warn(f"{path} has its categories in another order than the dataset's classes: mmdet numbers them by "
-                      'the file, so pictures and predictions will name them wrongly. Give metainfo=dict(classes=(...)) '
-                      'in the order of the file', stacklevel=2)
 
 
 def _counted(dataset: dict[str, Any], classes: Optional[Sequence[str]]) -> list[Any]:
@@ -143,18 +180,28 @@ def _counted(dataset: dict[str, Any], classes: Optional[Sequence[str]]) -> list[
     return [item if item['category_id'] in ids else None for item in dataset.get('annotations') or []]
 
 
-def _check_fields(items: list[Any], wanted: dict[str, Any], what: str) -> None:
+def _check_fields(items: list[Any], wanted: dict[str, Rule], what: str) -> None:
+    """Raise for the first item that lacks a field or has an invalid one; None is passed over, except for an id."""
+    if all(_all_right(items, key, rule[1]) for key, rule in wanted.items()):
+        return
     for index, item in enumerate(items):
         if item is None and 'id' not in wanted:
             continue
         if not isinstance(item, dict):
             raise CocoFileError(f'{what} {index} is a {type(item).__name__}, not a dict')
-        for key, is_right in wanted.items():
+        for key, (is_right, _) in wanted.items():
             if key not in item:
                 raise CocoFileError(f'{what} {index}{_named(item)} has no {key}')
             if not is_right(item[key]):
                 raise CocoFileError(f'{what} {index}{_named(item)} has {key} {_short(item[key])}; it must be '
                                     f'{is_right.__doc__}')
+
+
+def _all_right(items: list[Any], key: str, are_right: Callable[[list], bool]) -> bool:
+    try:
+        return are_right([item[key] for item in items if item is not None or key == 'id'])
+    except (TypeError, KeyError, OverflowError):
+        return False
 
 
 def _named(item: dict) -> str:
@@ -166,9 +213,17 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f'{text[:57]}...'
 
 
+def _types(values: Iterable[Any]) -> set[type]:
+    return set(map(type, values))
+
+
 def _is_id(value: Any) -> bool:
     """a number or text"""
-    return isinstance(value, (int, float, str))
+    return isinstance(value, (int, float, str)) and value == value
+
+
+def _are_ids(values: list) -> bool:
+    return _types(values) <= {int, str}
 
 
 def _is_text(value: Any) -> bool:
@@ -176,9 +231,17 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _are_text(values: list) -> bool:
+    return _types(values) <= {str}
+
+
 def _is_number(value: Any) -> bool:
     """a finite number"""
     return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _are_numbers(values: list) -> bool:
+    return _types(values) <= {int, float} and math.isfinite(sum(values))
 
 
 def _is_size(value: Any) -> bool:
@@ -186,14 +249,27 @@ def _is_size(value: Any) -> bool:
     return _is_number(value) and value > 0
 
 
+def _are_sizes(values: list) -> bool:
+    return _are_numbers(values) and min(values) > 0
+
+
 def _is_flag(value: Any) -> bool:
     """0 or 1"""
     return value in (0, 1)
 
 
+def _are_flags(values: list) -> bool:
+    return set(values) <= {0, 1}
+
+
 def _is_box(value: Any) -> bool:
     """four finite numbers, x, y, w, h"""
     return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+
+
+def _are_boxes(values: list) -> bool:
+    flat = list(chain.from_iterable(values))
+    return _types(values) <= {list} and set(map(len, values)) <= {4} and _are_numbers(flat)
 
 
 def _may_be_mask(value: Any) -> bool:
@@ -203,6 +279,10 @@ def _may_be_mask(value: Any) -> bool:
     return isinstance(value, list) and len(value) > 0 and all(isinstance(polygon, list) for polygon in value)
 
 
+def _may_be_masks(values: list) -> bool:
+    return all(map(_may_be_mask, values))
+
+
 def _is_mask(value: Any) -> bool:
     """RLE, a dict with counts and size, or polygons, a list of lists of at least 6 numbers x1, y1, x2, ..."""
     # pycocotools takes a first list of 4 numbers for a box; shorter ones after it are degenerate but harmless.
@@ -210,8 +290,16 @@ def _is_mask(value: Any) -> bool:
         _is_number(number) for polygon in value for number in polygon))
 
 
+def _are_masks(values: list) -> bool:
+    polygons = [value for value in values if isinstance(value, list)]
+    return _may_be_masks(values) and all(len(value[0]) >= 6 for value in polygons) and (
+        math.isfinite(sum(map(sum, chain.from_iterable(polygons)))))
+
+
 _SINGULAR = dict(images='image', categories='category', annotations='annotation')
-_FIELDS = dict(
-    images=dict(id=_is_id, file_name=_is_text, height=_is_size, width=_is_size),
-    categories=dict(id=_is_id, name=_is_text),
-    annotations=dict(id=_is_id, image_id=_is_id, category_id=_is_id, bbox=_is_box, area=_is_number))
+_ID: Rule = (_is_id, _are_ids)
+_FIELDS: dict[str, dict[str, Rule]] = dict(
+    images=dict(id=_ID, file_name=(_is_text, _are_text), height=(_is_size, _are_sizes), width=(_is_size, _are_sizes)),
+    categories=dict(id=_ID, name=(_is_text, _are_text)),
+    annotations=dict(id=_ID, image_id=_ID, category_id=_ID, bbox=(_is_box, _are_boxes),
+                     area=(_is_number, _are_numbers)))

@@ -110,8 +110,8 @@ ODD_SETTINGS = (
     # Settings that do not fit each other or the data.
     Odd('channels', 'model.neck.in_channels is [32, 64, 128, 256], but a backbone with embed_dims=48', 'late',
         ('model.backbone.embed_dims=48', )),
-    Odd('classes of own data in the demo', 'bbox_head.num_classes is 10, but the data set of annotations/train.json '
-        'has 2 classes', 'traceback', config="metainfo = dict(classes=('cat', 'dog'))\n"
+    Odd('classes of own data in the demo', 'bbox_head.num_classes is 10, but the data set of ', 'traceback',
+        config="metainfo = dict(classes=('cat', 'dog'))\n"
         'train_dataloader = dict(dataset=dict(metainfo=metainfo))'),
     Odd('too many classes of a one-stage detector', 'model.bbox_head.num_classes is 80, but the data set of', 'late',
         config=RETINANET),

@@ -77,19 +77,22 @@ def test_classes_of_a_config(cfg, tmp_path, dataset):
         check_configured(cfg, ['val'])
 
 
-@pytest.mark.parametrize('left', [dict(), dict(annotations=None), dict(annotations=[], categories=[])])
+@pytest.mark.parametrize('left', [dict(), dict(annotations=[]), dict(annotations=[], categories=[])])
 def test_training_images_without_annotations(tmp_path, dataset, left):
-    """Unlabelled images, and those of a background, where they are not filtered out."""
+    """Unlabelled images, and those of a background, may stand beside others where they are not filtered out."""
+    (tmp_path / 'full.json').write_text(json.dumps(dataset))
     del dataset['annotations']
     (tmp_path / 'gt.json').write_text(json.dumps(dict(dataset, **left)))
     for filtered in (False, True):
         cfg = settings(tmp_path, filter_cfg=dict(filter_empty_gt=filtered))
-        cfg.train_dataloader = cfg.val_dataloader
-        if filtered:
-            with pytest.raises(CocoFileError, match='has no (annotations|categories)'):
-                check_configured(cfg, ['train'])
-        else:
+        empty = cfg.val_dataloader.dataset
+        cfg.train_dataloader = dict(dataset=empty)
+        with pytest.raises(CocoFileError, match='has no (annotations|categories)' if filtered else
+                           'gt.json: no object is left to learn: 0 objects'):
             check_configured(cfg, ['train'])
+    empty.filter_cfg = None
+    cfg.train_dataloader = dict(dataset=dict(type='ConcatDataset', datasets=[empty, dict(empty, ann_file='full.json')]))
+    check_configured(cfg, ['train'])
 
 
 def test_datasets_that_read_files_in_their_own_way(cfg, tmp_path):
@@ -104,8 +107,10 @@ def test_datasets_that_read_files_in_their_own_way(cfg, tmp_path):
                    dict(backend_args=dict(backend='petrel', path_mapping={'data/': 's3://data/'}))):
         cfg.val_dataloader = dict(dataset=dict(given, **change))
         check_configured(cfg, ['val'])
-    cfg.val_dataloader = dict(dataset=dict(given, ann_file='gt.json', metainfo=dict(classes='cat')))
-    check_configured(cfg, ['val'])
+    given.pop('metainfo')
+    cfg.val_dataloader = dict(dataset=dict(given, type=FromFile))
+    with pytest.raises(CocoFileError, match='none.json does not exist'):
+        check_configured(cfg, ['val'])
 
 
 @pytest.mark.parametrize(('ranks', 'checks'), [
@@ -137,7 +142,7 @@ def test_nested_datasets_and_other_kinds(cfg, tmp_path, dataset):
     spoil(tmp_path, dataset, part='images', height=None)
     inner = cfg.val_dataloader.dataset
     cfg.pop('val_evaluator')
-    for kind in ('LVISV1Dataset', 'CocoPanopticDataset', 'NoSuchDataset', 'DigitsOnPhotosDataset'):
+    for kind in ('LVISV1Dataset', 'CocoPanopticDataset', 'NoSuchDataset'):
         cfg.val_dataloader.dataset = dict(type='ConcatDataset', datasets=[dict(inner, type=kind)])
         check_configured(cfg, ['val'])
     cfg.val_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=inner)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from mmdet.registry import DATASETS
 from mmengine.config import Config
+from PIL import Image
 
 from swin_pos_det.cli.runner import check_data
 
@@ -21,6 +22,8 @@ def cfg(tmp_path):
     assert "_base_ = 'configs/" in block and block.count('/data/pets/') == 2
     for split, images in (('train', 3), ('val', 2)):
         (tmp_path / split).mkdir()
+        for i in range(images):
+            Image.new('RGB', (64, 64)).save(tmp_path / split / f'{i}.jpg')
         (tmp_path / f'{split}.json').write_text(json.dumps(dict(
             images=[dict(id=i, file_name=f'{i}.jpg', height=64, width=64) for i in range(images)],
             categories=[dict(id=5, name='cat'), dict(id=9, name='dog')],

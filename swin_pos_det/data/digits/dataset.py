@@ -1,13 +1,16 @@
 """MMDetection's side of the embedded data set: a dataset that makes itself."""
 from __future__ import annotations
 
+import os
 import os.path as osp
 
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
-from ...errors import MissingFileError
-from .on_photos import CLASSES, digits_root, make_digits_on_photos
+from ...errors import MissingFileError, SettingError
+from .on_photos import CLASSES, MANIFEST, digits_root, make_digits_on_photos
+
+_ANN_FILES = ('annotations/train.json', 'annotations/val.json')
 
 # Ten colours that stay apart on a photograph.
 PALETTE = [(230, 60, 60), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48), (145, 30, 180), (70, 240, 240),
@@ -30,9 +33,11 @@ class DigitsOnPhotosDataset(CocoDataset):
             and ``data_prefix`` ``dict(img='train/')`` or ``dict(img='val/')``.
 
     Raises:
+        SettingError: see :meth:`check_settings`.
         TypeError, ValueError, OSError: see :func:`~swin_pos_det.data.make_digits_on_photos`.
     """
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
+    READS_AS_COCO = True  # see data/coco_datasets.py
 
     def __init__(self, *args, data_root: str | None = None, num_train: int | None = None, num_val: int | None = None,
                  seed: int | None = None, **kwargs) -> None:
@@ -42,8 +47,32 @@ class DigitsOnPhotosDataset(CocoDataset):
         if self.test_mode:  # of a training set, a path of this machine would end up in the checkpoints
             self._metainfo['ann_file'] = self.ann_file
 
+    def check_settings(self) -> None:
+        """Check that the settings are of this data set, before it is made in a folder that is meant for another.
+
+        Raises:
+            SettingError: for classes that are no digits, and for another annotation file, or a folder with other files,
+                where the data set has not been made.
+        """
+        is_made = osp.isfile(osp.join(self.data_root, MANIFEST))
+        ann_file = osp.relpath(self.ann_file, self.data_root)
+        classes = self.metainfo['classes']
+        if not set(classes) <= set(CLASSES):
+            wrong = f'metainfo.classes={tuple(classes)}'
+        elif not is_made and ann_file not in _ANN_FILES:
+            wrong = f'ann_file={ann_file!r}'
+        elif not is_made and osp.isdir(self.data_root) and os.listdir(self.data_root):
+            wrong = f'data_root={self.data_root!r}, which holds other files'
+        else:
+            return
+        raise SettingError(f'DigitsOnPhotosDataset makes its own images of digits, but has {wrong}; nothing was made. '
+                           "For your own data set type='CocoDataset' in the dataset of each data loader, ann_file, "
+                           'data_prefix and metainfo=dict(classes=(...)); num_classes of the heads; and val_evaluator='
+                           "test_evaluator=dict(type='CocoMetric', ann_file=...)")
+
     def load_data_list(self) -> list[dict]:
         """Make the data set if need be, then read its annotations; one dict per image, as ``CocoDataset`` gives."""
+        self.check_settings()
         make_digits_on_photos(self._given_root, **self._recipe)
         if not osp.isfile(self.ann_file):
             raise MissingFileError(f'{self.ann_file} does not exist; the data set at {self.data_root} has '
