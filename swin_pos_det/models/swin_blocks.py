@@ -140,7 +140,6 @@ class SwinStage(BaseModule):
         position.build_stage(self, embed_dims)
         self.downsample = downsample
 
-    @cpu_inference.not_compiled
     def forward(self, x: Tensor, hw_shape: Pair, scale: float = 1., valid: Optional[Sequence[Pair]] = None) -> Tensor:
         """Run the blocks, without the patch merging.
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ..checkpoints import LoadsAnySwin, describe_model, load_pretrained, note_table_windows
 from ..errors import SettingError
 from ..layers import ATTENTIONS, RESAMPLING_MODES, PositionSetting, build_position, image_scale, resample_absolute
+from ..ops import cpu_inference
 from ..ops.runtime import warn
 from .arguments import (
     PADDINGS,
@@ -202,6 +203,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         self._freeze_unused()
         self._freeze_stages()
 
+    @cpu_inference.not_compiled
     def forward(self, x: Tensor) -> List[Tensor]:
         """Compute the feature maps of a batch of images.
 

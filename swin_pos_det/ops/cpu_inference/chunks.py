@@ -26,16 +26,16 @@ def is_large(x: Tensor) -> bool:
     return not torch.is_grad_enabled() and x.device.type == 'cpu' and x.numel() >= MIN_NUMBERS
 
 
-def not_compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Decorate a forward of a large map, that ``torch.compile`` leaves it to eager mode.
+def not_compiled(forward: Callable[[Any, Tensor], Any]) -> Callable[[Any, Tensor], Any]:
+    """Decorate the forward of a backbone: ``torch.compile`` leaves large images to eager mode.
 
     A graph would have whole windows and all tokens at once: chunks would be unrolled, once for each size.
     """
     @wraps(forward)
-    def chosen(module: nn.Module, x: Tensor, *rest: Any) -> Tensor:
+    def chosen(module: nn.Module, x: Tensor) -> Any:
         if is_large(x) and can_break_graph() and _is_enabled():
-            return torch.compiler.disable(forward)(module, x, *rest)
-        return forward(module, x, *rest)
+            return torch.compiler.disable(forward)(module, x)
+        return forward(module, x)
     return chosen
 
 
