@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from torch import Tensor, nn
 
 from ..layers import POSITIONS, parameters_of_position, table_size
+from ..layers.position import axes_of_heads
 from .formats import TABLE
 
 Pair = Tuple[int, int]
@@ -156,7 +157,7 @@ def describe_weights(state_dict: Mapping[str, Tensor], windows: Optional[Sequenc
 
 def _num_heads(state_dict: Mapping[str, Tensor], attention: str) -> int:
     """Of an attention module, by whatever of its parameters tells it; 0 if none does."""
-    for name, dims, axis in ((TABLE, 2, 1), ('logit_scale', 3, 0), ('cpb_mlp.2.weight', 2, 0), ('rope_freqs', 3, 1)):
+    for name, (dims, axis) in {**axes_of_heads(), 'logit_scale': (3, 0)}.items():
         value = state_dict.get(attention + name)
         if value is not None and value.dim() == dims:
             return value.shape[axis]

@@ -4,6 +4,7 @@ from .base import (
     POSITIONS,
     PositionScheme,
     PositionSetting,
+    axes_of_heads,
     build_position,
     parameters_of_position,
     register_position,
@@ -16,6 +17,6 @@ from .rotary import AxialRotary, MixedRotary
 
 __all__ = [
     'POSITIONS', 'Absolute', 'AxialRotary', 'LinearBias', 'LogBias', 'MixedRotary', 'NoPosition',
-    'PositionEncodingGenerator', 'PositionScheme', 'PositionSetting', 'Relative', 'RelativeOnly', 'build_position',
-    'parameters_of_position', 'register_position', 'resample_absolute', 'without_weight_decay'
+    'PositionEncodingGenerator', 'PositionScheme', 'PositionSetting', 'Relative', 'RelativeOnly', 'axes_of_heads',
+    'build_position', 'parameters_of_position', 'register_position', 'resample_absolute', 'without_weight_decay'
 ]

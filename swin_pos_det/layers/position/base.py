@@ -73,6 +73,8 @@ class PositionScheme:
         name: the name that it is registered under.
         parameters: names of its parameters and submodules, on any module.
         no_decay: the names of those without weight decay. Default: all.
+        heads_axis: of a parameter of attention that has an entry for each head, by its name in the state dict: how many
+            dimensions it has, and which is that of the heads. A checkpoint's number of heads is read there.
         uses: the backbone's settings that it depends on: ``'table_window_size'`` if its parameters are learned for a
             window, ``'resampling'`` if they are resampled for others.
         absolute: whether the backbone adds its absolute position embedding.
@@ -83,6 +85,7 @@ class PositionScheme:
     name: ClassVar[str] = ''
     parameters: ClassVar[Tuple[str, ...]] = ()
     no_decay: ClassVar[Optional[Tuple[str, ...]]] = None
+    heads_axis: ClassVar[Mapping[str, Tuple[int, int]]] = {}
     uses: ClassVar[Tuple[str, ...]] = ()
     absolute: ClassVar[bool] = False
     appearance: ClassVar[bool] = True
@@ -313,6 +316,11 @@ class Combined(PositionScheme):
 def parameters_of_position() -> Tuple[str, ...]:
     """Names of parameters and submodules that any registered scheme has on a stage or its attention modules."""
     return tuple(sorted({name for cls in POSITIONS.values() for name in cls.parameters}))
+
+
+def axes_of_heads() -> Dict[str, Tuple[int, int]]:
+    """Return the ``heads_axis`` of every registered scheme."""
+    return {name: axis for cls in POSITIONS.values() for name, axis in cls.heads_axis.items()}
 
 
 def without_weight_decay() -> Tuple[str, ...]:

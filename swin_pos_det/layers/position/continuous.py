@@ -41,6 +41,7 @@ class _ContinuousBias(PositionScheme):
     pretrained_window_size: Optional[Union[int, Pair]] = None
 
     parameters: ClassVar = ('cpb_mlp', )
+    heads_axis: ClassVar = {'cpb_mlp.2.weight': (2, 0)}
 
     def __post_init__(self) -> None:
         if self.pretrained_window_size in (None, 0):

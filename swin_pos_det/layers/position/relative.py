@@ -29,6 +29,7 @@ class Relative(PositionScheme):
     """
 
     parameters = ('relative_position_bias_table', )
+    heads_axis = {'relative_position_bias_table': (2, 1)}
     uses = ('table_window_size', 'resampling')
 
     def build(self, host: nn.Module) -> None:

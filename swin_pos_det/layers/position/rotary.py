@@ -97,6 +97,7 @@ class MixedRotary(_Rotary):
     theta: float = 10.
 
     parameters: ClassVar = ('rope_freqs', )
+    heads_axis: ClassVar = {'rope_freqs': (3, 1)}
 
     def build(self, host: nn.Module) -> None:
         """Make the frequencies, and draw them."""
