@@ -156,10 +156,10 @@ class WindowAttention(nn.Module):
 
     def pad_value(self, x: Tensor) -> Optional[Tensor]:
         """(3 C,) the queries, keys and values of padding, which is zeros before the projection; None for zeros."""
-        if type(self.qkv) is nn.Linear and 'forward' not in vars(self.qkv):
+        if is_unmodified(self.qkv, nn.Linear):
             bias = self.projection_bias()
             return None if bias is None else self.normalize_qk(bias)
-        return self.project(x.new_zeros(1, self.embed_dims)).squeeze(0)  # an adapter may give zeros another value
+        return self.project(x.new_zeros(1, self.embed_dims)).squeeze(0)  # hooks, adapters
 
     def normalize_qk(self, qkv: Tensor) -> Tensor:
         """For cosine attention, scale queries and keys of (..., 3 C) so that their products are the logits."""

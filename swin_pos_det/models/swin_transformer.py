@@ -230,7 +230,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         outs = []
         for i, stage in zip(range(max(self.out_indices) + 1), self.stages):  # a slice would be a new module
             if i > 0:
-                downsample = self.stages[i - 1].downsample
+                downsample = self.stages[i - 1].downsample  # here, so that of the last stage used is never computed
                 x, hw_shape = downsample(mask_padding(x, valid, hw_shape), hw_shape)
                 valid = downsample_sizes(valid, downsample.sampler.stride)
             x = stage(x, hw_shape, scale, valid)
@@ -339,8 +339,10 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
             reset_parameters(self)
         if len(cfgs) > len(pretrained):
             self.init_cfg = [cfg for cfg in cfgs if cfg not in pretrained]
-            super().init_weights()
-            self.init_cfg = cfgs
+            try:
+                super().init_weights()
+            finally:
+                self.init_cfg = cfgs
         for cfg in pretrained:
             load_pretrained(self, cfg['checkpoint'], prefix=cfg.get('prefix'))
         self._is_init = True

@@ -8,7 +8,7 @@ import os
 import warnings
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache, wraps
-from typing import Any, Callable, ContextManager, Iterator, Optional, Tuple, TypeVar
+from typing import Any, Callable, ContextManager, Iterable, Iterator, Optional, Tuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,23 +21,36 @@ if hasattr(torch.compiler, 'is_compiling'):  # torch 2.3
 else:
     from torch._dynamo import is_compiling
 
+from ..errors import SettingError
+
 Make = TypeVar('Make', bound=Callable[..., Any])
 
 # Optimizations that can be switched off one by one, to measure what each gains (benchmark_backbone.py --ablate) and to
 # narrow down a bug. SWIN_POS_DET_WITHOUT=onednn,chunks switches them off from the start.
 TRICKS = dict.fromkeys(('chunks', 'unpadded', 'onednn', 'bmm', 'merge_weights', 'gelu_recompute'), True)
-for _name in filter(None, os.environ.get('SWIN_POS_DET_WITHOUT', '').split(',')):
-    if _name not in TRICKS:
-        warnings.warn(f'SWIN_POS_DET_WITHOUT takes names of {sorted(TRICKS)}, got {_name!r}', stacklevel=1)
-    TRICKS[_name] = False
+
+
+def _switch_off(names: Iterable[str]) -> None:
+    for name in names:
+        if name not in TRICKS:
+            raise SettingError(f'an optimization to switch off (SWIN_POS_DET_WITHOUT) must be one of {sorted(TRICKS)}, '
+                               f'got {name!r}')
+        TRICKS[name] = False
+
+
+_switch_off(filter(None, os.environ.get('SWIN_POS_DET_WITHOUT', '').split(',')))
 
 
 @contextmanager
 def without(*tricks: str) -> Iterator[None]:
-    """Switch off some of :data:`TRICKS` for a while."""
+    """Switch off some of :data:`TRICKS` for a while, in the whole process.
+
+    Raises:
+        SettingError: for another name.
+    """
     before = dict(TRICKS)
-    TRICKS.update(dict.fromkeys(tricks, False))
     try:
+        _switch_off(tricks)
         yield
     finally:
         TRICKS.update(before)
@@ -88,8 +101,12 @@ def has_active_torch_mode() -> bool:
     if is_tracing():
         return False
     modes = [mode for mode in _get_current_function_mode_stack() if type(mode).__name__ != 'DeviceContext']
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
-    return bool(modes or _get_current_dispatch_mode_stack()) or transformed
+    return bool(modes or _get_current_dispatch_mode_stack()) or _is_transformed()
+
+
+def _is_transformed() -> bool:
+    """Whether a ``torch.func`` transformation or forward-mode differentiation is active."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def is_plain_inference() -> bool:
@@ -100,8 +117,9 @@ def is_plain_inference() -> bool:
 def tensor_cache(maxsize: int) -> Callable[[Make], Make]:
     """A bounded cache for functions that make tensors from hashable arguments.
 
-    It is bypassed while a graph is made, and fake tensors are never found by a real forward. Its tensors can be used
-    in training even if they were first needed under ``inference_mode``.
+    It is bypassed while a graph is made, under ``torch.func`` transformations, which wrap every new tensor, and while a
+    CUDA graph is captured, whose kernels have not run yet. Fake tensors are never found by a real forward. Its tensors
+    can be used in training even if they were first needed under ``inference_mode``.
     """
     def decorate(make: Make) -> Make:
         @lru_cache(maxsize=maxsize)
@@ -111,19 +129,30 @@ def tensor_cache(maxsize: int) -> Callable[[Make], Make]:
 
         @wraps(make)
         def find(*request: Any) -> Any:
-            return make(*request) if is_tracing() else cached(fake_mode(), *request)
+            if is_tracing() or _is_transformed() or _is_capturing():
+                return make(*request)
+            return cached(fake_mode(), *request)
 
         find.cache_clear, find.cache_info = cached.cache_clear, cached.cache_info
         return find
     return decorate
 
 
+def _is_capturing() -> bool:
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
 # Precision
+
+# Devices without autocast; asked to switch it off there, torch raises. MPS has it since torch 2.5.
+_WITHOUT_AUTOCAST = {'meta', *(() if hasattr(torch.amp, 'is_autocast_available')
+                               and torch.amp.is_autocast_available('mps') else ('mps', ))}
+
 
 def without_autocast(like: Tensor) -> ContextManager:
     """A context in which operators on the tensor's device keep the precision of their inputs."""
-    # The meta device has no autocast to switch off; asked for one, torch raises.
-    return nullcontext() if like.is_meta else torch.autocast(like.device.type, enabled=False)
+    kind = like.device.type
+    return nullcontext() if kind in _WITHOUT_AUTOCAST else torch.autocast(kind, enabled=False)
 
 
 def autocast_dtype_on_cpu() -> Optional[torch.dtype]:

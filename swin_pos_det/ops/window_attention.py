@@ -89,6 +89,8 @@ def _implementation(name: str) -> ModuleType:
 def use_impl(name: Optional[str]) -> Iterator[None]:
     """Request an implementation for all attention in this process, also in place of the CPU's inference of blocks.
 
+    Not for threads that request different ones at the same time.
+
     Args:
         name: of :data:`IMPLEMENTATIONS`; None lets :func:`choose` decide.
 

@@ -135,3 +135,12 @@ def test_a_copy_is_independent_and_equal():
     assert all(torch.equal(a, b) for a, b in zip(ours(image), clone(image)))
     nn.init.zeros_(clone.norm0.weight)
     assert not torch.equal(ours(image)[0], clone(image)[0])
+
+
+@pytest.mark.parametrize('mode', ['train', 'eval'])
+def test_a_hook_on_the_projection_acts_on_padding_too(mode):
+    theirs, ours = pair(**MICRO)
+    for model in (theirs, ours):
+        model.train(mode == 'train')
+        model.stages[0].blocks[0].attn.w_msa.qkv.register_forward_hook(lambda module, inputs, output: output + 1)
+    assert_equal(theirs, ours, torch.randn(2, 3, 50, 70))

@@ -261,3 +261,11 @@ def test_hooks_in_the_feed_forward_network_are_called_in_training(layer, registe
     getattr(module, register)(lambda *_: called.append(layer))
     model(torch.randn(1, 3, 32, 32))[-1].sum().backward()
     assert called == [layer]
+
+
+def test_an_initialization_that_fails_keeps_its_settings():
+    settings = [dict(type='Pretrained', checkpoint='x.pth'), dict(type='Normal', layer='Linear', unknown=2)]
+    model = SwinPosTransformer(**MICRO, init_cfg=settings)
+    with pytest.raises(TypeError, match='unknown'):
+        model.init_weights()
+    assert [cfg['type'] for cfg in model.init_cfg] == ['Pretrained', 'Normal']

@@ -10,6 +10,7 @@ import torch
 import torch._dynamo
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from swin_pos_det.errors import SettingError
 from swin_pos_det.ops import runtime
 
 
@@ -48,3 +49,29 @@ def test_the_fake_mode_is_found_under_others(module):
         with FakeTensorMode() as inner:
             assert module.fake_mode() in (outer, inner)
     assert module.fake_mode() is None
+
+
+def test_tensors_made_under_a_transformation_are_not_cached():
+    made = []
+
+    @runtime.tensor_cache(4)
+    def make(length):
+        made.append(torch.arange(length))
+        return made[-1]
+
+    def call(x):
+        return x + make(3)
+
+    torch.func.functionalize(call)(torch.zeros(3))
+    assert make.cache_info().currsize == 0
+    assert make(3).data_ptr() and make(3) is made[-1] and len(made) == 2
+    torch.func.vmap(call)(torch.zeros(2, 3))
+    assert make(3) is made[1]
+
+
+def test_a_trick_that_does_not_exist_is_refused():
+    before = dict(runtime.TRICKS)
+    with pytest.raises(SettingError, match="SWIN_POS_DET_WITHOUT.*must be one of.*'onednn'.*got 'onedn'"), \
+            runtime.without('chunks', 'onedn'):
+        pass
+    assert before == runtime.TRICKS
