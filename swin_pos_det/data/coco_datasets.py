@@ -116,7 +116,7 @@ def keep(dataset: CocoDataset, content: dict[str, Any], objects: Objects, masks:
     if not own:
         per_class = objects.per_class(kept)
         per_class = {name: per_class[name] for name in objects.names if not classes or name in classes}
-        return Kept(tally, image_tally, per_class, np.flatnonzero(images), loaded(objects, classes))
+        return Kept(tally, image_tally, per_class, np.flatnonzero(images), loaded(objects, classes)[0])
     return _keep_by_own_rules(dataset, content, objects, tally, image_tally)
 
 

@@ -121,9 +121,13 @@ def learned(objects: Objects, classes: Optional[Sequence[str]] = None, masks: Op
     return _tally('objects', objects.of_classes(classes), reasons)
 
 
-def loaded(objects: Objects, classes: Optional[Sequence[str]] = None) -> np.ndarray:
-    """(N,) booleans: ``CocoDataset`` gives the object to its pipeline; unlike :func:`learned`, with crowds."""
-    return _tally('objects', objects.of_classes(classes), _not_loaded(objects))[0]
+def loaded(objects: Objects, classes: Optional[Sequence[str]] = None) -> tuple[np.ndarray, Tally]:
+    """The objects that ``CocoDataset`` gives to its pipeline; unlike :func:`learned`, with crowds.
+
+    Returns:
+        (N,) booleans, and how many are dropped for which reason.
+    """
+    return _tally('objects', objects.of_classes(classes), _not_loaded(objects))
 
 
 def evaluated(objects: Objects, classes: Optional[Sequence[str]] = None) -> tuple[np.ndarray, Tally]:

@@ -1,0 +1,149 @@
+"""Mend a copy of a COCO annotation file: what can be put right without asking anybody."""
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import numpy as np
+
+from .annotation_file import FilePath, check_annotations, check_classes
+from .images import image_size
+from .objects import Objects, loaded
+
+_SECTIONS = ('images', 'categories', 'annotations')
+# Fields of annotations that hold ids of other sections.
+_REFERENCES = dict(images='image_id', categories='category_id')
+
+
+def mend(content: Any, path: FilePath, folder: Optional[str] = None,
+         classes: Optional[Sequence[str]] = None) -> tuple[dict[str, Any], list[str]]:
+    """Mend annotations.
+
+    Ids become integers, those of annotations 1, 2, ...; backslashes become slashes; sizes become those of the image
+    files; a missing ``iscrowd`` becomes 0, a missing ``area`` that of the box; objects that ``CocoDataset`` would drop
+    are removed, crowds are not; categories are brought into order.
+
+    Args:
+        content: of the file; not changed.
+        path: the file, for messages.
+        folder: of the images. None: sizes stay.
+        classes: names in the order that the categories must have; others follow. None: by id.
+
+    Returns:
+        The mended content, and what was changed, a line for each kind.
+
+    Raises:
+        CocoFileError: if something is wrong that cannot be mended, or a class has no category.
+    """
+    lists = [content.get(name) if isinstance(content, dict) else None for name in _SECTIONS]
+    if not all(isinstance(items, list) and all(isinstance(item, dict) for item in items) for items in lists):
+        check_annotations(content, path)
+    mended = {**content, **{name: [dict(item) for item in content[name]] for name in _SECTIONS}}
+    changes = [_make_ids_integers(mended, name) for name in _REFERENCES]
+    ids_before = [item.get('id') for item in mended['annotations']]
+    _number(mended['annotations'])
+    changes += [_use_slashes(mended['images']), *_add_fields(mended['annotations'])]
+    if folder is not None:
+        changes.append(_correct_sizes(mended['images'], folder))
+    check_annotations(mended, path)
+    kept, tally = loaded(Objects(mended))
+    if tally.dropped:
+        changes.append(f'{tally} (removed)')
+        mended['annotations'] = [item for item, keep in zip(mended['annotations'], kept) if keep]
+        _number(mended['annotations'])
+    changes.append(_sort_categories(mended, path, classes))
+    ids = [before for before, keep in zip(ids_before, kept) if keep]
+    changed = sum(type(one) is not int or one != number for number, one in enumerate(ids, 1))
+    if changed:
+        changes.append(f'{changed} annotations have new ids: they are 1 to {len(ids)}')
+    return mended, [change for change in changes if change]
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value of JSON is an integer, and not true or false."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _make_ids_integers(content: dict[str, Any], section: str) -> str:
+    """Make integers of the ids of a section, and of what refers to them; number them anew if some are no numbers."""
+    reference, items = _REFERENCES[section], content[section]
+    ids = [item.get('id') for item in items]
+    numbers = [_integer(value) for value in ids]
+    is_numbered = None in numbers or len(set(numbers)) < len(set(map(repr, ids)))
+    if is_numbered and len(set(map(repr, ids))) < len(ids):
+        return ''  # check_annotations names the one that is there twice
+    if is_numbered:
+        numbers = list(range(1, len(items) + 1))
+    new = {repr(value): number for value, number in zip(ids, numbers)}
+    changed = 0
+    for item, key in [*((item, 'id') for item in items), *((item, reference) for item in content['annotations'])]:
+        value = item.get(key)
+        number = new.get(repr(value), value if is_numbered else _integer(value))
+        if number is not None and repr(number) != repr(value):
+            item[key], changed = number, changed + 1
+    return f'{changed} ids of {section} {"numbered from 1" if is_numbered else "made integers"}' if changed else ''
+
+
+def _integer(value: Any) -> Optional[int]:
+    """The integer that a number or a text stands for; None if there is none."""
+    try:
+        number = int(value)
+        return number if number == float(value) else None
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _use_slashes(images: list[dict]) -> str:
+    changed = [image for image in images if isinstance(image.get('file_name'), str) and '\\' in image['file_name']]
+    for image in changed:
+        image['file_name'] = image['file_name'].replace('\\', '/')
+    return f'{len(changed)} names of image files: backslashes are slashes' if changed else ''
+
+
+def _add_fields(annotations: list[dict]) -> list[str]:
+    flagless = [item for item in annotations if 'iscrowd' not in item]
+    for item in flagless:
+        item['iscrowd'] = 0
+    arealess = [item for item in annotations if item.get('area') is None and _has_numbers(item.get('bbox'))]
+    for item in arealess:
+        item['area'] = item['bbox'][2] * item['bbox'][3]
+    return [f'{len(flagless)} annotations got iscrowd 0' if flagless else '',
+            f'{len(arealess)} annotations got the area of their box' if arealess else '']
+
+
+def _has_numbers(box: Any) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(isinstance(value, (int, float)) for value in box)
+
+
+def _correct_sizes(images: list[dict], folder: str) -> str:
+    changed = 0
+    for image in images:
+        try:
+            height, width, _ = image_size(osp.join(folder, str(image.get('file_name'))))
+        except (OSError, ValueError):
+            continue  # the check of the images names it
+        if (height, width) != (image.get('height'), image.get('width')):
+            image.update(height=height, width=width)
+            changed += 1
+    return f'{changed} images have the sizes of their files (look at --sheet: are boxes where they belong?)' if (
+        changed) else ''
+
+
+def _sort_categories(content: dict[str, Any], path: FilePath, classes: Optional[Sequence[str]]) -> str:
+    categories = content['categories']
+    if classes is not None:
+        check_classes(content, classes, path)
+    places = {name: place for place, name in enumerate(classes or ())}
+    ids = [category['id'] for category in categories]
+    order = np.lexsort((ids, [places.get(category['name'], len(places)) for category in categories]))
+    content['categories'] = [categories[index] for index in order]
+    if content['categories'] == categories:
+        return ''
+    return (f'categories are in the order {", ".join(category["name"] for category in content["categories"][:5])}'
+            f'{", ..." if len(categories) > 5 else ""}: labels of checkpoints trained on the other order do not fit')
+
+
+def _number(annotations: list[dict]) -> None:
+    for number, item in enumerate(annotations, 1):
+        item['id'] = number

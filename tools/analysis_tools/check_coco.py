@@ -1,0 +1,100 @@
+"""Checks a COCO annotation file and its images, counts its objects, and writes a mended copy."""
+import argparse
+import os.path as osp
+import sys
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
+
+from swin_pos_det.cli.arguments import add_traceback_argument
+from swin_pos_det.cli.main import run_cli
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of this tool."""
+    parser = argparse.ArgumentParser(
+        description='Check everything about a COCO annotation file that MMDetection would drop, shift, scramble or '
+                    'never match without a word, as train.py and test.py do. The exit status is 1 if something is '
+                    'wrong; with --fix, if something is wrong with the mended copy.',
+        epilog='Example: python tools/analysis_tools/check_coco.py train.json images/ --sheet sheet.png --fix new.json')
+    parser.add_argument('annotations', metavar='ANNOTATIONS', help='COCO annotation file')
+    parser.add_argument('images', metavar='IMAGES', nargs='?', help='folder that the names of its images start from')
+    parser.add_argument('--fix', metavar='OUT', help='write a mended copy, and say what was changed')
+    parser.add_argument('--classes', nargs='+', metavar='NAME',
+                        help='with --fix: bring the categories into this order (default: by id)')
+    parser.add_argument('--sheet', metavar='PNG', help='with IMAGES: draw the boxes of 24 images into one picture')
+    add_traceback_argument(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check as the command line says; returns 1 if something is wrong."""
+    from swin_pos_det.analysis.annotation_sheet import write_annotation_sheet
+    from swin_pos_det.checkpoints.atomic import check_writable, write_json
+    from swin_pos_det.data.annotation_file import read_json
+    from swin_pos_det.data.repair import mend
+    from swin_pos_det.data.statistics import survey
+    from swin_pos_det.errors import MissingFileError, SettingError
+
+    if args.images is not None and not osp.isdir(args.images):
+        raise MissingFileError(f'there is no folder {args.images}')
+    if args.sheet and args.images is None:
+        raise SettingError('--sheet needs IMAGES, the folder of the images')
+    if args.classes and not args.fix:
+        raise SettingError('--classes needs --fix, which writes the categories in that order')
+    if args.fix and osp.realpath(args.fix) == osp.realpath(args.annotations):
+        raise SettingError(f'--fix {args.fix} is the file itself; give the mended copy another name')
+    if args.fix:
+        check_writable(args.fix)
+    content, console = read_json(args.annotations), Console()
+    found = survey(content, args.annotations, args.images)
+    wrong = print_survey(found, console)
+    if args.fix:
+        content, changes = mend(content, args.annotations, args.images, args.classes)
+        write_json(content, args.fix)
+        for change in changes:
+            console.print(f'[green]mended[/] {escape(change)}', soft_wrap=True)
+        what = 'is the mended copy' if changes else 'is a copy: nothing had to be mended'
+        console.print(f'{escape(args.fix)} {what}', soft_wrap=True)
+        found = survey(content, args.fix, args.images)
+        wrong = print_survey(found, console)
+    if args.sheet and found.classes:
+        console.print(f'{write_annotation_sheet(content, args.images, args.sheet)} shows the boxes', soft_wrap=True)
+    return int(wrong)
+
+
+def print_survey(found, console: Console) -> bool:
+    """Print what was found; returns whether something is wrong."""
+    from swin_pos_det.cli.data_checks import _LOOKS
+
+    faults = found.faults + ([_LOOKS[found.look]] if found.look else [])
+    if found.classes:
+        table = Table('class', *(Column(name, justify='right', no_wrap=True) for name in (
+            'images', 'objects', 'learned', 'small', 'medium', 'large', 'median side')))
+        for one in found.classes:
+            table.add_row(escape(one.name), *map(str, (one.images, one.objects, one.learned, one.small, one.medium,
+                                                       one.large)), f'{one.side:.0f} px' if one.learned else '')
+        table.add_section()
+        total = [str(sum(getattr(one, key) for one in found.classes))
+                 for key in ('objects', 'learned', 'small', 'medium', 'large')]
+        table.add_row(f'{len(found.classes)} classes', '', *total, '')
+        console.print(table)
+    for note in found.notes:
+        console.print(f'[cyan]note[/] {escape(note)}', soft_wrap=True)
+    for fault in faults:
+        console.print(f'[red]wrong[/] {escape(fault)}', soft_wrap=True)
+    if not faults:
+        console.print('nothing is wrong')
+    return bool(faults)
+
+
+def main(argv=None) -> int:
+    """Runs the tool; returns its exit status."""
+    return run_cli(run, get_parser(), argv)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
