@@ -10,6 +10,10 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
+from tests.test_apis import odd_images
+from tests.test_cli import odd_settings
+from tests.test_data import odd_inputs
+from tests.test_evaluation import odd_results
 from tests.test_tools.conftest import load_tool
 
 ROOT = Path(__file__).parents[1]
@@ -92,3 +96,10 @@ def test_config_snippets_build(page, text, tmp_path):
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     assert sum(parameter.numel() for parameter in model.backbone.parameters()) > 23e6
+
+
+def test_counts_of_odd_inputs():
+    tables = (odd_inputs.ROWS, odd_results.CASES, odd_settings.ODD_SETTINGS, odd_images.ODD)
+    page = (ROOT / 'docs/data.md').read_text()
+    assert re.findall(r'^\| \[\w+\]\(\.\./tests/\S+ .*? \| (\d+) \|', page, re.M) == [str(len(rows)) for rows in tables]
+    assert f'All {sum(map(len, tables))} rows' in page

@@ -1,4 +1,4 @@
-"""Mend a copy of a COCO annotation file: what can be put right without asking anybody."""
+"""Mend a copy of a COCO annotation file, as far as the right value is known."""
 from __future__ import annotations
 
 import os.path as osp
@@ -61,7 +61,7 @@ def mend(content: Any, path: FilePath, folder: Optional[str] = None,
 
 
 def is_integer(value: Any) -> bool:
-    """Whether a value of JSON is an integer, and not true or false."""
+    """Return whether a value of JSON is an integer; true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -86,7 +86,7 @@ def _make_ids_integers(content: dict[str, Any], section: str) -> str:
 
 
 def _integer(value: Any) -> Optional[int]:
-    """The integer that a number or a text stands for; None if there is none."""
+    """Return the integer that a number or a text stands for; None if there is none."""
     try:
         number = int(value)
         return number if number == float(value) else None

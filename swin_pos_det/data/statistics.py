@@ -1,4 +1,4 @@
-"""What is wrong with a COCO annotation file, all at once, and how many objects of which size its classes have."""
+"""Report all faults of a COCO annotation file at once, and count the objects of its classes by size."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _MAX_NAMES = 5
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """Of the objects of one class: how many there are, in how many images, how many are learned, of which size.
+    """Counts of the objects of one class.
 
     Attributes:
         name: of the class.
@@ -42,11 +42,11 @@ class ClassCounts:
 
 @dataclass
 class Survey:
-    """Everything that was found in a file.
+    """The findings of :func:`survey`.
 
     Attributes:
-        faults: what is wrong, a line each.
-        notes: what is good to know, a line each.
+        faults: one line for each.
+        notes: one line for each fact that is no fault.
         look: see :func:`~swin_pos_det.data.objects.look_of_boxes`.
         classes: counts by class; empty if the file is too broken to count.
     """
@@ -109,7 +109,7 @@ def count_classes(objects: Objects, kept: np.ndarray) -> list[ClassCounts]:
 
 
 def _collect(faults: list[str], check: Callable, *args: Any, **kwargs: Any) -> bool:
-    """Whether a check passes; if not, its line is added."""
+    """Run a check; if it fails, add its line to the faults. Return whether it passes."""
     try:
         check(*args, **kwargs)
     except UserError as error:
@@ -119,7 +119,7 @@ def _collect(faults: list[str], check: Callable, *args: Any, **kwargs: Any) -> b
 
 
 def _check_ids(found: Survey, content: dict[str, Any]) -> None:
-    """What pycocotools and faster-coco-eval make of ids; ``SwinPosCocoMetric`` numbers them anew."""
+    """Report ids that pycocotools or faster-coco-eval cannot match; ``SwinPosCocoMetric`` numbers them itself."""
     wrong = [item['id'] for item in content['annotations'] if not is_integer(item['id']) or item['id'] < 1]
     if wrong:
         found.faults.append(f'{len(wrong)} ids of annotations are no integers above 0, such as {wrong[0]!r}: '
