@@ -58,7 +58,6 @@ def reproduce(args: argparse.Namespace) -> bool:
 
     from swin_pos_det.analysis.runs.model_index import find_model, read_model_index
     from swin_pos_det.analysis.runs.reproduce import choose_figures, compare, logged_figures
-    from swin_pos_det.cli.runner import load_config
 
     try:
         models = read_model_index(args.index)
@@ -71,7 +70,6 @@ def reproduce(args: argparse.Namespace) -> bool:
         raise UserError(str(error)) from error
     args.config = str(model.config)
     args.work_dir = args.work_dir or osp.join('work_dirs', model.name)
-    check_benchmark_data(load_config(args), model)
     checkpoint = weights(args, model, figures)
     logged = logged_figures(checkpoint)
     if args.against == LOG:
@@ -85,14 +83,14 @@ def reproduce(args: argparse.Namespace) -> bool:
     return passed
 
 
-def check_benchmark_data(cfg, model) -> None:
-    """Fails if the test data are not there, or are not what the figures are on."""
+def check_benchmark_data(cfg, model, meta=None) -> None:
+    """Fails if the test data are not there, or not what the figures, or a checkpoint with that ``meta``, are on."""
     from swin_pos_det.analysis.runs.reproduce import check_coco_is_whole
     from swin_pos_det.cli.runner import check_data
     from swin_pos_det.data.coco_root import CocoRootError
 
     try:
-        check_data(cfg, ['test'])
+        check_data(cfg, ['test'], meta)
     except CocoRootError as error:
         raise UserError(f'{error}. An evaluation needs {COCO_FILES}, unpacked there') from error
     if model.dataset == 'COCO':
@@ -103,29 +101,39 @@ def check_benchmark_data(cfg, model) -> None:
 
 
 def weights(args: argparse.Namespace, model, figures) -> Path:
-    """The checkpoint to evaluate, after training where that is asked for and needed."""
+    """The checkpoint to evaluate, checked with the data, after training where that is asked for and needed."""
     from swin_pos_det.analysis.runs.reproduce import check_trained_to_the_end, find_weights
     from swin_pos_det.cli.checkpoint_checks import check_checkpoint
-    from swin_pos_det.cli.runner import add_hook, build_runner, check_data, load_config
-    from swin_pos_det.engine.amp import use_mixed_precision
+    from swin_pos_det.cli.runner import load_config
 
     if args.checkpoint is not None:
-        check_checkpoint(args.checkpoint)
+        check_benchmark_data(load_config(args), model, check_checkpoint(args.checkpoint))
         return Path(args.checkpoint)
     cfg = load_config(args)
     try:
         checkpoint = find_weights(model, figures, args.work_dir, args.downloads)
-        check_trained_to_the_end(cfg, checkpoint)
+        meta = check_checkpoint(str(checkpoint))
+        check_trained_to_the_end(cfg, checkpoint, meta)
     except (FileNotFoundError, ValueError) as error:
+        check_benchmark_data(cfg, model)
         if not args.train:
             raise UserError(str(error)) from error
-        check_data(cfg, ['train', 'val'])
-        use_mixed_precision(cfg, requested=False)
-        add_hook(cfg, type='TrainingGuardHook')
-        cfg.resume = True  # from the last checkpoint in the work dir, if there is one
-        build_runner(cfg, evaluated='val').train()
-        checkpoint = find_weights(model, figures, args.work_dir, args.downloads)
+        train(load_config(args))
+        return find_weights(model, figures, args.work_dir, args.downloads)
+    check_benchmark_data(cfg, model, meta)
     return checkpoint
+
+
+def train(cfg) -> None:
+    """Trains, from the last checkpoint in the work dir if there is one."""
+    from swin_pos_det.cli.runner import add_hook, build_runner, check_data
+    from swin_pos_det.engine.amp import use_mixed_precision
+
+    check_data(cfg, ['train', 'val'])
+    use_mixed_precision(cfg, requested=False)
+    add_hook(cfg, type='TrainingGuardHook')
+    cfg.resume = True
+    build_runner(cfg, evaluated='val').train()
 
 
 def evaluate(args: argparse.Namespace, checkpoint: Path) -> dict:

@@ -74,9 +74,9 @@ def test(args: argparse.Namespace) -> None:
 
     setup_cache_size_limit_of_dynamo()
     cfg = load_config(args)
-    check_data(cfg, ['test'])
-    check_checkpoint(args.checkpoint)
+    meta = check_checkpoint(args.checkpoint)
     check_evaluable(args.checkpoint)
+    check_data(cfg, ['test'], meta)
     if args.out is not None:
         check_writable(args.out)
     cfg.load_from = args.checkpoint

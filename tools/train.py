@@ -61,14 +61,13 @@ def train(args: argparse.Namespace, argv: Sequence[str]) -> int:
     cfg = load_config(args)
     check_optimizer(cfg)
     check_followed_metrics(cfg)
-    check_data(cfg, ['train', 'val'])
     use_mixed_precision(cfg, args.amp)
     if args.auto_scale_lr:
         scale_learning_rate(cfg)
     if args.ema is not None:
         add_hook(cfg, type='EMAHook', momentum=args.ema)
     add_hook(cfg, type='TrainingGuardHook', allow_nonfinite=args.allow_nonfinite)
-    resuming.prepare_resuming(cfg, args.resume)
+    check_data(cfg, ['train', 'val'], resuming.prepare_resuming(cfg, args.resume))
     runner = build_runner(cfg, evaluated='val')
     return resuming.train(runner, argv)
 

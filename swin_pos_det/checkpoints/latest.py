@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 import os.path as osp
 from pathlib import Path
-from typing import Any, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 from .io import CheckpointError, load_checkpoint_file
 
@@ -45,14 +45,17 @@ def find_resumable(work_dir: str) -> Optional[str]:
     return None
 
 
-def check_resumable(path: str) -> None:
+def check_resumable(path: str) -> Dict[str, Any]:
     """Check that a local checkpoint holds a whole training state; folders of strategies pass.
+
+    Returns:
+        Its ``meta``; nothing of a folder.
 
     Raises:
         CheckpointError: if it cannot be loaded, lacks a part, or has a part of another kind than MMEngine saves.
     """
     if is_sharded(path):
-        return
+        return {}
     checkpoint = load_checkpoint_file(path, map_location='cpu', mmap=True)
     instead = f'To start a new training from its weights, use --cfg-options load_from={path}'
     lacking = [key for key in _NEEDED if key not in checkpoint]
@@ -61,6 +64,7 @@ def check_resumable(path: str) -> None:
     malformed = list(_malformed(checkpoint))
     if malformed:
         raise CheckpointError(f'checkpoint {path} cannot be resumed from: {malformed[0]}. {instead}')
+    return checkpoint['meta']
 
 
 def _candidates(work_dir: str, named: str) -> List[str]:

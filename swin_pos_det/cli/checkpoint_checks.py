@@ -3,17 +3,22 @@ from __future__ import annotations
 
 import os
 import os.path as osp
+from collections.abc import Mapping, Sequence
+from typing import Any, Dict, Optional
 
 from ..checkpoints import CheckpointError, check_resumable, is_sharded, load_checkpoint_file
 
 _DEEPSPEED_WEIGHTS = '_model_states.pt'
 
 
-def check_checkpoint(path: str, to_resume: bool = False) -> None:
-    """Looks at a local checkpoint before anything is built.
+def check_checkpoint(path: str, to_resume: bool = False) -> Dict[str, Any]:
+    """Look at a local checkpoint before anything is built.
 
     Other places (``http://``) are left to the loader, and folders that a strategy wrote (DeepSpeed's, or FSDP's with
     a file per process) to the strategy.
+
+    Returns:
+        Its ``meta``, for :func:`classes_of` and others; nothing of one without it, or that is left to others.
 
     Raises:
         CheckpointError: if it cannot be loaded, or, with ``to_resume``, if it holds no whole training state.
@@ -22,15 +27,27 @@ def check_checkpoint(path: str, to_resume: bool = False) -> None:
         raise CheckpointError(f'{path!r} is not the path of a checkpoint; --cfg-options splits a value at commas, so '
                               'rename a file with a comma in its name')
     if '://' in path or is_sharded(path):
-        return
+        return {}
     if to_resume:
-        check_resumable(path)
-    else:
-        load_checkpoint_file(path, map_location='cpu', mmap=True)
+        return check_resumable(path)
+    meta = load_checkpoint_file(path, map_location='cpu', mmap=True).get('meta')
+    return meta if isinstance(meta, dict) else {}
+
+
+def classes_of(meta: Mapping[str, Any]) -> Optional[Sequence[str]]:
+    """Return the classes that a checkpoint was trained on, in the order of their labels; None if it does not say.
+
+    Args:
+        meta: of the checkpoint; mmdet 2 wrote ``CLASSES`` into it, mmdet 3 a ``dataset_meta``.
+    """
+    named = meta.get('dataset_meta')
+    found = [named.get('classes'), named.get('CLASSES')] if isinstance(named, Mapping) else []
+    return next((names for names in (*found, meta.get('CLASSES')) if isinstance(names, (list, tuple)) and names
+                 and all(isinstance(name, str) for name in names)), None)
 
 
 def check_evaluable(path: str) -> None:
-    """Looks at a checkpoint that is to be evaluated: DeepSpeed's strategy can load its folders in a training only.
+    """Look at a checkpoint that is to be evaluated: DeepSpeed's strategy can load its folders in a training only.
 
     Raises:
         CheckpointError: if it is such a folder, with the command that makes one file of it.

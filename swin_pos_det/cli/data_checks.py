@@ -15,7 +15,6 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS, TRANSFORMS
 from mmengine.logging import print_log
 
-from ..checkpoints import load_checkpoint_file
 from ..data.annotation_file import (
     CocoFileError,
     check_annotations,
@@ -95,16 +94,6 @@ def name_bad_images(cfg: Config) -> None:
                 step['type'] = 'SwinPosLoadImageFromFile'
             if skip and section.startswith('train') and type_name(step) == 'SwinPosLoadImageFromFile':
                 step['ignore_empty'] = True
-
-
-def classes_of_checkpoint(path: str) -> Optional[Sequence[str]]:
-    """The classes that a local checkpoint was trained on; None if it does not say, or is a folder or elsewhere."""
-    if not osp.isfile(path):
-        return None
-    meta = load_checkpoint_file(path, map_location='cpu', mmap=True).get('meta') or {}
-    named = meta.get('dataset_meta') or {}
-    classes = named.get('classes') or named.get('CLASSES') or meta.get('CLASSES')
-    return classes if isinstance(classes, (list, tuple)) else None
 
 
 def coco_datasets(node: Any) -> Iterator[tuple[str, Sequence[str]]]:

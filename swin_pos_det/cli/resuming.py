@@ -7,6 +7,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -23,12 +24,16 @@ _RESUMES = (Runner.resume.__code__, FlexibleRunner.resume.__code__)
 _INTERRUPTED = 130  # the exit status of programs that Ctrl-C ends
 
 
-def prepare_resuming(cfg: Config, resume: str | None) -> None:
+def prepare_resuming(cfg: Config, resume: str | None) -> dict[str, Any]:
     """Set what a training goes on from, and add the hooks that make it equal to one without an interruption.
 
     Args:
         cfg: its ``resume`` and ``load_from`` are set. Without a checkpoint to resume from, ``load_from`` stays.
         resume: a checkpoint, ``'auto'`` for the last one in the work dir, or None to do what the config says.
+
+    Returns:
+        The ``meta`` of the checkpoint that is resumed; nothing if a new training starts, be it from other weights,
+        which may have been trained on other classes.
 
     Raises:
         CheckpointError: if the checkpoint cannot be used.
@@ -46,10 +51,11 @@ def prepare_resuming(cfg: Config, resume: str | None) -> None:
         cfg.resume = resume is not None
     if restarted is None and resume is not None:
         cfg.resume, cfg.load_from = True, resume
-    if cfg.get('load_from'):
-        check_checkpoint(cfg.load_from, to_resume=bool(cfg.get('resume')))
+    resumes = bool(cfg.get('resume'))
+    meta = check_checkpoint(cfg.load_from, to_resume=resumes) if cfg.get('load_from') else {}
     add_hook(cfg, type='ResumeHook')
     add_hook(cfg, type='MissedEvaluationHook')
+    return meta if resumes else {}
 
 
 def train(runner: Runner, argv: Sequence[str]) -> int:

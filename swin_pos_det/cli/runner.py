@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 import os
 import os.path as osp
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -20,8 +20,9 @@ from ..engine.strategies import check_strategy, choose_runner, run_on_cpu
 from ..errors import UserError
 from ..evaluation.evaluator_checks import check_evaluators, check_masks_predicted, use_own_metric
 from ..models.data_preprocessor import check_channels
+from .checkpoint_checks import classes_of
 from .config_checks import check_config
-from .data_checks import check_configured, classes_of_checkpoint, name_bad_images
+from .data_checks import check_configured, name_bad_images
 from .setting_checks import check_launcher, check_necks, check_num_classes
 
 
@@ -61,7 +62,7 @@ def add_hook(cfg: Config, **hook: Any) -> None:
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 
-def check_data(cfg: Config, needed_for: Iterable[str], checkpoint: str | None = None) -> None:
+def check_data(cfg: Config, needed_for: Iterable[str], checkpoint_meta: Mapping[str, Any] | None = None) -> None:
     """Fail early, and in one line, when the data that ``cfg`` names are not there or cannot be used.
 
     Everything that MMDetection would drop in silence is counted and logged, and images that cannot be read will be
@@ -70,7 +71,9 @@ def check_data(cfg: Config, needed_for: Iterable[str], checkpoint: str | None = 
     Args:
         cfg: an MMDetection config. Its pipelines get this package's ``SwinPosLoadImageFromFile``.
         needed_for: any of ``'train'``, ``'val'``, ``'test'``.
-        checkpoint: a local checkpoint that is evaluated or resumed, whose classes are compared with those of the data.
+        checkpoint_meta: of the checkpoint that is evaluated or resumed, if there is one, as
+            :func:`~swin_pos_det.cli.checkpoint_checks.check_checkpoint` returns it: its labels must be those of the
+            data.
 
     Raises:
         CocoRootError: see :func:`swin_pos_det.data.coco_root.check_coco_root`.
@@ -82,7 +85,7 @@ def check_data(cfg: Config, needed_for: Iterable[str], checkpoint: str | None = 
     check_necks(cfg)
     check_num_classes(cfg, parts)
     # after what needs no file
-    check_configured(cfg, parts, None if checkpoint is None else classes_of_checkpoint(checkpoint))
+    check_configured(cfg, parts, classes_of(checkpoint_meta or {}))
     check_evaluators(cfg, parts)
 
 

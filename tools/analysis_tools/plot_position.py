@@ -46,12 +46,11 @@ def plot(args: argparse.Namespace) -> None:
     from swin_pos_det.cli.runner import check_data, load_config
 
     cfg = load_config(args)
+    meta = {} if args.checkpoint is None else check_checkpoint(args.checkpoint)
     if args.image is None:
-        check_data(cfg, ['test'])
+        check_data(cfg, ['test'], meta)
     else:
         note_unused(get_parser(), args, ['num_images'], 'with --image')
-    if args.checkpoint is not None:
-        check_checkpoint(args.checkpoint)
     window = (args.window, args.window) if isinstance(args.window, int) else args.window
     try:
         pictures = draw_position(cfg, args.checkpoint, Path(cfg.work_dir), window, args.image, args.point,

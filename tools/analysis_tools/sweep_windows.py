@@ -43,8 +43,7 @@ def run(args: argparse.Namespace) -> None:
     from swin_pos_det.cli.runner import check_data, load_config
 
     cfg = load_config(args)
-    check_data(cfg, ['test'])
-    check_checkpoint(args.checkpoint)
+    check_data(cfg, ['test'], check_checkpoint(args.checkpoint))
     folder = Path(cfg.work_dir)
     try:
         rows = sweep(cfg, args.checkpoint, args.windows, args.scales, folder / 'sweep.json', args.policy,

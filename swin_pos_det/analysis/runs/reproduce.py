@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from mmengine.config import Config
 
@@ -105,15 +105,19 @@ def find_weights(model: Model, figures: Sequence[Figures], work_dir: Union[str, 
         f'--work-dir {work_dir}), or name a file with --checkpoint')
 
 
-def check_trained_to_the_end(cfg: Config, checkpoint: Path) -> None:
+def check_trained_to_the_end(cfg: Config, checkpoint: Path, meta: Mapping[str, Any]) -> None:
     """Refuses a checkpoint that a training of ``cfg`` wrote on its way.
 
     Files of others, which tell no epoch or another schedule's, pass.
 
+    Args:
+        cfg: of the training.
+        checkpoint: the file, for the message.
+        meta: what the checkpoint says of itself.
+
     Raises:
         ValueError: saying how far the training is.
     """
-    meta = load_checkpoint_file(str(checkpoint), map_location='cpu', mmap=True).get('meta') or {}
     for unit, key in (('epoch', 'max_epochs'), ('iter', 'max_iters')):
         done, total = meta.get(unit), (cfg.get('train_cfg') or {}).get(key)
         if done is not None and total is not None and done < total and 'mmengine_version' in meta:
