@@ -14,6 +14,7 @@ import torch
 from mmdet.datasets import CocoDataset
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from PIL import Image
 
 from swin_pos_det import choices
 from swin_pos_det.analysis.benchmark import models
@@ -163,6 +164,7 @@ def test_missing_coco(train_tool, test_tool, error_of, tmp_path, monkeypatch, ro
     if root:
         monkeypatch.setenv('COCO_ROOT', root)
     (tmp_path / 'coco.py').write_text("_base_ = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py'")
+    torch.save({'w': torch.ones(1)}, 'any.pth')
     for arguments in ([train_tool, 'coco.py'], [test_tool, 'coco.py', 'any.pth']):
         error = error_of(*arguments)
         assert f'{tmp_path}/{root or "data/coco"} does not exist' in error
@@ -176,15 +178,17 @@ def test_damaged_annotations(train_tool, test_tool, error_of, tmp_path, monkeypa
     for folder in ('annotations', 'train2017', 'val2017'):
         (tmp_path / folder).mkdir()
     names = CocoDataset.METAINFO['classes']
-    good = dict(images=[dict(id=5, file_name='a.jpg', height=4, width=4)],
+    good = dict(images=[dict(id=5, file_name='a.jpg', height=40, width=40)],
                 categories=[dict(id=number, name=name) for number, name in enumerate(names, 1)],
                 annotations=[dict(id=1, image_id=5, category_id=1, bbox=[0, 0, 2, 2], area=4, iscrowd=0,
                                   segmentation=[[0, 0, 2, 0, 2, 2]])])
     for other in ('train', 'val'):
         (tmp_path / f'annotations/instances_{other}2017.json').write_text(json.dumps(good))
+        Image.new('RGB', (40, 40)).save(tmp_path / f'{other}2017/a.jpg')
     del good['annotations'][0]['bbox']
     (tmp_path / f'annotations/instances_{split}2017.json').write_text(json.dumps(good))
     (tmp_path / 'coco.py').write_text("_base_ = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py'")
+    torch.save({'w': torch.ones(1)}, 'any.pth')
     for arguments in ([train_tool, 'coco.py'], *([[test_tool, 'coco.py', 'any.pth']] if split == 'val' else [])):
         assert f'instances_{split}2017.json: annotation 0 (id 1) has no bbox' in error_of(*arguments)
 
@@ -201,7 +205,7 @@ def test_a_setting_that_shows_up_in_training(train_tool, capsys, nano_config, tm
     places = [f'{part}_dataloader.dataset.data_root=data' for part in ('train', 'val', 'test')]
     assert train_tool.main([nano_config, '--work-dir', 'run', '--cfg-options', *places]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith('error: ') and 'holds other files and no dataset.json' in error
+    assert error.startswith('error: ') and 'makes its own images of digits, but has data_root=' in error
     assert (tmp_path / 'data/notes.txt').read_text() == 'mine'
 
 
