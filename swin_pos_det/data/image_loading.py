@@ -63,11 +63,13 @@ class SwinPosLoadImageFromFile(LoadImageFromFile):
             content = fileio.FileClient.infer_client(self.file_client_args, path).get(path)
         else:
             content = fileio.get(path, backend_args=self.backend_args)
-        image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend) if content else None
-        if image is None:
-            raise ValueError('it is no image' if content else 'it is empty')
-        if not is_complete(content):
+        if not content:
+            raise ValueError('it is empty')
+        image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
+        if not is_complete(content):  # whether OpenCV refuses it or fills the rest depends on its version
             raise ValueError('it is truncated')
+        if image is None:
+            raise ValueError('it is no image')
         return image.astype(np.float32) if self.to_float32 else image
 
     def _compare(self, path: str, results: dict, shape: tuple[int, int]) -> None:
