@@ -43,10 +43,11 @@ def _pictures(content: dict[str, Any], folder: str, number: int) -> Iterator[np.
         if item['category_id'] in labels:
             of_image.setdefault(item['image_id'], []).append(item)
     drawer = InstanceDrawer([category['name'] for category in content['categories']])
-    readable = [image for image in content['images']
-                if image['id'] in of_image and osp.isfile(osp.join(folder, image['file_name']))]
-    for image in sample(readable, number):
-        array = mmcv.imread(osp.join(folder, image['file_name']))
+    files = {osp.join(folder, image['file_name']): image for image in content['images'] if image['id'] in of_image}
+    # OpenCV returns None for other files that it cannot read.
+    readable = [file for file in files if osp.isfile(file) and osp.getsize(file)]
+    for file in sample(readable, number):
+        array, image = mmcv.imread(file), files[file]
         if array is None:
             continue
         items = of_image[image['id']]

@@ -106,6 +106,8 @@ def image_size(path: str, ignore_orientation: bool = False) -> tuple[int, int, b
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION, 1) >= 5 and not ignore_orientation
     except OSError:
+        if osp.isfile(path) and osp.getsize(path) == 0:
+            raise OSError('it is empty') from None  # OpenCV's own error is no OSError
         array = mmcv.imread(path)  # formats that OpenCV knows and Pillow does not
         if array is None:
             raise OSError('unknown format') from None

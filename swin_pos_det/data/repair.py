@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os.path as osp
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -69,17 +70,23 @@ def _make_ids_integers(content: dict[str, Any], section: str) -> str:
     """Make integers of the ids of a section, and of what refers to them; number them anew if some are no numbers."""
     reference, items = _REFERENCES[section], content[section]
     ids = [item.get('id') for item in items]
+    if not all(isinstance(value, (int, float, str)) for value in ids) or len(set(map(repr, ids))) < len(ids):
+        return ''  # check_annotations names the one that is wrong or there twice
     numbers = [_integer(value) for value in ids]
-    is_numbered = None in numbers or len(set(numbers)) < len(set(map(repr, ids)))
-    if is_numbered and len(set(map(repr, ids))) < len(ids):
-        return ''  # check_annotations names the one that is there twice
-    if is_numbered:
-        numbers = list(range(1, len(items) + 1))
-    new = {repr(value): number for value, number in zip(ids, numbers)}
+    is_numbered = None in numbers or len(set(numbers)) < len(ids)
+    new = list(range(1, len(ids) + 1)) if is_numbered else numbers
+    exact = dict(zip(map(repr, ids), new))
+    times = Counter(numbers)
+    alike = {number: value for number, value in zip(numbers, new) if number is not None and times[number] == 1}
     changed = 0
     for item, key in [*((item, 'id') for item in items), *((item, reference) for item in content['annotations'])]:
         value = item.get(key)
-        number = new.get(repr(value), value if is_numbered else _integer(value))
+        if not isinstance(value, (int, float, str)):
+            continue
+        number = exact.get(repr(value))
+        if number is None:
+            # No item has the id 0 once they are numbered, so an unknown id stays unknown.
+            number = alike.get(_integer(value), 0) if is_numbered else _integer(value)
         if number is not None and repr(number) != repr(value):
             item[key], changed = number, changed + 1
     return f'{changed} ids of {section} {"numbered from 1" if is_numbered else "made integers"}' if changed else ''
@@ -88,9 +95,8 @@ def _make_ids_integers(content: dict[str, Any], section: str) -> str:
 def _integer(value: Any) -> Optional[int]:
     """Return the integer that a number or a text stands for; None if there is none."""
     try:
-        number = int(value)
-        return number if number == float(value) else None
-    except (TypeError, ValueError, OverflowError):
+        return int(value) if not isinstance(value, float) or value.is_integer() else None
+    except ValueError:
         return None
 
 

@@ -68,6 +68,7 @@ def test_nothing_is_wrong(check, tmp_path):
     ('no area', 'has no area', True),
     ('an image is missing', '1 of the 6 images', False),
     ('backslashes', 'missing', False),
+    ('an empty image', 'it is empty', False),
     ('a truncated image', 'it is truncated', False),
     ('width and height swapped', '6 of 6 images are not as the file says', True),
 ])
@@ -120,6 +121,25 @@ def test_ids_that_are_words_are_numbered():
     assert mended == annotations('t')
     assert changes == ['30 ids of images numbered from 1']
     assert content['images'][0]['id'] == 'image 1'
+
+
+def test_unknown_ids_stay_unknown():
+    """They must not become those of an image that is numbered."""
+    content = annotations('t')
+    for image, new in zip(content['images'], ('a', 2, '3', 4., 5.5, 2**60 + 1)):
+        image['id'] = new
+    references = ('a', 2., 3, '4', 5.5, 2**60 + 1, 1, 'b', 5)
+    content['annotations'] = [dict(content['annotations'][0], image_id=value) for value in references]
+    mended, changes = mend(content, 'f')
+    assert [item['image_id'] for item in mended['annotations']] == [1, 2, 3, 4, 5, 6]
+    assert '3 of 9 objects dropped: 3 of images that the file does not have (removed)' in changes
+
+
+def test_large_ids_stay():
+    content = annotations('t')
+    for item, key in [(item, 'id') for item in content['images']] + [(a, 'image_id') for a in content['annotations']]:
+        item[key] += 2**60
+    assert mend(content, 'f') == (content, [])
 
 
 def test_order_of_categories():
