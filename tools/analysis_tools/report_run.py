@@ -41,9 +41,10 @@ def format_seconds(seconds: float) -> str:
 
 def result_table(metrics: dict, pictures: list) -> Table:
     """The table that ends the report."""
+    from swin_pos_det.analysis.runs.run_report import AP_TITLES
+
     table = Table(title=f'{metrics["config"]}: {metrics["iterations"]} iterations', show_header=False)
-    for name, key in (('box AP', 'bbox_mAP'), ('box AP50', 'bbox_mAP_50'), ('mask AP', 'segm_mAP'),
-                      ('mask AP50', 'segm_mAP_50')):
+    for key, name in AP_TITLES.items():
         if key in metrics['final']:
             best = metrics['best'][key]
             table.add_row(name, f'{metrics["final"][key]:.3f} (best {best["value"]:.3f} at {best["iteration"]})')

@@ -10,8 +10,11 @@ from ...checkpoints import write_json
 from ...errors import MissingFileError
 from .run_log import Training, read_training
 
-_AP = re.compile(r'(?:.*/)?((?:bbox|segm)_mAP(?:_\w+)?)')
-_TITLES = {'bbox': 'box', 'segm': 'mask'}
+# COCO's metrics, and those of mmdet's VOCMetric.
+_AP = re.compile(r'(?:.*/)?((?:bbox|segm)_mAP(?:_\w+)?|mAP|AP\d\d)')
+# Those that tables and curves show, with their titles.
+AP_TITLES = {'bbox_mAP': 'box AP', 'bbox_mAP_50': 'box AP50', 'segm_mAP': 'mask AP', 'segm_mAP_50': 'mask AP50',
+             'mAP': 'VOC mAP', 'AP50': 'VOC AP50'}
 
 
 def summarize(work_dir: Union[str, Path], checkpoint: Union[str, Path, None] = None) -> dict[str, Any]:
@@ -56,7 +59,7 @@ def write_metrics(metrics: dict[str, Any], path: Union[str, Path]) -> None:
 
 
 def ap_history(training: Training) -> dict[str, list[tuple[int, float]]]:
-    """Metric -> [(iteration, value)]: ``bbox_mAP``, ``bbox_mAP_50``, ..., ``segm_mAP``, ..., in the log's order."""
+    """Metric -> [(iteration, value)]: ``bbox_mAP``, ``segm_mAP``, ..., or VOC's ``mAP``, ..., in the log's order."""
     history: dict[str, list[tuple[int, float]]] = {}
     for entry in training.val:
         for key, value in entry.items():
@@ -149,12 +152,12 @@ def _plot_aps(axes: Any, training: Training) -> None:
     if not history:
         axes.text(0.5, 0.5, 'no evaluation was logged', transform=axes.transAxes, ha='center')
         return
-    for kind, color in (('bbox', 'tab:blue'), ('segm', 'tab:orange')):
-        for suffix, label, style in (('', 'AP', '-'), ('_50', 'AP50', '--')):
-            points = history.get(f'{kind}_mAP{suffix}')
-            if points:
-                axes.plot(*zip(*points), style, marker='o', markersize=4, color=color,
-                          label=f'{_TITLES[kind]} {label} (last {points[-1][1]:.3f})')
+    for name, title in AP_TITLES.items():
+        points = history.get(name)
+        if points:
+            axes.plot(*zip(*points), '--' if name.endswith('50') else '-', marker='o', markersize=4,
+                      color='tab:orange' if name.startswith('segm') else 'tab:blue',
+                      label=f'{title} (last {points[-1][1]:.3f})')
     axes.legend(frameon=False, loc='best')
 
 

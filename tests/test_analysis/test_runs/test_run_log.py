@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from swin_pos_det.analysis.runs import ap_history, find_checkpoint, plot_curves, read_training, summarize, write_metrics
+from tests.test_tools.conftest import load_tool
 
 START = datetime(2026, 1, 2, 3, 4, 0)
 
@@ -166,3 +167,20 @@ def test_curves_are_drawn(work_dir, ap):
     left, right = picture[:, :picture.shape[1] // 2], picture[:, picture.shape[1] // 2:]
     colored = [bool(((half.max(2) - half.min(2)) > 0.4).sum() > 300) for half in (left, right)]
     assert colored == [True, ap is not None], 'losses left, APs right if there are any'
+
+
+def test_metrics_of_voc(work_dir):
+    run = FakeRun(work_dir, '20260102_030400').begin().epoch(1, ap=0.25).epoch(2, ap=0.5)
+    for entry in run.scalars:
+        if 'coco/bbox_mAP' in entry:
+            ap = entry['coco/bbox_mAP']
+            for key in [key for key in entry if key.startswith('coco/')]:
+                del entry[key]
+            entry.update({'pascal_voc/mAP': ap, 'pascal_voc/AP50': ap})
+    run.write()
+    metrics = summarize(work_dir)
+    assert metrics['final'] == dict(mAP=0.5, AP50=0.5)
+    plot_curves(read_training(work_dir), work_dir / 'curves.png')
+    rows = [list(column.cells) for column in load_tool('analysis_tools/report_run.py').result_table(metrics, []).columns]
+    assert rows[0][:2] == ['VOC mAP', 'VOC AP50']
+    assert rows[1][0] == '0.500 (best 0.500 at 10)'
