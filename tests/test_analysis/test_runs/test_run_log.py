@@ -181,6 +181,7 @@ def test_metrics_of_voc(work_dir):
     metrics = summarize(work_dir)
     assert metrics['final'] == dict(mAP=0.5, AP50=0.5)
     plot_curves(read_training(work_dir), work_dir / 'curves.png')
-    rows = [list(column.cells) for column in load_tool('analysis_tools/report_run.py').result_table(metrics, []).columns]
+    table = load_tool('analysis_tools/report_run.py').result_table(metrics, [])
+    rows = [list(column.cells) for column in table.columns]
     assert rows[0][:2] == ['VOC mAP', 'VOC AP50']
     assert rows[1][0] == '0.500 (best 0.500 at 10)'
