@@ -10,6 +10,7 @@ from mmdet.registry import DATASETS
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from PIL import Image
+from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
 from swin_pos_det.cli.runner import check_data
@@ -66,14 +67,17 @@ def test_images_that_cannot_be_used_are_skipped_and_counted(scene, workers, warn
                         f'skipped {scene.root}/train/t4.jpg: it is no image (2 skipped so far)'], 'each one once'
 
 
-@pytest.mark.parametrize('workers', [0, 2])
-def test_otherwise_they_stop_the_training(scene, workers):
-    """Such a file is met late if it is not among those that are looked at before."""
+def test_otherwise_they_stop_the_training(scene):
+    """Such a file is met late if it is not among those that are looked at before; a worker's error is passed on."""
     check_data(scene.cfg, [])
     with pytest.raises(ImageFileError) as raised:
-        list(loader(scene, workers))
+        DATASETS.build(scene.trained)[1]
     assert str(raised.value) == (f'{scene.root}/train/t1.jpg cannot be used as an image: it is truncated. '
                                  'skip_unreadable_images=True in the config leaves such images out of a training')
+    passed_on = ExceptionWrapper((raised.type, raised.value, raised.tb), 'in DataLoader worker process 1')
+    with pytest.raises(ImageFileError) as raised_again:
+        passed_on.reraise()
+    assert str(raised_again.value) == str(raised.value)
 
 
 def test_an_evaluation_skips_nothing(scene):
