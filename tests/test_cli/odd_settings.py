@@ -16,7 +16,7 @@ class Odd:
 
     Attributes:
         name: of the test.
-        says: part of the line that the tool prints.
+        says: part of the line that the tool prints, with DATA for the folder of the data set.
         mmdet: what happens with MMDetection's own tool.
         options: of ``--cfg-options``.
         config: lines that follow those of the demo's config on a small data set.
@@ -110,10 +110,12 @@ ODD_SETTINGS = (
     # Settings that do not fit each other or the data.
     Odd('channels', 'model.neck.in_channels is [32, 64, 128, 256], but a backbone with embed_dims=48', 'late',
         ('model.backbone.embed_dims=48', )),
-    Odd('classes of own data in the demo', 'bbox_head.num_classes is 10, but the data set of ', 'traceback',
+    Odd('classes of own data in the demo', 'model.roi_head.bbox_head.num_classes is 10, but the data set of '
+        'DATA/annotations/train.json has 2 classes (cat, dog): set it to 2,', 'traceback',
         config="metainfo = dict(classes=('cat', 'dog'))\n"
         'train_dataloader = dict(dataset=dict(metainfo=metainfo))'),
-    Odd('too many classes of a one-stage detector', 'model.bbox_head.num_classes is 80, but the data set of', 'late',
+    Odd('too many classes of a one-stage detector', 'model.bbox_head.num_classes is 80, but the data set of '
+        'DATA/annotations/train.json has 10 classes (0, 1, 2, ...): set it to 10,', 'late',
         config=RETINANET),
     Odd('best checkpoint by no metric', "save_best is 'segm_mAP', which val_evaluator does not give (did you "
         "mean 'coco/segm_mAP'?)", 'late', ('default_hooks.checkpoint.save_best=segm_mAP',

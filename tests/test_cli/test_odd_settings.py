@@ -54,23 +54,24 @@ def test_an_odd_setting_is_one_line(odd, digits, capsys, caplog):
         arguments = ['config.py', '--work-dir', 'run', *arguments]
     if odd.options:
         arguments += ['--cfg-options', *odd.options]
+    says = odd.says.replace('DATA', str(digits))
     tool = load_tool(odd.tool)
     MMLogger.get_current_instance().addHandler(caplog.handler)  # that of warnings before a runner is built
     if odd.how == 'usage':
         with pytest.raises(SystemExit) as stop:
             tool.get_parser().parse_args(arguments)
         assert stop.value.code == 2
-        assert odd.says in capsys.readouterr().err
+        assert says in capsys.readouterr().err
         return
     status = tool.main(arguments) if hasattr(tool, 'main') else tool.run_cli(tool.run, tool.get_parser(), arguments)
     out, err = capsys.readouterr()
     errors = [line for line in err.splitlines() if line.startswith('error: ')]
     if odd.how == 'warning':
         assert (status, errors) == (0, [])
-        assert any(odd.says in line for line in (out + caplog.text).splitlines() if 'WARNING' in line)
+        assert any(says in line for line in (out + caplog.text).splitlines() if 'WARNING' in line)
     else:
         assert status == 1
-        assert len(errors) == 1 and odd.says in errors[0]
+        assert len(errors) == 1 and says in errors[0]
         assert 'Traceback' not in err
 
 
