@@ -11,6 +11,7 @@ import os.path as osp
 from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
+import numpy as np
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS, TRANSFORMS
 from mmengine.logging import print_log
@@ -145,8 +146,9 @@ def _check_file(path: str, readers: Sequence[Reader], skips_images: bool) -> Fil
     objects = Objects(content)
     for reader in datasets:
         _check_dataset(reader, content, objects, skips_images)
+    _check_masks_once(path, content, datasets, evaluations, classes)
     for reader in evaluations:
-        _check_evaluation(reader, content, objects, classes)
+        _check_evaluation(reader, objects, classes)
     return FileSummary.of(content)
 
 
@@ -154,8 +156,6 @@ def _check_dataset(reader: Reader, content: dict[str, Any], objects: Objects, sk
     path, masks = reader.path, _mask_kind(reader.settings)
     kept = reader.kept = keep(reader.dataset, content, objects, masks)
     reader.look = look_of_boxes(objects)
-    if masks is not None and kept.loaded is not None:
-        check_masks(content, path, evaluated=False, kept=kept.loaded)
     if reader.part == 'train':
         _say(f'{path}: {kept.images}, {kept.objects}', kept.images.dropped or kept.objects.dropped)
         if kept.images.left == 0:
@@ -169,12 +169,21 @@ def _check_dataset(reader: Reader, content: dict[str, Any], objects: Objects, sk
     _check_images(reader, images, masks is not None, skips_images)
 
 
-def _check_evaluation(reader: Reader, content: dict[str, Any], objects: Objects,
+def _check_masks_once(path: str, content: dict[str, Any], datasets: Sequence[Reader], evaluations: Sequence[Reader],
                       classes: Optional[Sequence[str]]) -> None:
+    """Check the masks that any of the readers of a file uses: an evaluation uses all that a training does."""
+    if any('segm' in (reader.settings.get('metric') or '') for reader in evaluations):
+        check_masks(content, path, True, classes)
+        return
+    used = [reader.kept.loaded for reader in datasets
+            if reader.kept.loaded is not None and _mask_kind(reader.settings) is not None]
+    if used:
+        check_masks(content, path, evaluated=False, kept=np.logical_or.reduce(used))
+
+
+def _check_evaluation(reader: Reader, objects: Objects, classes: Optional[Sequence[str]]) -> None:
     """Check a file that results are compared with: there must be something that they can match."""
     path = reader.path
-    if 'segm' in (reader.settings.get('metric') or ''):
-        check_masks(content, path, True, classes)
     kept, tally = evaluated(objects, classes)
     look = look_of_boxes(objects)
     if look == 'shares':

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import repeat
 from typing import Any, Optional
 
@@ -91,6 +92,16 @@ class Objects:
         inside_h = np.maximum(0, np.minimum(y + h, height) - np.maximum(y, 0))
         return inside_w * inside_h == 0
 
+    @cached_property
+    def have_usable_masks(self) -> np.ndarray:
+        """(N,) booleans: ``LoadAnnotations`` keeps the mask; see :func:`_have_usable_masks`."""
+        return _have_usable_masks(self.segmentation)
+
+    @cached_property
+    def have_run_lengths(self) -> np.ndarray:
+        """(N,) booleans: the mask is no list of polygons."""
+        return np.fromiter((isinstance(mask, dict) for mask in self.segmentation), bool, len(self))
+
     def per_class(self, kept: np.ndarray) -> dict[str, int]:
         """How many of the objects that are kept each category has."""
         counts = np.bincount(self.category[kept & (self.category >= 0)], minlength=len(self.names))
@@ -112,10 +123,9 @@ def learned(objects: Objects, classes: Optional[Sequence[str]] = None, masks: Op
     """
     reasons = [*_not_loaded(objects), ('crowd', objects.crowd)]
     if masks is not None:
-        reasons.append(('without a polygon of 3 points or more', ~_have_usable_masks(objects.segmentation)))
+        reasons.append(('without a polygon of 3 points or more', ~objects.have_usable_masks))
     if masks == 'polygon':
-        is_rle = np.fromiter((isinstance(mask, dict) for mask in objects.segmentation), bool, len(objects))
-        reasons.append(('with run lengths, where poly2mask=False takes polygons', is_rle))
+        reasons.append(('with run lengths, where poly2mask=False takes polygons', objects.have_run_lengths))
     if images is not None:
         reasons.append(('in images that are dropped', ~images[objects.image]))
     return _tally('objects', objects.of_classes(classes), reasons)

@@ -8,6 +8,7 @@ import pytest
 from mmdet.datasets import CocoDataset
 from mmengine.config import ConfigDict
 
+from swin_pos_det.cli import data_checks
 from swin_pos_det.cli.data_checks import check_configured
 from swin_pos_det.data.annotation_file import CocoFileError
 
@@ -157,3 +158,25 @@ def test_files_elsewhere_are_left_alone(cfg):
     cfg.val_dataloader.dataset.data_root = '/nowhere'
     with pytest.raises(CocoFileError, match='/nowhere/gt.json does not exist'):
         check_configured(cfg, ['val'])
+
+
+@pytest.mark.parametrize('evaluates', [True, False])
+def test_masks_of_a_file_are_checked_once(cfg, monkeypatch, evaluates):
+    """However many readers a file has: an evaluation asks for all that trainings do."""
+    calls = []
+
+    def count(content, path, evaluated=True, classes=None, kept=None):
+        calls.append((evaluated, None if kept is None else kept.tolist()))
+
+    monkeypatch.setattr(data_checks, 'check_masks', count)
+    given = cfg.val_dataloader.dataset
+    given.pipeline = [dict(type='LoadAnnotations', with_mask=True)]
+    cats = dict(given, metainfo=dict(classes=('cat', )))
+    cfg.train_dataloader = dict(dataset=cats)
+    check_configured(cfg, ['train'])
+    assert calls == [(False, [True, False])], 'of the classes that are loaded'
+    cfg.train_dataloader = dict(dataset=dict(type='ConcatDataset', datasets=[cats, cats]))
+    cfg.val_dataloader.dataset = cats
+    cfg.val_evaluator.metric = ['bbox', 'segm'] if evaluates else 'bbox'
+    check_configured(cfg, ['train', 'val'])
+    assert calls[1:] == [(True, None) if evaluates else (False, [True, False])]
