@@ -28,7 +28,7 @@ from ..data.annotation_file import (
 from ..data.coco_datasets import build_unread, check_class_names, dataset_class, keep
 from ..data.coco_root import SECTIONS, check_coco_root
 from ..data.images import ImageFileError, check_files, sample, size_faults
-from ..data.objects import Objects, evaluated, look_of_boxes
+from ..data.objects import LOOKS, Objects, evaluated, look_of_boxes
 from ..evaluation import SwinPosCocoMetric
 from ..type_names import type_name
 from .data_comparisons import FileSummary, Reader, check_evaluated_files, check_labels, check_named_files
@@ -40,13 +40,6 @@ if TYPE_CHECKING:
 _RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 # Names of a list that are shown.
 _MAX_NAMES = 5
-
-_LOOKS = {
-    'shares': 'its boxes look like shares of the image, 0 to 1; COCO has pixels',
-    'corners': 'its boxes look like x1, y1, x2, y2; COCO has x, y, width, height',
-    'swapped': 'most of its boxes end beyond their image; with width and height of the images swapped they would fit',
-    'beyond': 'most of its boxes end beyond their image; are its sizes those of the images?',
-}
 
 
 def check_configured(cfg: Config, needed_for: Iterable[str] = ('train', 'val'),
@@ -164,7 +157,7 @@ def _check_dataset(reader: Reader, content: dict[str, Any], objects: Objects, sk
         if empty and kept.objects.left:
             _say(f'{path}: {len(empty)} of {len(kept.per_class)} classes have no object to learn: {_few(empty)}', True)
     if reader.look is not None:
-        _say(f'{path}: {_LOOKS[reader.look]}', True)
+        _say(f'{path}: {LOOKS[reader.look]}', True)
     images = [content['images'][row] for row in kept.rows.tolist()]
     _check_images(reader, images, masks is not None, skips_images)
 
@@ -187,7 +180,7 @@ def _check_evaluation(reader: Reader, objects: Objects, classes: Optional[Sequen
     kept, tally = evaluated(objects, classes)
     look = look_of_boxes(objects)
     if look == 'shares':
-        raise CocoFileError(f'{path}: nothing can be found: {_LOOKS[look]}. AP would be 0')
+        raise CocoFileError(f'{path}: nothing can be found: {LOOKS[look]}. AP would be 0')
     if tally.left == 0:
         raise CocoFileError(f'{path}: nothing can be found: {tally}. AP would be -1 or 0 whatever is detected')
     _say(f'{path}: {tally} of the evaluation', tally.dropped)
@@ -227,7 +220,7 @@ def _check_something_to_learn(readers: Sequence[Reader]) -> None:
     if not trained or len(counted) < len(trained) or any(kept.objects.left for kept in counted):
         return
     first = trained[0]
-    why = f': {_LOOKS[first.look]}' if first.look else ''
+    why = f': {LOOKS[first.look]}' if first.look else ''
     raise CocoFileError(f'{first.path}: no object is left to learn: {first.kept.objects}{why}')
 
 

@@ -16,6 +16,13 @@ import numpy as np
 # Share of the boxes from which on a look is a look.
 _MOST = 0.5
 _NEARLY_ALL = 0.95
+# What :func:`look_of_boxes` finds, in words.
+LOOKS = {
+    'shares': 'its boxes look like shares of the image, 0 to 1; COCO has pixels',
+    'corners': 'its boxes look like x1, y1, x2, y2; COCO has x, y, width, height',
+    'swapped': 'most of its boxes end beyond their image; with width and height of the images swapped they would fit',
+    'beyond': 'most of its boxes end beyond their image; are its sizes those of the images?',
+}
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,9 @@ def run(args: argparse.Namespace) -> int:
 
 def print_survey(found, console: Console) -> bool:
     """Print what was found; returns whether something is wrong."""
-    from swin_pos_det.cli.data_checks import _LOOKS
+    from swin_pos_det.data.objects import LOOKS
 
-    faults = found.faults + ([_LOOKS[found.look]] if found.look else [])
+    faults = found.faults + ([LOOKS[found.look]] if found.look else [])
     if found.classes:
         table = Table('class', *(Column(name, justify='right', no_wrap=True) for name in (
             'images', 'objects', 'learned', 'small', 'medium', 'large', 'median side')))
