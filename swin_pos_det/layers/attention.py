@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import SettingError
 from ..ops.reference import attention_weights
-from ..ops.runtime import is_unmodified
+from ..ops.runtime import changes_result, is_unmodified
 from ..ops.window_attention import window_attention
 from ..ops.windows import WindowPlan
 from .position import PositionSetting, build_position
@@ -156,7 +156,7 @@ class WindowAttention(nn.Module):
 
     def pad_value(self, x: Tensor) -> Optional[Tensor]:
         """(3 C,) the queries, keys and values of padding, which is zeros before the projection; None for zeros."""
-        if is_unmodified(self.qkv, nn.Linear):
+        if type(self.qkv) is nn.Linear and not changes_result(self.qkv):
             bias = self.projection_bias()
             return None if bias is None else self.normalize_qk(bias)
         return self.project(x.new_zeros(1, self.embed_dims)).squeeze(0)  # hooks, adapters

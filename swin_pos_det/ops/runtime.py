@@ -171,8 +171,13 @@ def is_unmodified(layer: nn.Module, *types: type) -> bool:
 
 def has_hooks(layer: nn.Module) -> bool:
     """Whether a call of ``layer`` does more than its class's forward: own hooks, global ones, a patched forward."""
-    hooks = layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks
-    return 'forward' in vars(layer) or any(hooks) or nn.modules.module._has_any_global_hook()
+    hooks = layer._backward_hooks, layer._backward_pre_hooks
+    return changes_result(layer) or any(hooks) or nn.modules.module._has_any_global_hook()
+
+
+def changes_result(layer: nn.Module) -> bool:
+    """Whether a call of ``layer`` may give something else than its class's forward; global hooks only watch."""
+    return 'forward' in vars(layer) or bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def record_modules(root: nn.Module, as_type: type) -> None:

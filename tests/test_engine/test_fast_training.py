@@ -114,7 +114,7 @@ def test_workers_that_were_started_before_load_compact_masks_too(digits, tmp_pat
     cfg.visualizer.name = str(tmp_path)
     runner = build_runner(cfg)
     runner._train_loop = loop = runner.build_train_loop(cfg.train_cfg)
-    assert loop.dataloader_iterator._iterator._num_workers == 1
+    assert isinstance(next(loop.dataloader_iterator)['data_samples'][0].gt_instances.masks, BitmapMasks)
     CompactMasksHook().before_train(runner)
     batch = next(loop.dataloader_iterator)
     assert isinstance(batch['data_samples'][0].gt_instances.masks, CompactMasks)
