@@ -1,4 +1,4 @@
-"""What the loading of training images costs: each transform, the bytes that leave a worker, the workers one needs."""
+"""Measure the loading of training images: each transform, the bytes a worker sends, the workers that are needed."""
 from __future__ import annotations
 
 import copy
@@ -20,7 +20,7 @@ from ...engine.compact_masks_hook import load_compact_masks
 
 @dataclass(frozen=True)
 class LoaderCost:
-    """What one core spends on an image, in processor time.
+    """The processor time of one core for an image.
 
     Attributes:
         transforms: milliseconds of each transform, median over images, in their order; of a transform that occurs

@@ -64,7 +64,7 @@ def count(model: nn.Module, image: Tuple[int, int] = (800, 1344)) -> Counts:
 
 
 def _training_forward(model: nn.Module, images: torch.Tensor) -> None:
-    """A training's forward pass, but for assigning, sampling and RoIAlign, which take next to no FLOPs."""
+    """Run a training's forward pass without assigning, sampling and RoIAlign, which take next to no FLOPs."""
     features = model.neck(model.backbone(images))
     model.rpn_head(features)
     sampler = model.train_cfg.rcnn.sampler
