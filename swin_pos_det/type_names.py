@@ -5,7 +5,7 @@ from typing import Any, Mapping
 
 
 def type_name(settings: Mapping[str, Any]) -> str:
-    """The class that ``settings['type']`` names, without its registry: ``'Resize'`` of ``'mmdet.Resize'`` or the class.
+    """Return the class that ``settings['type']`` names, without its registry: ``'Resize'`` for ``'mmdet.Resize'``.
 
     MMEngine's configs in plain Python name classes by themselves. '' if there is no type.
     """

@@ -30,7 +30,7 @@ def _mmdet_scope() -> Iterator[None]:
 
 @pytest.fixture(scope='session')
 def coco_root() -> Path:
-    """A folder in COCO's layout, from the environment; tests that need it skip without."""
+    """Return a folder in COCO's layout, from the environment; skip tests that need it without one."""
     root = os.environ.get('COCO_ROOT')
     if not root:
         pytest.skip('COCO_ROOT is not set to a folder in COCO layout')

@@ -30,7 +30,7 @@ def bias_of_window(table: Tensor, window: Pair) -> Tensor:
 
 
 def resized_table(table: Tensor, source: Pair, target: Pair, mode: str = 'bicubic') -> Tensor:
-    """The Swin authors' ``load_pretrained``, one head at a time."""
+    """Resize a table as the Swin authors' ``load_pretrained`` does, one head at a time."""
     if source == target:
         return table
     if mode == 'geometric':

@@ -9,7 +9,7 @@ from tests import reference, reference_position
 
 
 def reference_of(attention: WindowAttention, x: Tensor, spec: WindowSpec) -> Tensor:
-    """What an attention module must compute for (B, L, C) tokens, from its parameters and settings."""
+    """Compute the expected output of an attention module for (B, L, C) tokens, from its parameters and settings."""
     size, window, shift, hide, valid = spec
     channels = attention.head_dims
     own = dict(attention.named_parameters())

@@ -142,7 +142,7 @@ def _attend(qkv: Tensor, heads: int, mask: Tensor, bias: Optional[Tensor], rotat
 
 def swin_v2(state: Mapping[str, Tensor], image: Tensor, depths: Sequence[int], heads: Sequence[int],
             windows: Sequence[Pair], learned: Sequence[Pair]) -> List[Tensor]:
-    """The features of Swin V2 from its paper, section 3, and the weights of our model: a map for each stage."""
+    """Return the features of Swin V2 from its paper, section 3, and the weights of our model: a map for each stage."""
     patch = state['patch_embed.projection.weight'].shape[2]
     image = F.pad(image, (0, -image.shape[3] % patch, 0, -image.shape[2] % patch))
     maps = F.conv2d(image, state['patch_embed.projection.weight'], state['patch_embed.projection.bias'], stride=patch)

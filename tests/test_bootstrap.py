@@ -74,7 +74,7 @@ def test_mmcv_is_pinned_and_left_to_its_own_step(stack, spec):
 
 @pytest.fixture
 def finished(tmp_path, monkeypatch) -> Path:
-    """An environment as a finished set-up leaves it, of a small copy of the packaging files."""
+    """Return an environment as a finished set-up leaves it, of a small copy of the packaging files."""
     repo, venv = tmp_path / 'repo', tmp_path / 'venv'
     for file in ('setup.py', 'swin_pos_det/version.py', 'requirements/runtime.txt'):
         (repo / file).parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +154,7 @@ def test_only_a_complete_wheel_with_operators_of_the_version_counts(tmp_path):
 
 @pytest.fixture
 def pip(monkeypatch, tmp_path) -> list[str]:
-    """What pip was asked for, with nothing of it done but an empty wheel where one is to be made."""
+    """Record calls of pip; only write an empty wheel where one is to be made."""
     asked = []
 
     def run(command, log, env=None):

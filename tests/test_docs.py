@@ -47,7 +47,7 @@ def test_the_readme_is_one_page():
 
 
 def commands(page: Path) -> list[str]:
-    """The lines of the shell blocks, without variables before them, comments and continuations."""
+    """Return the lines of the shell blocks, without variables before them, comments and continuations."""
     lines = '\n'.join(blocks(page, 'bash')).replace('\\\n', ' ').splitlines()
     stripped = [re.sub(r'^(\w+=\S+ )+', '', line.split('  #')[0].strip()) for line in lines]
     return [line for line in stripped if line and not line.startswith('#')]

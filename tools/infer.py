@@ -14,7 +14,7 @@ SOME_SKIPPED = 3
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description='Detect objects in images and videos. Writes DIR/vis/ with pictures and DIR/predictions.json, a '
                     'COCO data set whose annotations have scores.',

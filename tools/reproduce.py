@@ -23,7 +23,7 @@ COCO_FILES = ('http://images.cocodataset.org/zips/val2017.zip and '
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description="Evaluate a config's weights on the data of its figures and compare: what others published, and "
                     'what this project measured. It passes if box and mask AP agree with one source.',
@@ -53,7 +53,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def reproduce(args: argparse.Namespace) -> bool:
-    """Evaluates and compares as the command line says; returns whether it passed."""
+    """Evaluate and compare as the command line says; return whether it passed."""
     from mmengine.dist import is_main_process
 
     from swin_pos_det.analysis.runs.model_index import find_model, read_model_index
@@ -101,7 +101,7 @@ def check_benchmark_data(cfg, model, meta=None) -> None:
 
 
 def weights(args: argparse.Namespace, model, figures) -> Path:
-    """The checkpoint to evaluate, checked with the data, after training where that is asked for and needed."""
+    """Return the checkpoint to evaluate, checked with the data, after training where that is asked for and needed."""
     from swin_pos_det.analysis.runs.reproduce import check_trained_to_the_end, find_weights
     from swin_pos_det.cli.checkpoint_checks import check_checkpoint
     from swin_pos_det.cli.runner import load_config
@@ -154,7 +154,7 @@ def evaluate(args: argparse.Namespace, checkpoint: Path) -> dict:
 
 
 def compare_with_log(rows, logged, allowed: float):
-    """The evaluation beside the training's own log, which does not count for the verdict; None without a log."""
+    """Return the evaluation beside the training's own log, which does not count for the verdict; None without a log."""
     from swin_pos_det.analysis.runs.reproduce import compare
 
     if logged is None:
@@ -164,7 +164,7 @@ def compare_with_log(rows, logged, allowed: float):
 
 
 def report(model, checkpoint: Path, rows, log, allowed: float) -> None:
-    """Prints the comparison and the verdict."""
+    """Print the comparison and the verdict."""
     table = Table('', *AP_NAMES, '', title=model.name)
     first = rows[0]
     table.add_row(f'now: {checkpoint}', *(
@@ -191,7 +191,7 @@ def report(model, checkpoint: Path, rows, log, allowed: float) -> None:
 
 
 def index_table(models) -> Table:
-    """All configs of an index with their figures."""
+    """Return all configs of an index with their figures."""
     table = Table(Column('config', overflow='fold', ratio=1), *AP_NAMES, Column('source', overflow='fold', ratio=1),
                   title='Figures in the model index')
     for model in models.values():
@@ -205,7 +205,7 @@ def index_table(models) -> Table:
 
 
 def main(argv=None) -> int:
-    """Runs the tool; returns its exit status."""
+    """Run the tool; return its exit status."""
     passed = []
     status = run_cli(lambda args: passed.append(reproduce(args)), get_parser(), argv)
     return status or (0 if passed[0] else FAILED)

@@ -13,7 +13,7 @@ from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description='Evaluate a checkpoint on the test data of its config (for COCO configs: val2017).',
         epilog='Example: python tools/test.py CONFIG.py work_dirs/demo/epoch_1.pth. For COCO configs, set the '
@@ -36,7 +36,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def use_test_time_augmentation(cfg) -> None:
-    """Wraps the model and the test pipeline of ``cfg`` for test-time augmentation."""
+    """Wrap the model and the test pipeline of ``cfg`` for test-time augmentation."""
     from mmengine.config import ConfigDict
 
     parts = (cfg.model, cfg.model.get('roi_head') or {})
@@ -103,7 +103,7 @@ def test(args: argparse.Namespace) -> None:
 
 
 def main(argv=None) -> int:
-    """Runs the tool; returns its exit status."""
+    """Run the tool; return its exit status."""
     return run_cli(test, get_parser(), argv)
 
 

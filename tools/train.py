@@ -12,7 +12,7 @@ from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description='Train a detector. Checkpoints, logs and the full config go to the work dir.',
         epilog='Example: python tools/train.py configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py. For '
@@ -39,7 +39,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def scale_learning_rate(cfg) -> None:
-    """Turns MMEngine's linear scaling of the learning rate on."""
+    """Turn on MMEngine's linear scaling of the learning rate."""
     setting = cfg.get('auto_scale_lr')
     if not setting or 'enable' not in setting or 'base_batch_size' not in setting:
         raise UserError('--auto-scale-lr needs auto_scale_lr = dict(enable=False, base_batch_size=16) in the config, '
@@ -73,7 +73,7 @@ def train(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def main(argv=None) -> int:
-    """Runs the tool; returns its exit status."""
+    """Run the tool; return its exit status."""
     argv = sys.argv[1:] if argv is None else argv
     return run_cli(lambda args: train(args, argv), get_parser(), argv)
 

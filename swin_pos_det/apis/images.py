@@ -65,7 +65,7 @@ def _channel_files(image: Union[str, Path, Sequence[Union[str, Path]]]) -> list[
 
 
 def _convert(array: np.ndarray, color_type: str) -> np.ndarray:
-    """An array as OpenCV would read it from a lossless file."""
+    """Convert an array to what OpenCV would read from a lossless file."""
     channels = array.shape[2] if array.ndim == 3 else 1
     unchanged = color_type == 'unchanged'
     kinds = (np.uint8, np.uint16, np.float32) if unchanged else (np.uint8, np.uint16)

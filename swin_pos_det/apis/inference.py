@@ -31,7 +31,7 @@ from .pipeline import InputPipeline
 def init_detector(config: Union[str, Path, Config], checkpoint: Union[str, Path, None] = None,
                   device: Union[str, torch.device, None] = None, window: Optional[WindowSize] = None,
                   window_policy: Optional[str] = None, cfg_options: Optional[dict[str, Any]] = None) -> nn.Module:
-    """Builds a detector for inference.
+    """Build a detector for inference.
 
     Args:
         config: an MMDetection config or its path. It is not changed.
@@ -104,7 +104,7 @@ def build_detector(cfg: Config, checkpoint: Union[str, Path, None], whole: bool 
 
 def predict(model: nn.Module, images: Sequence[ImageLike], batch_size: int = 1,
             score_threshold: float = 0.) -> list[DetDataSample]:
-    """Runs a detector on images, through its config's test pipeline.
+    """Run a detector on images, through its config's test pipeline.
 
     Args:
         model: of :func:`init_detector`.
@@ -152,7 +152,7 @@ def predict_batch(model: nn.Module, images: Sequence[np.ndarray], pipeline: Inpu
 
 
 def check_settings(batch_size: int, score_threshold: float) -> None:
-    """Raises ValueError unless the batch size is at least 1 and the threshold in [0, 1]."""
+    """Raise ValueError unless the batch size is at least 1 and the threshold in [0, 1]."""
     if batch_size < 1:
         raise SettingError(f'batch_size must be at least 1, got {batch_size}')
     if not 0 <= score_threshold <= 1:
@@ -160,7 +160,7 @@ def check_settings(batch_size: int, score_threshold: float) -> None:
 
 
 def _dataset_meta(cfg: Config, meta: dict[str, Any]) -> dict[str, Any]:
-    """Names and colours of the classes: the checkpoint's names, else those of the test data, else COCO's."""
+    """Return names and colours of the classes: the checkpoint's names, else those of the test data, else COCO's."""
     ours: dict[str, Any] = {}
     if cfg.get('test_dataloader') is not None:
         dataset = copy.deepcopy(cfg.test_dataloader.dataset)

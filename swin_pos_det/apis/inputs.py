@@ -194,7 +194,7 @@ def _as_list(inputs: Inputs) -> list[str]:
 
 
 def _matches(given: str, folders: bool) -> tuple[Path, list[Path]]:
-    """The folder that names are relative to, and the files."""
+    """Return the folder that names are relative to, and the files."""
     path = Path(given).expanduser()
     if path.is_dir() and not folders:
         files = sorted(item for item in path.iterdir() if item.is_file() and kind_of(item))

@@ -25,23 +25,23 @@ class DamagedArchiveError(Exception):
 
 
 def opened(source: Source) -> BinaryIO:
-    """The bytes of a checkpoint, from their start."""
+    """Return the bytes of a checkpoint, from their start."""
     return open(source, 'rb') if isinstance(source, str) else io.BytesIO(source.getvalue())
 
 
 def size_of(source: Source) -> int:
-    """The size of a checkpoint in bytes."""
+    """Return the size of a checkpoint in bytes."""
     return os.path.getsize(source) if isinstance(source, str) else source.getbuffer().nbytes
 
 
 def is_archive(source: Source) -> bool:
-    """Whether a file starts as a zip does."""
+    """Return whether a file starts as a zip does."""
     with opened(source) as stream:
         return stream.read(4) == _ZIP_MAGIC
 
 
 def is_tar(source: Source) -> bool:
-    """Whether a file is an uncompressed tar archive, which torch would unpack to the disk."""
+    """Return whether a file is an uncompressed tar archive, which torch would unpack to the disk."""
     with opened(source) as stream, contextlib.suppress(tarfile.TarError), tarfile.open(fileobj=stream, mode='r:'):
         return True
     return False

@@ -76,7 +76,7 @@ def atomic_write(path: Union[str, os.PathLike]) -> Iterator[Path]:
 
 
 def _replaceable(path: Path) -> Optional[Path]:
-    """The regular file of ours, or the free name, that ``path`` leads to; None if it has to be written in place."""
+    """Return the regular file of ours, or the free name, at ``path``; None if it must be written in place."""
     for _ in range(40):  # as many links as Linux follows
         folder = os.path.realpath(path.parent)
         if folder.startswith(('/proc/', '/dev/fd')):  # an open file of a process, such as /dev/stdout
@@ -95,7 +95,7 @@ def _replaceable(path: Path) -> Optional[Path]:
 
 
 def _has_attributes(path: Path) -> bool:
-    """Whether an access list, or attributes that somebody has set, belong to a file: they would be lost."""
+    """Return whether a file has an access list or attributes set by somebody, which would be lost."""
     try:
         return any(not name.startswith('security.') for name in os.listxattr(path))
     except (AttributeError, OSError):  # not Linux, or a file system without them
@@ -103,7 +103,7 @@ def _has_attributes(path: Path) -> bool:
 
 
 def _make_draft(target: Path) -> Tuple[Optional[Path], Optional[int]]:
-    """A new file beside the target, and a descriptor that locks it while this process lives; None if there cannot be.
+    """Create a file beside the target and a descriptor that locks it while this process lives; None if impossible.
     """
     draft = target.with_name(f'.{target.name}.{secrets.token_hex(4)}.tmp')
     try:

@@ -50,7 +50,7 @@ class Inspection:
     parameters: int
 
     def rows(self) -> List[Tuple[str, str]]:
-        """(what, value) for a table."""
+        """Return (what, value) for a table."""
         variant = self.variant
         windows = [' x '.join(map(str, window)) if window else 'unknown' for window in variant.windows]
         if len(set(windows)) == 1:
@@ -108,7 +108,7 @@ def incompatibilities(checkpoint: Mapping[str, Any], backbone: nn.Module) -> Opt
 
 def convert(weights: SwinWeights, to: str = 'mmdet', window: Optional[Union[int, Pair]] = None,
             mode: str = 'bicubic') -> Dict[str, Tensor]:
-    """The weights of a backbone in a library's own names and layout.
+    """Return the weights of a backbone in a library's own names and layout.
 
     Args:
         weights: of :func:`~swin_pos_det.checkpoints.read_weights`.
@@ -145,7 +145,7 @@ def convert(weights: SwinWeights, to: str = 'mmdet', window: Optional[Union[int,
 
 
 def windows_after(variant: Variant, window: Optional[Union[int, Pair]] = None) -> Optional[List[Pair]]:
-    """The windows that each stage's position parameters are for after :func:`convert`; None if they are not known.
+    """Return the windows of each stage's position parameters after :func:`convert`; None if they are unknown.
 
     Args:
         variant: of the weights.
@@ -157,7 +157,7 @@ def windows_after(variant: Variant, window: Optional[Union[int, Pair]] = None) -
 
 
 def _others_have(variant: Variant, state_dict: Mapping[str, Tensor]) -> bool:
-    """Whether other libraries have the model: Swin with its table or Swin V2 with its network, and no other position.
+    """Return whether other libraries have the model: Swin with its table or V2 with its network, and no other scheme.
 
     Parameters alone do not tell it: 'relative_only' and 'rope_axial+relative' have those of 'relative'.
     """

@@ -64,7 +64,7 @@ def remap_backbone_keys(model: nn.Module, state_dict: Mapping[Any, Any]) -> Mapp
 
 
 def has_backbone(model: nn.Module) -> bool:
-    """Whether a backbone of this package is anywhere in a model."""
+    """Return whether a backbone of this package is anywhere in a model."""
     return any(True for _ in _backbones(model))
 
 
@@ -117,7 +117,7 @@ def check_heads(model: nn.Module, state_dict: Mapping[Any, Any], checkpoint: Any
 
 
 def _backbones(module: nn.Module, prefix: str = '') -> Iterator[Tuple[str, nn.Module]]:
-    """Each backbone, and what stands before its keys where MMEngine loads it."""
+    """Yield each backbone, and the prefix of its keys where MMEngine loads it."""
     module = _unwrapped(module)
     if isinstance(module, LoadsAnySwin):
         yield prefix, module
@@ -127,7 +127,7 @@ def _backbones(module: nn.Module, prefix: str = '') -> Iterator[Tuple[str, nn.Mo
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
-    """The module whose names MMEngine uses: wrappers for distributed training and test-time augmentation have none."""
+    """Return the module whose names MMEngine uses, without wrappers for distribution and test-time augmentation."""
     return module.module if is_model_wrapper(module) or isinstance(module, BaseTTAModel) else module
 
 
@@ -136,7 +136,7 @@ def _children(model: nn.Module) -> List[str]:
 
 
 def _copied_into_parts(state_dict: Mapping[Any, Any], without: List[str], model: nn.Module) -> Mapping[Any, Any]:
-    """A file of one detector for a model that has such detectors in it, as mmdet's semi-supervised ones do.
+    """Copy a detector's file into a model that contains such detectors, as mmdet's semi-supervised ones do.
 
     Those put ``student.`` and ``teacher.`` before the keys themselves, but later, and only if no key has them yet.
     """
@@ -161,7 +161,7 @@ def _copied_into_parts(state_dict: Mapping[Any, Any], without: List[str], model:
 
 def _moved(state_dict: Mapping[Any, Any], without: List[str], backbones: List[str],
            children: List[str]) -> Dict[Any, Any]:
-    """The state dict with the Swin that is found in it under each prefix in ``without``."""
+    """Move the Swin found under each prefix in ``without`` to the model's own names."""
     found = candidates(state_dict)
     if not found:
         try:

@@ -110,7 +110,7 @@ def _check_content(checkpoint: Any, name: str) -> None:
 
 
 def _is_safetensors(source: Source) -> bool:
-    """Whether a file starts as safetensors does: the length of a JSON header, and then that."""
+    """Return whether a file starts as safetensors does: the length of a JSON header, and then that."""
     with opened(source) as stream:
         head = stream.read(9)
     return len(head) == 9 and head[8:] == b'{' and int.from_bytes(head[:8], 'little') < 2**27

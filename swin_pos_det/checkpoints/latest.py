@@ -79,7 +79,7 @@ def _candidates(work_dir: str, named: str) -> List[str]:
 
 
 def _malformed(checkpoint: Any) -> Iterator[str]:
-    """What is wrong with the kinds of a training state's parts, such as ``'its meta.iter is -1'``."""
+    """Yield each entry of a training state with a wrong type or value, such as ``'its meta.iter is -1'``."""
     meta, optimizer, hub = (checkpoint[key] for key in ('meta', 'optimizer', 'message_hub'))
     for key in ('epoch', 'iter'):
         value = meta.get(key) if isinstance(meta, dict) else None

@@ -44,7 +44,7 @@ class LoadsAnySwin:
 
 
 def note_table_windows(backbone: nn.Module, state_dict: Any, prefix: str, local_metadata: Dict[str, Any]) -> None:
-    """A state dict hook: note, beside the weights, the position scheme and which window each stage's are learned for.
+    """Add the position scheme and the learned window of each stage to a state dict's metadata (a state dict hook).
 
     Shapes do not tell it: tables of (7, 14) and (14, 7) have the same number of rows, and the parameters of a
     continuous bias are the same for every window. Likewise the grid of an absolute position embedding.
@@ -106,7 +106,7 @@ def adapt_state_dict(state_dict: Dict[str, Any], prefix: str, backbone: nn.Modul
 
 def fit_state_dict(state_dict: Mapping[Any, Any], prefix: str, backbone: nn.Module,
                    local_metadata: Optional[Mapping[str, Any]] = None) -> Tuple[Dict[str, Tensor], LoadReport]:
-    """What :func:`adapt_state_dict` would load, and the report of it, without loading or changing anything.
+    """Return the weights that :func:`adapt_state_dict` would load, and its report, without changing anything.
 
     Args:
         state_dict, prefix, backbone, local_metadata: see there.
@@ -132,7 +132,7 @@ def _under(state_dict: Mapping[Any, Any], prefix: str) -> Dict[str, Any]:
 
 
 def _are_its_own(own: Mapping[str, Any], backbone: nn.Module, noted: Optional[Mapping[str, Any]]) -> bool:
-    """Whether a backbone whose modules were wrapped, pruned or quantised gets just what its state dict has."""
+    """Return whether a backbone with wrapped, pruned or quantised modules gets exactly the keys of its state dict."""
     state = backbone.state_dict()
     windows = (noted or {}).get(TABLE_WINDOWS)
     same_windows = windows is None or [window and tuple(window) for window in windows] == list(backbone.variant.windows)
@@ -181,7 +181,7 @@ def _parameters(backbone: nn.Module) -> Dict[str, nn.Parameter]:
 
 def _fit(weights: SwinWeights, variant: Optional[Variant], model: Variant, backbone: nn.Module,
          report: LoadReport) -> Dict[str, Tensor]:
-    """The backbone's parameters from the weights found, fitted; fills the report."""
+    """Fit the weights found to the backbone's parameters; fill the report."""
     own, fitted = weights.state_dict, {}
     parameters, buffers = _parameters(backbone), dict(backbone.named_buffers())
     for name, parameter in parameters.items():
@@ -220,7 +220,7 @@ def _fit(weights: SwinWeights, variant: Optional[Variant], model: Variant, backb
 
 
 def _is_computed_with(name: str, stages: int) -> bool:
-    """Whether a parameter of a larger model acts on the features of the first ``stages`` stages."""
+    """Return whether a parameter of a larger model acts on the features of the first ``stages`` stages."""
     if name.startswith(('patch_embed.', ABSOLUTE)):
         return True
     stage = re.match(r'stages\.(\d+)\.(downsample\.)?', name)
@@ -228,13 +228,13 @@ def _is_computed_with(name: str, stages: int) -> bool:
 
 
 def _is_of_another_scheme(name: str, backbone: nn.Module) -> bool:
-    """Whether a parameter in a stage is one that a position scheme has, but not the backbone's."""
+    """Return whether a parameter in a stage belongs to a position scheme other than the backbone's."""
     foreign = set(parameters_of_position()) - set(backbone.position.parameters)
     return name.startswith('stages.') and not foreign.isdisjoint(name.split('.'))
 
 
 def _advice(variant: Optional[Variant], model: Variant) -> str:
-    """What the weights are, and the settings that they need, if those are not the model's."""
+    """Describe the weights and the settings that they need, if those are not the model's."""
     changes = config_changes(variant, model) if variant else {}
     if not changes:
         return ''
@@ -244,7 +244,7 @@ def _advice(variant: Optional[Variant], model: Variant) -> str:
 
 def _source_window(noted: Optional[Any], value: Tensor, parameter: Tensor, target: Pair,
                    layout: Format) -> Optional[Pair]:
-    """The window that a table was learned for; None if that cannot be told."""
+    """Return the window that a table was learned for; None if it is unknown."""
     if value.dim() != 2:
         return None
     if noted is not None and table_size(noted)[0] * table_size(noted)[1] == value.shape[0]:
@@ -257,7 +257,7 @@ def _source_window(noted: Optional[Any], value: Tensor, parameter: Tensor, targe
 
 def _fit_position(name: str, value: Tensor, parameter: Tensor, backbone: nn.Module, weights: SwinWeights,
                   report: LoadReport) -> Tensor:
-    """A parameter of an attention module's position scheme, as the scheme makes it fit."""
+    """Convert a parameter of an attention module's position scheme as the scheme does it."""
     stage, own_name = _ATTENTION.match(name).groups()
     target, mode = backbone.variant.windows[int(stage)], backbone.resampling
     noted = weights.windows[int(stage)] if weights.windows and int(stage) < len(weights.windows) else None

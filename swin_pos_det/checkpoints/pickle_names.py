@@ -58,7 +58,7 @@ def _bytes(text: Any = b'', encoding: Any = 'latin1') -> bytes:
 
 
 def _dtype(code: Any, align: Any = False, copy: Any = True) -> np.dtype:
-    """A dtype of numbers or text, of its own: setting its state must not change NumPy's."""
+    """Return a new dtype of numbers or text: setting its state must not change NumPy's."""
     if not isinstance(code, str) or not _PLAIN_DTYPE.fullmatch(code):
         raise Refused(f'numpy.dtype({code!r})')
     return np.dtype(code, False, True)
@@ -120,7 +120,7 @@ def _collection(kind: Callable) -> Callable:
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any = False, hooks: Any = None,
             metadata: Any = None) -> torch.Tensor:
-    """A tensor on a storage. Hooks are no part of a file; torch writes an empty mapping of them."""
+    """Build a tensor on a storage. Hooks are not part of a file; torch writes an empty mapping for them."""
     return _rebuild(storage, offset, size, stride, storage.dtype, requires_grad, metadata)
 
 
@@ -143,7 +143,7 @@ def _rebuild(storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dty
 
 
 def _checked_storage(storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype) -> torch.UntypedStorage:
-    """The storage, if all of the tensor is in it, and the tensor is not a small one expanded to a huge one."""
+    """Return the storage if it holds all of the tensor, and the tensor is not a small one expanded to a huge one."""
     numbers = [offset, *size, *stride]
     if not isinstance(storage, torch.storage.TypedStorage) or len(size) != len(stride) \
             or not all(type(number) is int and number >= 0 for number in numbers):
@@ -168,12 +168,12 @@ def _quantized(storage: Any, offset: Any, size: Any, stride: Any, quantizer: Any
 
 
 def _parameter(data: Any, requires_grad: Any = True, hooks: Any = None, state: Any = None) -> torch.nn.Parameter:
-    """A parameter; attributes that were set on it are left out."""
+    """Build a parameter without the attributes that were set on it."""
     return torch.nn.Parameter(data, bool(requires_grad))
 
 
 def _of_type(function: Any, kind: Any, arguments: Any, state: Any = None) -> torch.Tensor:
-    """The plain tensor that an instance of a subclass is of; the class and its attributes are left out."""
+    """Return the plain tensor of an instance of a subclass, without its class and attributes."""
     if not isinstance(function, Global) or not function.name.startswith('torch._utils._rebuild_'):
         raise Refused(f'a tensor made by {function!r}')
     return function.call(*arguments)

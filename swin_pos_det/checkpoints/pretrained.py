@@ -54,7 +54,7 @@ def load_pretrained(backbone: nn.Module, filename: str, prefix: Optional[str] = 
 
 
 def _under(prefix: str, checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of a checkpoint's weights whose keys start with ``prefix``, without it."""
+    """Return the part of a checkpoint's weights whose keys start with ``prefix``, without it."""
     prefix = prefix if prefix.endswith('.') else f'{prefix}.'
     state_dict = unwrap(checkpoint)[1]
     part = OrderedDict((key[len(prefix):], value) for key, value in state_dict.items() if key.startswith(prefix))

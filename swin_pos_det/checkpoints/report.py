@@ -29,7 +29,7 @@ class LoadReport:
     notes: List[str] = field(default_factory=list)
 
     def lines(self) -> List[str]:
-        """The report in one line per kind, with counts; kinds that did not occur are left out."""
+        """Return the report in one line per kind, with counts; kinds that did not occur are left out."""
         lines = [f'{self.found}: loaded {len(self.loaded)} parameters as they are']
         for kind in ('resampled', 'adapted'):
             counts = Counter(getattr(self, kind).values())
@@ -42,7 +42,7 @@ class LoadReport:
         return lines + self.notes
 
     def details(self) -> str:
-        """Every parameter and key with what became of it, one per line."""
+        """Return every parameter and key with its outcome, one per line."""
         rows = [f'loaded     {name}' for name in self.loaded]
         rows += [f'resampled  {name}  {what}' for name, what in self.resampled.items()]
         rows += [f'adapted    {name}  {what}' for name, what in self.adapted.items()]

@@ -32,7 +32,7 @@ LEGACY_MAGIC = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 
 
 def _storage_of_bytes(data: Any) -> Any:
-    """A storage that a plain ``pickle.dump`` of a tensor wrote, as a file of torch's within the pickle."""
+    """Read a storage that a plain ``pickle.dump`` of a tensor wrote, as a torch file within the pickle."""
     if not isinstance(data, bytes) or not data.startswith(LEGACY_MAGIC):  # in a zip, torch would look for TorchScript
         raise Refused('torch.storage._load_from_bytes of something else than a storage')
     storage = torch_load(io.BytesIO(data), 'cpu', len(data), names=PLAIN_NAMES)
@@ -77,7 +77,7 @@ class Unpickler(pickle._Unpickler):
         set_state(instance, state)
 
     def _target(self, *kinds: type) -> Any:
-        """What items are put into."""
+        """Return the container that items are put into."""
         if type(self.stack[-1]) not in kinds:
             raise Refused(f'items of a {type(self.stack[-1]).__name__}')
         return self.stack[-1]

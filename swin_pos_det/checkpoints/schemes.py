@@ -26,12 +26,12 @@ from .safe_pickle import MapLocation
 
 # MMEngine prints a loader's name from its 11th letter on ("Loads checkpoint by local backend"), hence these names.
 def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
-    """Loads a local file; see :func:`load_checkpoint_file`."""
+    """Load a local file; see :func:`load_checkpoint_file`."""
     return load_checkpoint_file(filename, map_location)
 
 
 def load_from_http(filename: str, map_location: MapLocation = None) -> dict:
-    """Downloads a URL once per machine into torch hub's checkpoint folder, and loads it from there.
+    """Download a URL once per machine into torch hub's checkpoint folder, and load it from there.
 
     Raises:
         CheckpointError: The download failed, or :func:`load_checkpoint_file` refuses the file.
@@ -54,7 +54,7 @@ _SHARED_NAMES = ('checkpoint', 'latest', 'model', 'model_best', 'pytorch_model',
 
 
 def _cached_name(url: str, folder: str) -> str:
-    """The file name for a URL: its own if that holds a hash, as PyTorch's do, else with one of the URL.
+    """Return the file name for a URL: its own if that holds a hash, as PyTorch's do, else with a hash of the URL.
 
     Its own too if there is such a file, put by torch or, without a network, by hand; unless models share that name.
     """
@@ -66,13 +66,13 @@ def _cached_name(url: str, folder: str) -> str:
 
 
 def load_from_torchvision(filename: str, map_location: MapLocation = None) -> dict:
-    """Loads ``torchvision://name`` (``modelzoo://`` is its old spelling)."""
+    """Load ``torchvision://name`` (``modelzoo://`` is its old spelling)."""
     urls = mmengine_checkpoint.get_torchvision_models()
     return load_from_http(_look_up(urls, filename), map_location)
 
 
 def load_from_openmmlab(filename: str, map_location: MapLocation = None) -> dict:
-    """Loads ``open-mmlab://name`` from the URL, or the file under MMENGINE_HOME, that MMEngine's list gives."""
+    """Load ``open-mmlab://name`` from the URL, or the file under MMENGINE_HOME, that MMEngine's list gives."""
     names = mmengine_checkpoint.get_deprecated_model_names()
     name = filename.split('://', 1)[1]
     target = _look_up(mmengine_checkpoint.get_external_models(), f'open-mmlab://{names.get(name, name)}')
@@ -82,13 +82,13 @@ def load_from_openmmlab(filename: str, map_location: MapLocation = None) -> dict
 
 
 def load_from_mmcls(filename: str, map_location: MapLocation = None) -> dict:
-    """Loads ``mmcls://name`` and keeps the backbone's weights, as MMEngine does."""
+    """Load ``mmcls://name`` and keep the backbone's weights, as MMEngine does."""
     url = _look_up(mmengine_checkpoint.get_mmcls_models(), filename)
     return mmengine_checkpoint._process_mmcls_checkpoint(load_from_http(url, map_location))
 
 
 def load_from_ceph(filename: str, map_location: MapLocation = None) -> dict:
-    """Loads an ``s3://`` or ``petrel://`` object through MMEngine's petrel file backend."""
+    """Load an ``s3://`` or ``petrel://`` object through MMEngine's petrel file backend."""
     backend = get_file_backend(filename, backend_args=dict(backend='petrel'))
     return load_source(io.BytesIO(backend.get(filename)), filename, map_location)
 

@@ -42,7 +42,7 @@ def check_values(tensors: Iterable[Tuple[str, Tensor]], state_dict: Mapping[Any,
 
 
 def is_alike(value: Any, own: Any) -> bool:
-    """Whether an entry of a state dict can take the place of the model's own, which need be no tensor if quantised."""
+    """Return whether an entry of a state dict can replace the model's own, which may be no tensor if quantised."""
     if not isinstance(own, Tensor):
         return type(value) is type(own)
     if getattr(value, 'shape', None) != own.shape:
@@ -70,7 +70,7 @@ def _kind_problem(value: Any, own: Any) -> str | None:
 
 @torch.no_grad()
 def _number_problem(value: Tensor, own: Tensor) -> str | None:
-    """A finite sum shows in one pass that all are finite; only if it is not, they are looked at one by one."""
+    """Describe a value that is not finite, if any. A finite sum shows in one pass that all are finite."""
     cast = value.to(own.dtype)
     if cast.numel() == 0 or torch.isfinite(cast.sum(dtype=torch.float32 if own.dtype.itemsize < 4 else None)):
         return None

@@ -72,7 +72,7 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """The paper's name, or ``'custom'``."""
+        """Return the paper's name, or ``'custom'``."""
         name = next((name for name, known in PUBLISHED.items() if known == self.architecture), 'custom')
         return name.replace('Swin', 'SwinV2') if self.attention == 'cosine' else name
 
@@ -93,13 +93,13 @@ class Variant:
 
 
 def square_root(number: int) -> int:
-    """The integer square root, or 0 if ``number`` is no square."""
+    """Return the integer square root, or 0 if ``number`` is no square."""
     root = math.isqrt(number)
     return root if root * root == number else 0
 
 
 def square_window(rows: int) -> Optional[Pair]:
-    """The square window whose table has so many rows, or None."""
+    """Return the square window whose table has that many rows, or None."""
     side = square_root(rows)
     return ((side + 1) // 2, (side + 1) // 2) if side % 2 else None
 
@@ -194,7 +194,7 @@ def _absolute_grid(embedding: Optional[Tensor], noted: Optional[Sequence[int]]) 
 
 
 def describe_model(backbone: nn.Module) -> Variant:
-    """The variant that a ``SwinPosTransformer`` is."""
+    """Return the variant of a ``SwinPosTransformer``."""
     attention = [stage.blocks[0].attn.w_msa for stage in backbone.stages]
     projection = backbone.patch_embed.projection
     return Variant(
@@ -217,7 +217,7 @@ def describe_model(backbone: nn.Module) -> Variant:
 
 
 def config_changes(wanted: Variant, model: Variant) -> Dict[str, Any]:
-    """The backbone's settings that would make ``model`` a ``wanted``: what weights cannot be adapted to."""
+    """Return the settings that turn the backbone ``model`` into ``wanted``, for weights that do not adapt to it."""
     settings: Dict[str, Any] = {}
     for name in ('embed_dims', 'depths', 'num_heads', 'patch_size', 'mlp_ratio', 'qkv_bias', 'patch_norm',
                  'use_abs_pos_embed', 'attention', 'key_bias', 'norm_order'):

@@ -71,12 +71,12 @@ class SwinWeights:
 
     @property
     def foreign(self) -> bool:
-        """Whether the keys had to be changed."""
+        """Return whether the keys had to be changed."""
         return not self.format.native or self.prefix != '' or self.container != ''
 
     @property
     def where(self) -> str:
-        """Where they were found, for messages; ``'state_dict'``, the usual entry, is not worth a word."""
+        """Return the entry they were found in, for messages; '' for ``'state_dict'``, the usual one."""
         parts = [f'in {self.container!r}'] * (self.container not in ('', 'state_dict'))
         parts += [f'under {self.prefix!r}'] * bool(self.prefix)
         parts += [f'not those under {", ".join(map(repr, self.others))}'] * bool(self.others)
@@ -99,7 +99,7 @@ def unwrap(checkpoint: Mapping[Any, Any]) -> Tuple[str, Mapping[Any, Any]]:
 
 
 def _unwrap(content: Mapping[Any, Any], depth: int, seen: Set[int]) -> Optional[Tuple[str, Mapping[Any, Any]]]:
-    """The entry with a Swin; each dict is looked at once, as a small file can share and nest them without end."""
+    """Return the entry with a Swin; visit each dict once, as a small file can share and nest them without end."""
     seen.add(id(content))
     if detect_format(content) is not None:
         return '', content
@@ -229,7 +229,7 @@ def split_state_dict(state_dict: Mapping[Any, Any], layout: Format, prefix: str)
 
 
 def _windows_of_indices(state_dict: Mapping[str, Tensor]) -> Optional[List[Optional[Pair]]]:
-    """The window of each stage's tables as their index buffers tell it; None without such buffers."""
+    """Return the window of each stage's tables according to its index buffers; None without such buffers."""
     windows: Dict[int, Optional[Pair]] = {}
     for key, index in state_dict.items():
         parts = key.split('.')
@@ -242,7 +242,7 @@ def _windows_of_indices(state_dict: Mapping[str, Tensor]) -> Optional[List[Optio
 
 
 def _windows_of_coordinates(state_dict: Mapping[str, Tensor]) -> Optional[List[Optional[Pair]]]:
-    """The window that each stage of a Swin V2 measures offsets by, as its coordinates tell it; None without these."""
+    """Return the window of each stage of a Swin V2 according to its coordinates; None without these."""
     windows: Dict[int, Optional[Pair]] = {}
     for key, table in state_dict.items():
         parts = key.split('.')
@@ -253,7 +253,7 @@ def _windows_of_coordinates(state_dict: Mapping[str, Tensor]) -> Optional[List[O
 
 
 def _window_of_index(index: Tensor) -> Optional[Pair]:
-    """The window (h, w) of a ``relative_position_index``, or None: one row down is ``2 w - 1`` table rows away."""
+    """Return the window (h, w) of a ``relative_position_index``, or None: row offsets are ``2 w - 1`` entries apart."""
     tokens = math.isqrt(index.numel())
     first = index.flatten()[:tokens].tolist()  # from the top left token to each
     for width in range(1, tokens + 1):

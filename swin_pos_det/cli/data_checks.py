@@ -102,7 +102,7 @@ def coco_datasets(node: Any) -> Iterator[tuple[str, Sequence[str]]]:
 
 
 def _readers(cfg: Config, part: str) -> Iterator[Reader]:
-    """The datasets and metrics of ``part`` that read COCO files on this machine."""
+    """Yield the datasets and metrics of ``part`` that read COCO files on this machine."""
     for section in SECTIONS[part]:
         for where, settings in _with_annotations(cfg.get(section), section):
             if section.endswith('evaluator'):
@@ -249,7 +249,7 @@ def _class(settings: MutableMapping, registry: Any) -> Any:
 
 
 def _steps(node: Any) -> Iterator[MutableMapping]:
-    """Every step of the pipelines below ``node``, also those inside of others."""
+    """Yield every step of the pipelines below ``node``, also those inside of others."""
     if isinstance(node, MutableSequence):
         for item in node:
             yield from _steps(item)

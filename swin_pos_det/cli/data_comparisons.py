@@ -44,7 +44,7 @@ class Reader:
 
     @property
     def classes(self) -> Sequence[str]:
-        """The names that the dataset is given; none for a metric."""
+        """Return the names that the dataset is given; none for a metric."""
         return [] if self.dataset is None else list(self.dataset.metainfo.get('classes') or ())
 
 
@@ -61,13 +61,13 @@ class FileSummary:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> FileSummary:
-        """The summary of a file's content."""
+        """Summarize a file's content."""
         images = {image['id']: (osp.basename(image.get('file_name', '')), image['height'], image['width'])
                   for image in content['images']}
         return cls([category['name'] for category in content.get('categories') or []], images)
 
     def labels(self, classes: Sequence[str]) -> list[str]:
-        """The names of labels 0, 1, ...: mmdet numbers them by the file, whatever the order of its classes."""
+        """Return the names of labels 0, 1, ...: mmdet numbers them by the file, whatever the order of its classes."""
         return [name for name in self.names if not classes or name in classes]
 
 
@@ -215,7 +215,7 @@ def _plain(name: str) -> str:
 
 
 def _numbered_as_trained(cfg: Config, labels: list[str]) -> bool:
-    """Whether the file of the config's training, if it is there, gives the same labels."""
+    """Return whether the file of the config's training, if it exists, gives the same labels."""
     settings = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     while isinstance(settings.get('dataset'), MutableMapping):
         settings = settings['dataset']
@@ -230,7 +230,7 @@ def _numbered_as_trained(cfg: Config, labels: list[str]) -> bool:
 
 
 def _count_datasets(node: Any) -> int:
-    """How many datasets below a data loader are no wrappers of others."""
+    """Count the datasets below a data loader that are no wrappers of others."""
     if isinstance(node, (list, tuple)):
         return sum(map(_count_datasets, node))
     if not isinstance(node, MutableMapping):

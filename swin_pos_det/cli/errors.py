@@ -113,7 +113,7 @@ def _constructor_error(error: Exception, built: Any, settings: Mapping[str, Any]
 
 
 def _is_about(error: KeyError, settings: Mapping[str, Any]) -> bool:
-    """Whether the key of a ``KeyError`` is the value of a setting, or a message."""
+    """Return whether the key of a ``KeyError`` is the value of a setting, or a message."""
     key = error.args[0] if error.args else None
     return isinstance(key, str) and (' ' in key or any(isinstance(value, str) and value == key
                                                        for value in settings.values()))

@@ -68,7 +68,7 @@ def _given(evaluators: Any) -> list[str] | None:
 
 
 def _computes_as_coco(kind: type[CocoMetric]) -> bool:
-    """Whether a metric leaves the names of ``CocoMetric`` as they are: it does not compute by itself."""
+    """Return whether a metric keeps the names of ``CocoMetric``, and does not compute results by itself."""
     module = kind.compute_metrics.__module__
     return module == CocoMetric.__module__ or module.startswith('swin_pos_det.')
 
@@ -87,6 +87,6 @@ def _coco_names(metric: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _is_of_a_class(name: str, evaluators: Any) -> bool:
-    """Whether ``name`` is the AP of a class, which ``classwise=True`` gives."""
+    """Return whether ``name`` is the AP of a class, which ``classwise=True`` reports."""
     return name.endswith('_precision') and any(
         metric.get('classwise') for metric in (evaluators if isinstance(evaluators, Sequence) else [evaluators]))

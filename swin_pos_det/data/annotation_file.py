@@ -175,7 +175,7 @@ def check_classes(dataset: dict[str, Any], classes: Sequence[str], path: FilePat
 
 
 def _counted(dataset: dict[str, Any], classes: Optional[Sequence[str]]) -> list[Any]:
-    """The annotations, in their places; None for those whose category does not count."""
+    """Return the annotations in order, with None for those whose category does not count."""
     ids = {item['id'] for item in dataset.get('categories') or [] if classes is None or item['name'] in classes}
     return [item if item['category_id'] in ids else None for item in dataset.get('annotations') or []]
 

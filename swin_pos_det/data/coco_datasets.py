@@ -35,7 +35,7 @@ class Kept:
 
 
 def dataset_class(settings: Mapping) -> Optional[type]:
-    """The class that a dataset's settings name, if it reads COCO files as ``CocoDataset`` does; else None.
+    """Return the class that a dataset's settings name, if it reads COCO files as ``CocoDataset`` does; else None.
 
     A class that overrides how a file is loaded can say that it comes to the same: ``READS_AS_COCO = True``.
     """
@@ -48,7 +48,7 @@ def dataset_class(settings: Mapping) -> Optional[type]:
 
 
 def build_unread(settings: MutableMapping) -> Optional[CocoDataset]:
-    """The dataset without its pipeline, before it has read its file; None if its class cannot be built that way."""
+    """Build the dataset without its pipeline and before it reads its file; None if its class does not allow it."""
     kind = dataset_class(settings)
     if kind is None:
         return None
@@ -97,7 +97,7 @@ def check_class_names(settings: Mapping, where: str) -> None:
 
 
 def keep(dataset: CocoDataset, content: dict[str, Any], objects: Objects, masks: Optional[str] = None) -> Kept:
-    """What a dataset will keep of its file.
+    """Count what a dataset keeps of its file.
 
     Args:
         dataset: of :func:`build_unread`.
@@ -149,7 +149,7 @@ def _keep_by_own_rules(dataset: CocoDataset, content: dict[str, Any], objects: O
 
 
 def _corrected(tally: Tally, left: int, name: str) -> Tally:
-    """The tally of mmdet's rules with what the rules of a class add; only theirs where they keep more."""
+    """Correct the counts of mmdet's rules by the rules of a class; use only the latter where they keep more."""
     reason = f'by rules of {name}'
     if left > tally.left:
         return Tally(tally.what, tally.total, {reason: tally.total - left} if tally.total > left else {})

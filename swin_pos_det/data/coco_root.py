@@ -32,7 +32,7 @@ class CocoRootError(UserError, FileNotFoundError):
 
 
 def apply_coco_root(cfg: Config, root: Optional[str] = None) -> None:
-    """Replaces mmdet's default root ``data/coco/`` in every dataset and metric of a config, in place.
+    """Replace mmdet's default root ``data/coco/`` in every dataset and metric of a config, in place.
 
     Reaches nested datasets (``RepeatDataset``, ``ConcatDataset``, ...) and lists of metrics. Paths that do not start
     with ``data/coco`` are left alone, so other data sets, and COCO paths set explicitly, stay as they are.
@@ -53,7 +53,7 @@ def apply_coco_root(cfg: Config, root: Optional[str] = None) -> None:
 
 
 def check_coco_root(cfg: Config, needed_for: Iterable[str] = ('train', 'val')) -> None:
-    """Checks that the COCO files which a config names exist. Does nothing for a config without COCO.
+    """Check that the COCO files named in a config exist. Does nothing for a config without COCO.
 
     COCO means: paths under ``data/coco/``, or under ``COCO_ROOT`` once :func:`apply_coco_root` has put it there.
 
@@ -87,7 +87,7 @@ def _message(problem: str) -> str:
 
 
 def _below_default_root(path: str) -> Optional[str]:
-    """The rest of a path that starts with ``data/coco``, without a leading slash; None for any other path."""
+    """Return the rest of a path that starts with ``data/coco``, without a leading slash; None for any other path."""
     rest = path[2:] if path.startswith('./') else path
     folder = DEFAULT_ROOT.rstrip('/')
     if rest == folder:

@@ -72,7 +72,7 @@ class CompactMasks(BitmapMasks):
 
     @property
     def crops(self) -> List[Crop]:
-        """The rectangles; those of the whole masks where these have been asked for."""
+        """Return the rectangles, made from the whole masks if these have been requested."""
         return [crop_of(mask) for mask in self._whole] if self._crops is None else self._crops
 
     @property
@@ -129,7 +129,7 @@ class CompactMasks(BitmapMasks):
         return copied
 
     def __getstate__(self) -> Dict[str, Any]:
-        """The rectangles as one array of bytes, of bits where the values are 0 and 1."""
+        """Return the rectangles as one array of bytes, of bits where the values are 0 and 1."""
         crops = self.crops
         flat = np.concatenate([crop.pixels.ravel() for crop in crops]) if crops else np.zeros(0, self.dtype)
         boxes = np.array([(y, x, *pixels.shape) for y, x, pixels in crops], np.int64).reshape(-1, 4)
@@ -193,7 +193,7 @@ class CompactMasks(BitmapMasks):
         return self._window(-int(top), -int(left), int(expanded_h), int(expanded_w))
 
     def _window(self, top: int, left: int, height: int, width: int) -> CompactMasks:
-        """What a window of some size shows whose corner is at (top, left), which may be outside."""
+        """Return the values in a window of some size with its corner at (top, left), which may lie outside."""
         crops = []
         for y, x, pixels in self.crops:
             y, x = y - top, x - left

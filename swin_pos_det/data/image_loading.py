@@ -55,7 +55,7 @@ class SwinPosLoadImageFromFile(LoadImageFromFile):
 
     @property
     def num_skipped(self) -> int:
-        """How often a file was skipped, in all processes that share this pipeline."""
+        """Return how often a file was skipped, in all processes that share this pipeline."""
         return int(self._skipped)
 
     def _read(self, path: str) -> np.ndarray:

@@ -57,7 +57,7 @@ def check_files(folder: str, names: Sequence[str], source: str) -> None:
 
 
 def missing_files(folder: str, names: Sequence[str]) -> list[str]:
-    """The names of which no file exists."""
+    """Return the names without a file."""
     listings: dict[str, set[str]] = {}
     missing = []
     for name in names:
@@ -122,12 +122,12 @@ def image_size(path: str, ignore_orientation: bool = False) -> tuple[int, int, b
 
 
 def is_complete(content: bytes) -> bool:
-    """Whether the content of an image file goes on to its end; OpenCV fills the rest of a truncated JPEG with grey."""
+    """Return whether an image file is complete; OpenCV fills the missing part of a truncated JPEG with grey."""
     return looks_complete(content[:8], content[-_TAIL:]) or _decodes(io.BytesIO(content))
 
 
 def looks_complete(start: bytes, end: bytes) -> bool:
-    """Whether a file has the end mark of its format, as far as it is JPEG or PNG. False needs a closer look."""
+    """Return whether a file has the end mark of its format, as far as it is JPEG or PNG. False needs a closer look."""
     return all(not start.startswith(magic) or mark in end for magic, mark in _ENDS)
 
 
@@ -147,7 +147,7 @@ def _decodes(file: Union[str, io.BytesIO]) -> bool:
 
 
 def _advice(folder: str, name: str) -> str:
-    """Where the file may be instead, to follow the path at which it is missing."""
+    """Say where the file may be instead, as the end of a message about the missing path."""
     if '\\' in name and osp.isfile(osp.join(folder, name.replace('\\', '/'))):
         return ': file_name has backslashes; check_coco.py --fix writes slashes'
     if not osp.isdir(folder):
@@ -165,7 +165,7 @@ def _advice(folder: str, name: str) -> str:
 
 
 def _elsewhere(folder: str, base: str) -> Optional[str]:
-    """A file of that name one or two folders below the folder or its parent."""
+    """Find a file of that name one or two folders below the folder or its parent."""
     for root in (folder, osp.dirname(osp.normpath(osp.abspath(folder)))):
         for below, folders, files in itertools.islice(os.walk(root), _MAX_FOLDERS):
             if base in files:

@@ -40,12 +40,12 @@ class Tally:
 
     @property
     def dropped(self) -> int:
-        """How many are dropped."""
+        """Return how many objects are dropped."""
         return sum(self.reasons.values())
 
     @property
     def left(self) -> int:
-        """How many are not."""
+        """Return how many objects are left."""
         return self.total - self.dropped
 
     def __str__(self) -> str:
@@ -110,14 +110,14 @@ class Objects:
         return np.fromiter((isinstance(mask, dict) for mask in self.segmentation), bool, len(self))
 
     def per_class(self, kept: np.ndarray) -> dict[str, int]:
-        """How many of the objects that are kept each category has."""
+        """Return how many kept objects each category has."""
         counts = np.bincount(self.category[kept & (self.category >= 0)], minlength=len(self.names))
         return dict(zip(self.names, counts.tolist()))
 
 
 def learned(objects: Objects, classes: Optional[Sequence[str]] = None, masks: Optional[str] = None,
             images: Optional[np.ndarray] = None) -> tuple[np.ndarray, Tally]:
-    """The objects that a training with ``CocoDataset`` learns from.
+    """Return the objects that a training with ``CocoDataset`` learns from.
 
     Args:
         objects: of the file.
@@ -139,7 +139,7 @@ def learned(objects: Objects, classes: Optional[Sequence[str]] = None, masks: Op
 
 
 def loaded(objects: Objects, classes: Optional[Sequence[str]] = None) -> tuple[np.ndarray, Tally]:
-    """The objects that ``CocoDataset`` gives to its pipeline; unlike :func:`learned`, with crowds.
+    """Return the objects that ``CocoDataset`` gives to its pipeline; unlike :func:`learned`, with crowds.
 
     Returns:
         (N,) booleans, and how many are dropped for which reason.
@@ -148,7 +148,7 @@ def loaded(objects: Objects, classes: Optional[Sequence[str]] = None) -> tuple[n
 
 
 def evaluated(objects: Objects, classes: Optional[Sequence[str]] = None) -> tuple[np.ndarray, Tally]:
-    """The objects that results can be matched with in ``COCOeval``.
+    """Return the objects that results can be matched with in ``COCOeval``.
 
     Crowds, negative areas, and ids that the file does not have are passed over; boxes without width or height, or
     outside of their image, count as missed whatever is found.
@@ -167,7 +167,7 @@ def evaluated(objects: Objects, classes: Optional[Sequence[str]] = None) -> tupl
 
 def used_images(objects: Objects, classes: Optional[Sequence[str]] = None, min_size: float = 0,
                 filter_empty: bool = False, indices: Any = None) -> tuple[np.ndarray, Tally]:
-    """The images that ``CocoDataset`` keeps.
+    """Return the images that ``CocoDataset`` keeps.
 
     Args:
         objects: of the file.
@@ -200,7 +200,7 @@ def used_images(objects: Objects, classes: Optional[Sequence[str]] = None, min_s
 
 
 def look_of_boxes(objects: Objects) -> Optional[str]:
-    """What the boxes look like if they are not x, y, w, h in pixels of their images; None if they may be.
+    """Say what the boxes look like if they are not x, y, w, h in pixels of their images; None if they may be.
 
     Returns:
         ``'shares'``: all are within 0..1. ``'corners'``: x1, y1, x2, y2. ``'swapped'``: they fit their images once

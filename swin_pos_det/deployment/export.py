@@ -92,7 +92,7 @@ def _export_onnx(backbone: nn.Module, images: Tensor, path: Path, free: Dict[int
 
 
 def load_exported(path: Union[str, Path], threads: int = 0) -> Run:
-    """An exported file as a function of images (B, C, H, W) -> feature maps.
+    """Load an exported file as a function of images (B, C, H, W) -> feature maps.
 
     Args:
         path: of :func:`export_backbone`.
@@ -121,7 +121,7 @@ def load_exported(path: Union[str, Path], threads: int = 0) -> Run:
 
 
 def compare_exported(backbone: nn.Module, run: Run, sizes: Iterable[Tuple[int, int, int]]) -> Dict[str, float]:
-    """The largest difference from the backbone for random images of each size (B, H, W), by ``'BxHxW'``."""
+    """Return the largest difference from the backbone for random images of each size (B, H, W), by ``'BxHxW'``."""
     differences = {}
     generator = torch.Generator().manual_seed(0)
     for batch, height, width in sizes:

@@ -83,7 +83,7 @@ def _to_float32(value: Any) -> Any:
 
 
 def use_mixed_precision(cfg: Config, requested: bool) -> None:
-    """Sets up mixed precision for the device at hand, if the command line or the config asks for it.
+    """Set up mixed precision for the device at hand, if the command line or the config asks for it.
 
     Args:
         cfg: a config with ``optim_wrapper``; changed in place.
@@ -102,5 +102,5 @@ def use_mixed_precision(cfg: Config, requested: bool) -> None:
 
 
 def has_accelerator() -> bool:
-    """Whether there is a device of the kinds that MMEngine trains on, other than the CPU."""
+    """Return whether there is a device of the kinds that MMEngine trains on, other than the CPU."""
     return is_cuda_available() or is_npu_available() or is_mlu_available() or is_musa_available()

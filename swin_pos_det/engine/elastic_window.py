@@ -49,7 +49,7 @@ class ElasticWindowHook(Hook):
         self._nominal: Optional[list] = None
 
     def draw(self, iteration: int) -> Optional[Union[int, Pair]]:
-        """The window of an iteration, counted from 0; None for the nominal one."""
+        """Return the window of an iteration, counted from 0; None for the nominal one."""
         rng = random.Random(f'{self.seed}/{iteration}')
         return None if rng.random() < self.nominal_share else rng.choice(self.windows)
 

@@ -18,7 +18,7 @@ _KEYS = ('decay_rate', 'decay_type')
 
 
 def layer_of(name: str, depths: Sequence[int], decay_type: str = 'layer_wise') -> int:
-    """Which layer a detector's parameter is in.
+    """Return the layer that a detector's parameter belongs to.
 
     Args:
         name: such as ``'backbone.stages.0.blocks.1.norm1.weight'``.

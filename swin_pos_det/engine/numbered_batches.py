@@ -106,7 +106,7 @@ class SeededItems:
 
 
 def number_batches(runner: Runner, seed: Optional[int] = None) -> Optional[NumberedBatches]:
-    """Number the batches of a runner's training loader, and let what their items draw depend on the number.
+    """Give each batch of a runner's training loader a number, and seed the random draws of its items with it.
 
     Args:
         runner: its training loop is built.

@@ -21,7 +21,7 @@ EVALUATED = 'last_evaluation'
 
 
 def may_restart() -> bool:
-    """Whether this process was started by a torchrun that will start it again should it die."""
+    """Return whether torchrun started this process and will restart it if it dies."""
     return int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0)) > 0
 
 
@@ -113,7 +113,7 @@ class MissedEvaluationHook(Hook):
 
 
 def _evaluation_due(runner: Runner) -> bool:
-    """Whether the training loop evaluates right after the iteration, or epoch, at which it stands."""
+    """Return whether the training loop evaluates right after its current iteration or epoch."""
     loop = runner.train_loop
     if runner.val_loop is None:
         return False

@@ -106,7 +106,7 @@ class ResumeHook(Hook):
             self._checkpoint = {key: checkpoint.get(key) for key in (RECORD, 'param_schedulers', 'message_hub')}
 
     def before_train(self, runner: Runner) -> None:
-        """Number the batches; after a checkpoint was resumed, take up what it says."""
+        """Wrap the training loader; after a resume, restore the state that the checkpoint holds."""
         resumed = runner.iter > 0
         record = self._checkpoint.get(RECORD) or {} if resumed else {}
         self._batches_done = batches_done(self._checkpoint, runner) if resumed else 0
@@ -220,7 +220,7 @@ def batches_done(checkpoint: Dict[str, Any], runner: Runner) -> int:
 
 
 def _place_by_mmengine(info: Dict[str, Any], runner: Runner) -> Tuple[int, int]:
-    """How many batches of an epoch of how many were done when MMEngine saved a checkpoint with this runtime info."""
+    """Return the finished and total batches of the epoch at which MMEngine saved a checkpoint."""
     length = len(runner.train_dataloader)
     if info.get('epoch') != runner.epoch:  # the epoch that was running; the checkpoint has one more at its end
         return 0, length
@@ -234,7 +234,7 @@ def _place_by_mmengine(info: Dict[str, Any], runner: Runner) -> Tuple[int, int]:
 
 
 def _own_states(record: Dict[str, Any], runner: Runner) -> Optional[Dict[str, Any]]:
-    """This process's part of the random states in a checkpoint; None, and a line in the log, if there is none."""
+    """Return this process's random states from a checkpoint; log a line and return None if there are none."""
     states = record.get('random_states') or []
     if len(states) == runner.world_size:
         return states[runner.rank]

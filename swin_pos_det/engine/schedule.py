@@ -94,7 +94,7 @@ def _schedulers(built: Any) -> Iterator[Any]:
 
 
 def _groups(runner: Runner) -> List[State]:
-    """The optimizer's parameter groups, and the group that MMEngine keeps of the settings before ``paramwise_cfg``."""
+    """Return the optimizer's parameter groups, and MMEngine's group of the settings before ``paramwise_cfg``."""
     wrapper = runner.optim_wrapper
     wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
     return [group for found in wrappers for group in found.param_groups]

@@ -34,7 +34,7 @@ class ResumableFSDPStrategy(FSDPStrategy):
     """
 
     def optim_state_dict(self) -> Dict[str, Any]:
-        """The optimizer's state by parameters' names, and the wrapper's; of whole models on the first process only."""
+        """Return the optimizer's state by parameter name, and the wrapper's; whole models on the first process only."""
         state_dict = super().optim_state_dict()
         if state_dict:
             wrapper = self.optim_wrapper.state_dict()
@@ -73,7 +73,7 @@ def wrap_swin_blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int, **
 
 
 def strategy_name(cfg: Config) -> Optional[str]:
-    """The class name of the config's strategy; None for MMEngine's plain ``Runner``."""
+    """Return the class name of the config's strategy; None for MMEngine's plain ``Runner``."""
     strategy = cfg.get('strategy')
     return type_name(strategy) or None if strategy else None
 

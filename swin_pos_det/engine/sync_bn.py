@@ -11,7 +11,7 @@ _SYNCHRONISED = ('SyncBN', 'MMSyncBN')
 
 
 def use_plain_batch_norm(cfg: Config) -> int:
-    """Replaces SyncBN by BN in the model of a config, in place.
+    """Replace SyncBN by BN in the model of a config, in place.
 
     In several processes without GPUs SyncBN raises. BN has the same parameters under the same names, so checkpoints go
     both ways; in training each process then has the statistics of its own images only.

@@ -84,7 +84,7 @@ def _invalid_losses(runner: Runner, outputs: Dict[str, Any]) -> List[str]:
 
 
 def _skips_steps(optim_wrapper: Any) -> bool:
-    """Whether an optimizer wrapper leaves the weights alone when gradients overflow."""
+    """Return whether an optimizer wrapper leaves the weights alone when gradients overflow."""
     return hasattr(optim_wrapper, 'loss_scaler') or type(optim_wrapper).__name__.startswith('DeepSpeed')
 
 

@@ -54,7 +54,7 @@ class SwinPosVisualizationHook(DetVisualizationHook):
                 step=self._test_index)
 
     def _read(self, path: Union[str, Sequence[str]]) -> np.ndarray:
-        """An image as RGB (H, W, 3), uint8; of one that is stored a file per channel, the first three."""
+        """Read an image as RGB (H, W, 3), uint8; of one stored as a file per channel, take the first three."""
         if isinstance(path, str):
             return mmcv.imfrombytes(get(path, backend_args=self.backend_args), channel_order='rgb')
         channels = [mmcv.imfrombytes(get(each, backend_args=self.backend_args), flag='grayscale') for each in path[:3]]

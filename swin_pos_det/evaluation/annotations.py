@@ -102,6 +102,6 @@ def number_ids(gt: COCO) -> NumberedCoco:
 
 
 def _numbers(ids: Iterable[Any]) -> dict[Any, int]:
-    """Number ids in ascending order, numbers before text."""
+    """Map ids to their ranks in ascending order, numbers before text."""
     ordered = sorted(ids, key=lambda value: (isinstance(value, str), value))
     return {value: number for number, value in enumerate(ordered, 1)}

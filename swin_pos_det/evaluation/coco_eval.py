@@ -55,7 +55,7 @@ class CocoScores:
 
 
 def kinds_of(results: Results) -> list[str]:
-    """The IoU types that all detections can be evaluated for: ``'bbox'``, ``'segm'`` or both."""
+    """Return the IoU types that all detections can be evaluated for: ``'bbox'``, ``'segm'`` or both."""
     keys = {'bbox': 'bbox', 'segm': 'segmentation'}
     return [kind for kind, key in keys.items() if all(key in item for item in results)]
 
@@ -123,7 +123,7 @@ def evaluate(gt: Union[COCO, NumberedCoco], results: Results, iou_type: str = 'b
 
 
 def category_ids(gt: COCO, classes: Optional[Sequence[str]] = None) -> list[Any]:
-    """The ids of the categories with these names, or of all, in the order of the annotation file.
+    """Return the ids of the categories with these names, or of all, in the order of the annotation file.
 
     Raises:
         SettingError: if a name is unknown.
@@ -147,7 +147,7 @@ def _check_names(known: Sequence[str], classes: Optional[Sequence[str]]) -> None
 
 
 def _numbers_of(truth: NumberedCoco, classes: Optional[Sequence[str]]) -> list[int]:
-    """The numbers of the categories with these names, ascending."""
+    """Return the numbers of the categories with these names, ascending."""
     _check_names(list(truth.names.values()), classes)
     return [number for number, name in truth.names.items() if not classes or name in classes]
 
@@ -185,7 +185,7 @@ def _scores(evaluation: Any, truth: NumberedCoco, found: COCO, categories: list[
 
 
 def _mean(values: np.ndarray) -> float:
-    """The mean of the values that are there (-1: there is none), NaN if none is; computed as pycocotools does."""
+    """Return the mean of the values present (-1 marks absent ones), NaN without any; computed as pycocotools does."""
     there = values[values > -1]
     return float(np.mean(there)) if there.size else float('nan')
 

@@ -27,7 +27,7 @@ _KINDS = ('bbox', 'segm', 'proposal', 'proposal_fast')
 
 
 def item_names(proposal_nums: Sequence[int]) -> dict[str, str]:
-    """The names of metric items -> those of :class:`~swin_pos_det.evaluation.coco_eval.CocoScores`.
+    """Map the names of metric items to those of :class:`~swin_pos_det.evaluation.coco_eval.CocoScores`.
 
     mmdet calls the three recalls AR@100, AR@300 and AR@1000, whatever ``proposal_nums`` are.
     """
@@ -172,7 +172,7 @@ class SwinPosCocoMetric(CocoMetric):
                                f'{tuple(self.proposal_nums)} and these iou_thrs there are {", ".join(known)}')
 
     def _items(self, metric: str = 'bbox', all_of_them: bool = False) -> dict[str, str]:
-        """The metric items to report: names -> those of ``CocoScores``."""
+        """Map the metric items to report to the names of ``CocoScores``."""
         names = item_names(self.proposal_nums)
         for item, threshold in (('mAP_50', 0.5), ('mAP_75', 0.75)):
             if not np.isclose(self.iou_thrs, threshold).any():
@@ -254,7 +254,7 @@ class SwinPosCocoMetric(CocoMetric):
         return measured
 
     def _fast_recall(self, predictions: Sequence[dict]) -> dict[str, float]:
-        """The recall of boxes of any class, whichever order the images were evaluated in."""
+        """Return the class-agnostic recall of boxes, for images evaluated in any order."""
         boxes = {prediction['img_id']: prediction for prediction in predictions}
         nothing = dict(bboxes=np.zeros((0, 4), np.float32))
         recalls = self.fast_eval_recall([boxes.get(image, nothing) for image in self.img_ids], self.proposal_nums,
@@ -265,7 +265,7 @@ class SwinPosCocoMetric(CocoMetric):
 
 
 def _per_class(scores: CocoScores) -> dict[str, float]:
-    """The AP of each class by its name, as mmdet reports it."""
+    """Return the AP of each class by its name, as mmdet reports it."""
     print_log(f'\n{table_text(class_table(scores))}', 'current')
     return {f'{row["name"]}_precision': np.round(row['AP'], 3) for row in scores.per_class}
 

@@ -32,7 +32,7 @@ class ConfusionMatrix:
 
 def confusion_matrix(gt: COCO, results: Results, iou_type: str = 'bbox', score_threshold: float = 0.3,
                      iou_threshold: float = 0.5, classes: Optional[Sequence[str]] = None) -> ConfusionMatrix:
-    """Counts which classes are taken for which.
+    """Count how often each class is detected as each other.
 
     An object and a detection are paired if they overlap enough, each once, detections of the highest score first:
     objects with detections of their own class, then what is left of both with each other. What is left then are

@@ -179,7 +179,7 @@ class ResultsFileHook(Hook):
 
 
 def _named_datasets(runner: Runner) -> dict[str, Any]:
-    """The data sets of a test in the order of its images, by the names that the evaluator has for them."""
+    """Return the data sets of a test in the order of its images, by the evaluator's names for them."""
     dataset = runner.test_dataloader.dataset
     datasets = getattr(dataset, 'datasets', [dataset])
     names = list(getattr(runner.test_evaluator, 'dataset_prefixes', ()))

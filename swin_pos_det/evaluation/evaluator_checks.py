@@ -86,7 +86,7 @@ def _may_predict_masks(model: nn.Module) -> bool:
 
 
 def _metric_settings(evaluator: Any) -> Iterator[MutableMapping]:
-    """The settings of each metric of an evaluator that is not built yet."""
+    """Yield the settings of each metric of an evaluator that is not built yet."""
     if isinstance(evaluator, Mapping) and 'metrics' in evaluator:
         evaluator = evaluator['metrics']
     for settings in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:

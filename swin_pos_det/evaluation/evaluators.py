@@ -6,7 +6,7 @@ from ..errors import MissingPackageError, SettingError
 
 
 def evaluator_class(name: str) -> type:
-    """The ``COCOeval`` class of an implementation.
+    """Return the ``COCOeval`` class of an implementation.
 
     Both take ``(ground truth, detections, 'bbox' or 'segm')``, the first two as pycocotools' ``COCO``, and have
     ``params``, ``evaluate()``, ``accumulate()``, ``summarize()``, ``eval`` and ``stats``. Only pycocotools' fills

@@ -56,7 +56,7 @@ def load_results(path: FilePath, gt: COCO, dataset: Optional[str] = None) -> lis
 
 
 def _of_dataset(found: list[dict[str, Any]], dataset: Optional[str], path: FilePath) -> list[dict[str, Any]]:
-    """The results of one of several data sets."""
+    """Return the results of one of several data sets."""
     names = list(dict.fromkeys(str(item['dataset']) for item in found if 'dataset' in item))
     if dataset is None and len(names) > 1:
         raise CocoFileError(f'{path} holds results of the data sets {", ".join(names)}: choose one, with --dataset '
@@ -68,7 +68,7 @@ def _of_dataset(found: list[dict[str, Any]], dataset: Optional[str], path: FileP
 
 
 def _with_ids_of(dataset: dict[str, Any], gt: COCO, path: FilePath) -> list[dict[str, Any]]:
-    """The annotations of a data set of predictions, under the ids that ``gt`` has for their images and categories."""
+    """Return the annotations of a data set of predictions, with the ids of ``gt`` for their images and categories."""
     for name, fields in _DATASET_FIELDS.items():
         for index, item in enumerate(dataset[name]):
             lacking = [key for key in fields if not isinstance(item, dict) or key not in item]

@@ -37,12 +37,12 @@ def class_table(scores: CocoScores) -> Table:
 
 
 def table_text(table: Table) -> str:
-    """A table as plain text, for a log."""
+    """Format a table as plain text, for a log."""
     text = io.StringIO()
     Console(file=text, width=200).print(table)
     return text.getvalue().rstrip()
 
 
 def _number(value: Union[int, float]) -> str:
-    """A number of a table; '-' where there are no objects."""
+    """Format a number of a table; '-' where there are no objects."""
     return str(value) if isinstance(value, int) else '-' if math.isnan(value) else f'{value:.3f}'

@@ -120,11 +120,11 @@ class WindowAttention(nn.Module):
         return self.proj_drop(self.proj(x))
 
     def weights(self, x: Tensor, plan: WindowPlan) -> Tensor:
-        """The attention weights of the same arguments: (nW, heads, N, N) [query, key], windows in the plan's order."""
+        """Return attention weights (nW, heads, N, N) [query, key], of the same arguments, in the plan's order."""
         return attention_weights(**self.inputs(x, plan))
 
     def inputs(self, x: Tensor, plan: WindowPlan) -> Dict[str, Any]:
-        """The arguments of :func:`~swin_pos_det.ops.window_attention.window_attention` for (B, L, C) tokens."""
+        """Return the arguments of :func:`~swin_pos_det.ops.window_attention.window_attention` for (B, L, C) tokens."""
         rotate = None
         if self.position.turns:
             def rotate(q: Tensor, k: Tensor) -> Tuple[Tensor, Tensor]:
@@ -139,7 +139,7 @@ class WindowAttention(nn.Module):
             rotate=rotate)
 
     def project(self, x: Tensor) -> Tensor:
-        """Queries, keys and values of (..., C) tokens: (..., 3 C)."""
+        """Project (..., C) tokens to queries, keys and values: (..., 3 C)."""
         if self.q_bias is None:
             qkv = self.qkv(x)
         elif is_unmodified(self.qkv, nn.Linear):
@@ -169,13 +169,13 @@ class WindowAttention(nn.Module):
         return torch.stack((*self._directions(q, k), v), dim=-3).flatten(-3)
 
     def _directions(self, q: Tensor, k: Tensor) -> Tuple[Tensor, Tensor]:
-        """Queries (..., heads, channels) of the length of the head's logit scale, and keys of length 1."""
+        """Return queries (..., heads, channels) scaled to the head's logit scale, and keys of length 1."""
         exact = torch.promote_types(q.dtype, torch.float32)
         scale = self.logit_scale.to(exact).clamp(max=math.log(MAX_LOGIT_SCALE)).exp().squeeze(1)
         return (_direction(q.to(exact)) * scale).to(q.dtype), _direction(k.to(exact)).to(k.dtype)
 
     def position_bias(self, window: Pair) -> Optional[Tensor]:
-        """The bias for windows of ``window`` = (h, w): (num_heads, N, N), differentiable; None without one."""
+        """Return the bias for windows of ``window`` = (h, w): (num_heads, N, N), differentiable; None without one."""
         bias = self.position.window_bias(self, window)
         return None if bias is None else bias.dense()
 

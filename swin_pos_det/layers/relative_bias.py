@@ -66,7 +66,7 @@ def resample_table(table: Tensor, source: Pair, target: Pair, mode: str = 'bicub
 
 
 def geometric_matrix(source: int, target: int) -> Tensor:
-    """The weights, along one axis, of the offsets of the source in each offset of the target.
+    """Return the weights, along one axis, of the source's offsets in each offset of the target.
 
     The learned offsets ``0, 1, 2, ..`` are placed at ``0, 1, 1 + q, 1 + q + q^2, ..``, with the ``q >= 1`` that
     brings the last of them to the target's last, and interpolated by a cubic spline (of lower degree where there are
@@ -106,7 +106,7 @@ def _placed_matrix(source: int, target: int, dtype: torch.dtype, device: torch.d
 
 
 def _geometric_ratio(terms: int, total: float) -> float:
-    """The ``q >= 1`` with ``1 + q + .. + q^(terms - 1) = total``; 1 if the total is no more than the terms."""
+    """Return the ``q >= 1`` with ``1 + q + .. + q^(terms - 1) = total``; 1 if the total is no more than the terms."""
     low, high = 1., max(1., float(total))
     while high - low > 1e-12 * high:
         middle = (low + high) / 2

@@ -43,7 +43,7 @@ class WindowRule:
     policy: str = 'fixed'
 
     def window(self, map_size: Pair, scale: float = 1.) -> Pair:
-        """The window (h, w) for a map of ``map_size`` (h, w) tokens of an image of ``scale`` times the reference."""
+        """Return the window (h, w) for a map of (h, w) tokens of an image of ``scale`` times the reference size."""
         if self.size == GLOBAL:
             return tuple(map_size)
         if self.policy == 'fit':
@@ -54,14 +54,14 @@ class WindowRule:
         return self.size
 
     def shift(self, map_size: Pair, window: Pair) -> Pair:
-        """The cyclic shift (down, right) of shifted blocks: half a window, rounded down."""
+        """Return the cyclic shift (down, right) of shifted blocks: half a window, rounded down."""
         if self.policy == 'fixed' and self.size != GLOBAL:
             return window[0] // 2, window[1] // 2  # also where there is one window: mmdet does so
         return tuple(side // 2 if side < length else 0 for side, length in zip(window, map_size))
 
 
 def fit_window(length: int, nominal: int) -> int:
-    """The side of the window that ``'fit'`` takes for an axis of ``length`` tokens, see :class:`WindowRule`."""
+    """Return the window side that ``'fit'`` chooses for an axis of ``length`` tokens, see :class:`WindowRule`."""
     low, high = max(1, math.ceil(nominal * FIT_RANGE[0])), max(1, math.floor(nominal * FIT_RANGE[1]))
     if length <= high:
         return length
@@ -69,13 +69,13 @@ def fit_window(length: int, nominal: int) -> int:
 
 
 def scale_window(nominal: int, scale: float) -> int:
-    """The nominal side times ``scale``, rounded half up, within :data:`SCALE_RANGE` of the nominal side."""
+    """Return the nominal side times ``scale``, rounded half up, within :data:`SCALE_RANGE` of the nominal side."""
     low, high = max(1, math.ceil(nominal * SCALE_RANGE[0])), math.floor(nominal * SCALE_RANGE[1])
     return min(max(math.floor(nominal * scale + 0.5), low), high)
 
 
 def image_scale(image: Pair, reference: Pair) -> float:
-    """How large an image is against a reference size, both (h, w) or (w, h) in pixels.
+    """Return the size of an image relative to a reference size, both (h, w) or (w, h) in pixels.
 
     The factor by which a keep-ratio resize, such as MMDet's ``Resize(scale=reference)``, would have enlarged an image
     that just fits the reference: the larger of the ratios of the long and of the short sides.

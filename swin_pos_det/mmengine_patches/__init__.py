@@ -22,7 +22,7 @@ _applied = False
 
 
 def is_applied() -> bool:
-    """Whether MMEngine is changed now."""
+    """Return whether MMEngine is changed now."""
     return _applied
 
 

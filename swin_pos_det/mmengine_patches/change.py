@@ -24,12 +24,12 @@ class Change:
 
     @property
     def owner(self) -> Any:
-        """The module, class or dict."""
+        """Return the module, class or dict."""
         return self._owner() if callable(self._owner) and not isinstance(self._owner, type) else self._owner
 
     @property
     def current(self) -> Optional[Any]:
-        """The value in place now: an attribute as its class stores it (a ``staticmethod`` object, say), or None."""
+        """Return the value in place now: an attribute as its class stores it (e.g. a ``staticmethod``), or None."""
         value = self._get()
         return None if value is _MISSING else value
 

@@ -111,7 +111,7 @@ class CheckpointHook(MMEngineCheckpointHook):
                                        f'{", ".join(removed)}')
 
     def _kept(self) -> Set[Optional[str]]:
-        """The names of the checkpoints that must stay."""
+        """Return the names of the checkpoints to keep."""
         paths = [self.last_ckpt, getattr(self, 'best_ckpt_path', None),
                  *getattr(self, 'best_ckpt_path_dict', {}).values()]
         return {self._files.name_of(path) for path in paths} | set(
@@ -150,7 +150,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
 
 def _resumed_checkpoint(runner: Runner) -> Optional[str]:
-    """The checkpoint that a training goes on from, as far as its runner knows; None if it starts from the beginning."""
+    """Return the checkpoint that a training resumed from, as far as its runner knows; None without one."""
     return checkpoint_to_load(runner) if runner.iter > 0 and runner._resume else None
 
 

@@ -83,7 +83,7 @@ def _to(replacement: Any) -> Callable[[Any], Any]:
 
 
 def summary() -> str:
-    """The line about all changes that goes into the log."""
+    """Return the log line about all changes."""
     names = ', '.join(patch.name for patch in PATCHES)
     return f'swin_pos_det changes MMEngine: {names} ({ENV}=0 switches this off; docs/design.md says why)'
 

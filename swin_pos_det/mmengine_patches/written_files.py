@@ -41,7 +41,7 @@ class WrittenFiles:
             self._outdated = {}
 
     def name_of(self, path: Any) -> Optional[str]:
-        """The name of a file in the folder that the run has written; None for any other, and for links."""
+        """Return the name of a file that the run wrote to the folder; None for any other, and for links."""
         if not isinstance(path, str):
             return None
         folder, name = osp.split(path)
@@ -73,7 +73,7 @@ class WrittenFiles:
         self._save()
 
     def outdated(self) -> List[str]:
-        """The paths of the files that were to be removed when the run was killed."""
+        """Return the paths of the files that were to be removed when the run was killed."""
         return [self._backend.join_path(self._folder, name) for name, outdated in self._outdated.items() if outdated]
 
     def _save(self) -> None:

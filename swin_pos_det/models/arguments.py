@@ -115,7 +115,7 @@ def windows_per_stage(name: str, value: WindowSize, num_stages: int, also: Optio
 
 
 def size_pair(name: str, value: Any, also: Optional[str] = None) -> Any:
-    """An int or a pair of ints, all at least 1, as a pair (h, w); or the word ``also`` as it is.
+    """Return an int or a pair of ints, all at least 1, as a pair (h, w); the word ``also`` stays as it is.
 
     Raises:
         TypeError: if it is none of these.
@@ -133,7 +133,7 @@ def size_pair(name: str, value: Any, also: Optional[str] = None) -> Any:
 
 
 def is_int(value: Any) -> bool:
-    """True for ints, not for bools."""
+    """Return True for ints, not for bools."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -34,7 +34,7 @@ def attach_valid_sizes(images: Tensor, sizes: Sequence[Pair]) -> None:
 
 
 def valid_sizes(images: Tensor) -> Optional[List[Pair]]:
-    """What :func:`attach_valid_sizes` noted, or None."""
+    """Return the sizes noted by :func:`attach_valid_sizes`, or None."""
     return getattr(images, _ATTRIBUTE, None)
 
 
@@ -93,7 +93,7 @@ class SwinPosDataPreprocessor(DetDataPreprocessor):
         return min(channels, 3) if drops else channels
 
     def _swap(self, images: Tensor) -> Tensor:
-        """Images (..., C, H, W) with the first and third channel swapped."""
+        """Swap the first and third channel of images (..., C, H, W)."""
         channels = images.shape[-3]
         if channels < 3:
             return images

@@ -39,7 +39,7 @@ def reset_parameters(backbone: nn.Module) -> None:
 
 
 def resolve_init_cfg(init_cfg: Any, pretrained: Optional[str]) -> Any:
-    """The ``init_cfg`` that ``init_cfg`` and the deprecated ``pretrained`` mean.
+    """Return the ``init_cfg`` that results from ``init_cfg`` and the deprecated ``pretrained``.
 
     Raises:
         ValueError: for one without a type, pretrained weights without a checkpoint, or both.

@@ -10,7 +10,7 @@ Pair = Tuple[int, int]
 
 
 def downsample_sizes(valid: Optional[Sequence[Pair]], stride: Pair) -> Optional[List[Pair]]:
-    """Valid sizes after a layer of the given stride: rounded up, as the layer pads its input with zeros."""
+    """Return valid sizes after a layer of the given stride: rounded up, as the layer pads its input with zeros."""
     return None if valid is None else [(-(-h // stride[0]), -(-w // stride[1])) for h, w in valid]
 
 

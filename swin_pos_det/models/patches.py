@@ -23,7 +23,7 @@ class PatchEmbed(MMDetPatchEmbed):
     """mmdet's patch embedding for patches that do not overlap."""
 
     def forward(self, x: Tensor) -> Tuple[Tensor, Pair]:
-        """Images (B, in_channels, H, W) -> (B, H' * W', C) tokens and (H', W')."""
+        """Embed images (B, in_channels, H, W): (B, H' * W', C) tokens and (H', W')."""
         x = self.projection(pad_to_multiple(x, self.projection.stride))
         size = x.shape[2], x.shape[3]
         x = x.flatten(2).transpose(1, 2)
@@ -64,12 +64,12 @@ class PatchMerging(MMDetPatchMerging):
 
     @property
     def norms(self) -> Tuple[Optional[nn.Module], Optional[nn.Module]]:
-        """The norms before and after the reduction, at least one of which is None."""
+        """Return the norms before and after the reduction, at least one of which is None."""
         return (self.norm, None) if self.norm_order == 'pre' else (None, self.norm)
 
     @property
     def is_two_by_two(self) -> bool:
-        """Whether it merges squares of four tokens, which do not overlap."""
+        """Return whether it merges squares of four tokens, which do not overlap."""
         return self.sampler.stride == (2, 2) and self.sampler.kernel_size == (2, 2)
 
     def _merge(self, x: Tensor, input_size: Pair) -> Tuple[Tensor, Pair]:

@@ -240,7 +240,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         return outs
 
     def _valid_sizes(self, images: Tensor) -> Optional[List[Pair]]:
-        """The size of each image in pixels, if the batch has padding that must be hidden."""
+        """Return the size of each image in pixels, if the batch has padding that must be hidden."""
         if self.padding != 'mask':
             return None
         sizes = valid_sizes(images)
@@ -264,7 +264,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
 
     @property
     def window_size(self) -> List[Union[Pair, str]]:
-        """The nominal window of each stage, (h, w) in tokens or ``'global'``."""
+        """Return the nominal window of each stage, (h, w) in tokens or ``'global'``."""
         return [stage.window_rule.size for stage in self.stages]
 
     def set_window_size(self, window_size: WindowSize, window_policy: Optional[str] = None) -> None:

@@ -32,7 +32,7 @@ def attention(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_h
 
 def unsupported(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_heads: int, scale: float,
                 pad: Optional[Tensor], rotate: Optional[Rotation], dropout: float) -> Optional[str]:
-    """The reason why it cannot be called; None if it can."""
+    """Return the reason why these arguments are unsupported; None if they are supported."""
     if dropout:
         return 'dropout on attention weights'
     return 'traced graphs' if is_tracing() else None

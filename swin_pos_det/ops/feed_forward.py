@@ -12,7 +12,7 @@ from .runtime import TRICKS, is_as_built, is_tracing
 
 
 def feed_forward(network: nn.Module, x: Tensor) -> Tensor:
-    """The layers of a feed-forward network.
+    """Build the layers of a feed-forward network.
 
     Args:
         network: with ``layers``: ((linear, activation, dropout), linear, dropout), as mmcv's ``FFN`` has them, and
@@ -36,7 +36,7 @@ def _can_recompute_gelu(network: nn.Module) -> bool:
 
 
 def is_exact_gelu(activation: nn.Module) -> bool:
-    """Whether an activation is GELU, without an approximation."""
+    """Return whether an activation is GELU, without an approximation."""
     return type(activation) is nn.GELU and activation.approximate == 'none'
 
 

@@ -13,7 +13,7 @@ Rotation = Callable[[Tensor, Tensor], Tuple[Tensor, Tensor]]
 
 
 def split_heads(windows: Tensor, num_heads: int) -> Three:
-    """Queries, keys and values, (nW, heads, N, channels of a head) each, of (nW, N, 3 C), without a copy."""
+    """Split (nW, N, 3 C) into queries, keys and values, (nW, heads, N, channels of a head) each, without a copy."""
     packed = windows.view(*windows.shape[:2], 3, num_heads, -1)
     # Along this axis, and transposed one by one, so that the gradients are put together in one copy.
     q, k, v = packed.unbind(2)
@@ -22,7 +22,7 @@ def split_heads(windows: Tensor, num_heads: int) -> Three:
 
 def window_heads(qkv: Tensor, plan: WindowPlan, num_heads: int, pad_value: Optional[Tensor],
                  rotate: Optional[Rotation]) -> Three:
-    """Queries, keys and values of the windows of (B, L, 3 C) tokens: (nW, heads, N, channels of a head) each."""
+    """Return queries, keys and values of the windows of (B, L, 3 C) tokens: (nW, heads, N, channels of a head) each."""
     q, k, v = split_heads(window_partition(qkv.flatten(0, 1), plan, pad_value), num_heads)
     return (q, k, v) if rotate is None else (*rotate(q, k), v)
 

@@ -49,22 +49,22 @@ class WindowGroup:
 
     @property
     def shares_mask(self) -> bool:
-        """Whether one mask serves all its windows."""
+        """Return whether one mask serves all its windows."""
         return self.region is None or self.region.shape[0] == 1
 
     def part(self, some: slice) -> WindowGroup:
-        """Some of its windows."""
+        """Return some of its windows."""
         own = not self.shares_mask
         return WindowGroup(some.stop - some.start, *(of[some] if own and of is not None else of
                                                      for of in (self.region, self.hidden)))
 
     def to(self, device: torch.device) -> WindowGroup:
-        """The same group on a device."""
+        """Return the same group on a device."""
         return WindowGroup(self.count, *(None if of is None else of.to(device) for of in (self.region, self.hidden)),
                            self.keeps_mask)
 
     def mask(self, dtype: torch.dtype, align_pad: int = 0) -> Optional[Tensor]:
-        """The additive mask of the logits: 0 where a query may attend to a key.
+        """Return the additive mask of the logits: 0 where a query may attend to a key.
 
         Args:
             dtype: of the mask.
@@ -135,7 +135,7 @@ def attn_masks(bias: Optional[Tensor], groups: Sequence[WindowGroup], like: Tens
 
 
 def joined_mask(groups: Sequence[WindowGroup], like: Tensor, align_pad: int = 0) -> Tensor:
-    """The masks of all windows in one: (nW, 1, N, N + align_pad), of the dtype and device of queries ``like``."""
+    """Join the masks of all windows: (nW, 1, N, N + align_pad), of the dtype and device of queries ``like``."""
     area = like.shape[2]
     masks = [group.mask(like.dtype, align_pad) for group in groups]
     nothing = like.new_zeros(1, 1, 1, 1) if any(mask is None for mask in masks) else None

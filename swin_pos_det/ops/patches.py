@@ -12,7 +12,7 @@ Pair = Tuple[int, int]
 
 
 def pad_to_multiple(maps: Tensor, multiple: Pair) -> Tensor:
-    """Zeros at the bottom and right of maps (B, C, H, W), up to the next multiples of (down, across).
+    """Pad maps (B, C, H, W) with zeros at the bottom and right to the next multiples of (down, across).
 
     In a graph it is done whatever the size, since a branch would hold the graph to sizes that need it, or do not.
     """

@@ -38,7 +38,7 @@ class PositionBias:
 
     @property
     def requires_grad(self) -> bool:
-        """Whether it is learned."""
+        """Return whether the bias is learned."""
         return (self.table if self.pairs is None else self.pairs).requires_grad
 
     def dense(self) -> Tensor:

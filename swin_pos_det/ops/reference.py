@@ -24,13 +24,13 @@ def attention(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_h
 
 
 def unsupported(*arguments: Any) -> Optional[str]:
-    """None: it supports everything."""
+    """Return None: every argument is supported."""
     return None
 
 
 def attention_weights(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], *, num_heads: int, scale: float,
                       pad: Optional[Tensor] = None, rotate: Optional[Rotation] = None) -> Tensor:
-    """The attention weights of the same arguments.
+    """Return the attention weights of the same arguments.
 
     Returns:
         (nW, heads, N, N) [query, key] of the windows in the plan's order, float32 or float64; rows sum to 1.

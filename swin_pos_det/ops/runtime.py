@@ -59,18 +59,18 @@ def without(*tricks: str) -> Iterator[None]:
 # Graphs
 
 def is_tracing() -> bool:
-    """Whether a graph is being made: sizes may be symbols then, and every branch taken is fixed in the graph."""
+    """Return whether a graph is being made: sizes may be symbols, and every branch taken is fixed in the graph."""
     return is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
 def is_exporting() -> bool:
-    """Whether the graph is made for another runtime, which has plain operators only and takes any size."""
+    """Return whether the graph is made for another runtime, which has plain operators only and takes any size."""
     # What torch.compiler.is_exporting (torch 2.7) returns; but Dynamo of torch 2.11 takes that for true in any graph.
     return is_tracing() and (not is_compiling() or getattr(torch.compiler, '_is_exporting_flag', False))
 
 
 def can_break_graph() -> bool:
-    """Whether ``torch.compile`` makes a graph, which may leave a part of the model to eager mode.
+    """Return whether ``torch.compile`` makes a graph, which may leave a part of the model to eager mode.
 
     Exports may not; before torch 2.7 they look the same, and nothing is left to eager mode.
     """
@@ -88,13 +88,13 @@ def warn(message: str, stacklevel: int = 2) -> bool:
 # Modes
 
 def fake_mode() -> Optional[Any]:
-    """The active ``FakeTensorMode``, under which new tensors have no data; None without one."""
+    """Return the active ``FakeTensorMode``, under which new tensors have no data; None without one."""
     modes = [] if is_tracing() else _get_current_dispatch_mode_stack()
     return next((mode for mode in modes if type(mode).__name__ == 'FakeTensorMode'), None)  # slow to import
 
 
 def has_active_torch_mode() -> bool:
-    """Whether a mode sees every operator (fake tensors, a FLOP counter), or a ``torch.func`` transformation is active.
+    """Return whether a mode (fake tensors, FLOP counter) or a ``torch.func`` transformation sees every operator.
 
     They know torch's own operators, and expect whole windows; under transformations no tensor may be written in place.
     """
@@ -105,17 +105,17 @@ def has_active_torch_mode() -> bool:
 
 
 def _is_transformed() -> bool:
-    """Whether a ``torch.func`` transformation or forward-mode differentiation is active."""
+    """Return whether a ``torch.func`` transformation or forward-mode differentiation is active."""
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def is_plain_inference() -> bool:
-    """Whether no gradients are recorded, no graph is made and nobody watches the operators."""
+    """Return whether no gradients are recorded, no graph is made and no mode sees the operators."""
     return not torch.is_grad_enabled() and not is_tracing() and not has_active_torch_mode()
 
 
 def tensor_cache(maxsize: int) -> Callable[[Make], Make]:
-    """A bounded cache for functions that make tensors from hashable arguments.
+    """Return a bounded cache for functions that make tensors from hashable arguments.
 
     It is bypassed while a graph is made, under ``torch.func`` transformations, which wrap every new tensor, and while a
     CUDA graph is captured, whose kernels have not run yet. Fake tensors are never found by a real forward. Its tensors
@@ -150,13 +150,13 @@ _WITHOUT_AUTOCAST = {'meta', *(() if hasattr(torch.amp, 'is_autocast_available')
 
 
 def without_autocast(like: Tensor) -> ContextManager:
-    """A context in which operators on the tensor's device keep the precision of their inputs."""
+    """Return a context in which operators on the tensor's device keep the precision of their inputs."""
     kind = like.device.type
     return nullcontext() if kind in _WITHOUT_AUTOCAST else torch.autocast(kind, enabled=False)
 
 
 def autocast_dtype_on_cpu() -> Optional[torch.dtype]:
-    """The dtype that autocast casts a CPU's matrix products to; None outside of it."""
+    """Return the dtype that autocast casts a CPU's matrix products to; None outside of autocast."""
     if hasattr(torch, 'get_autocast_dtype'):  # torch 2.4
         return torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else None
     return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
@@ -165,18 +165,18 @@ def autocast_dtype_on_cpu() -> Optional[torch.dtype]:
 # Modules
 
 def is_unmodified(layer: nn.Module, *types: type) -> bool:
-    """Whether ``layer`` is exactly of one of ``types``, without hooks: its formula may replace a call of it."""
+    """Return whether ``layer`` is exactly one of ``types``, without hooks: its formula may replace a call of it."""
     return type(layer) in types and not has_hooks(layer)
 
 
 def has_hooks(layer: nn.Module) -> bool:
-    """Whether a call of ``layer`` does more than its class's forward: own hooks, global ones, a patched forward."""
+    """Return whether calling ``layer`` does more than its class's forward: own or global hooks, a patched forward."""
     hooks = layer._backward_hooks, layer._backward_pre_hooks
     return changes_result(layer) or any(hooks) or nn.modules.module._has_any_global_hook()
 
 
 def changes_result(layer: nn.Module) -> bool:
-    """Whether a call of ``layer`` may give something else than its class's forward; global hooks only watch."""
+    """Return whether a call of ``layer`` may differ from its class's forward; global hooks only observe."""
     return 'forward' in vars(layer) or bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
@@ -191,7 +191,7 @@ def record_modules(root: nn.Module, as_type: type) -> None:
 
 
 def is_as_built(root: nn.Module) -> bool:
-    """Whether the formula of ``root`` may replace a call of it.
+    """Return whether the formula of ``root`` may replace a call of it.
 
     That is so if it has the modules that its constructor made, and none of them has hooks or a patched forward.
     """
@@ -199,5 +199,5 @@ def is_as_built(root: nn.Module) -> bool:
 
 
 def _types(root: nn.Module) -> Tuple[Any, ...]:
-    """The type of ``root``, and the name and type of each module in it."""
+    """Return the type of ``root``, and the name and type of each module in it."""
     return (type(root), *((name, type(module)) for name, module in root.named_modules() if name))

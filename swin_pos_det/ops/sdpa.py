@@ -38,5 +38,5 @@ def attention(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_h
 
 
 def unsupported(*arguments: Any) -> Optional[str]:
-    """None: it supports everything."""
+    """Return None: every argument is supported."""
     return None

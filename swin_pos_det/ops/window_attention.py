@@ -67,14 +67,14 @@ def window_attention(qkv: Tensor,
 
 
 def choose(qkv: Tensor, bias: Optional[PositionBias], dropout: float) -> str:
-    """The name of the fastest implementation for these arguments. Nothing else asks for device, dtype or gradients."""
+    """Return the name of the fastest implementation for these arguments."""
     # SDPA on the CPU keeps the N x N scores of every window if the bias is learned.
     learned = torch.is_grad_enabled() and bias is not None and bias.requires_grad
     return 'cpu_training' if learned and qkv.device.type == 'cpu' and not dropout and not is_tracing() else 'sdpa'
 
 
 def requested_impl() -> Optional[str]:
-    """The implementation that :func:`use_impl` or ``SWIN_POS_DET_ATTENTION`` requests; None if it is chosen."""
+    """Return the implementation that :func:`use_impl` or ``SWIN_POS_DET_ATTENTION`` requests, or None."""
     return _requested
 
 

@@ -78,7 +78,7 @@ class WindowPlan:
 
     @property
     def area(self) -> int:
-        """Tokens in a window: N."""
+        """Return tokens in a window: N."""
         return self.spec.window[0] * self.spec.window[1]
 
     @property
@@ -94,7 +94,7 @@ def window_plan(batch: int,
                 device: torch.device,
                 hide_padding: bool = False,
                 valid: Optional[Sequence[Pair]] = None) -> WindowPlan:
-    """The plan for a batch of feature maps, from a bounded cache.
+    """Return the plan for a batch of feature maps, from a bounded cache.
 
     Plans hold indices and masks only, no parameters, so sharing them between models, threads and copies is safe; on
     CUDA, between streams that wait for each other.
@@ -191,7 +191,7 @@ def build_plan(spec: WindowSpec, batch: int, device: torch.device) -> WindowPlan
     rank = torch.empty_like(order).scatter_(0, order, torch.arange(order.shape[0], device=home))
 
     def slots_of(down: Tensor, across: Tensor) -> Tensor:
-        """The slots of some places down and across in the padded maps: (B * places,)."""
+        """Return the slots of some places down and across in the padded maps: (B * places,)."""
         (row, row_offset), (col, col_offset) = rows.window_of(down), cols.window_of(across)
         first = rank.view(batch, rows.windows, cols.windows)[:, row][:, :, col] * area
         return (first + row_offset[:, None] * window[1] + col_offset).flatten()
@@ -242,11 +242,11 @@ class _Axis:
         return torch.arange(self.length, device=self.device)
 
     def padding(self) -> Tensor:
-        """(padded - length,) int64, the places behind the map."""
+        """Return (padded - length,) int64, the places behind the map."""
         return torch.arange(self.length, self.padded, device=self.device)
 
     def window_of(self, places: Tensor) -> Tuple[Tensor, Tensor]:
-        """The window of each place, and the offset in it."""
+        """Return the window of each place, and the offset in it."""
         slot = places - self.shift
         slot = torch.where(slot < 0, slot + self.padded, slot)
         window = torch.div(slot, self.side, rounding_mode='floor')
@@ -257,7 +257,7 @@ Groups = Tuple[Tensor, List[WindowGroup]]
 
 
 def _groups_by_place(batch: int, rows: _Axis, cols: _Axis) -> Groups:
-    """The windows' order, (nW,) int64 numbers in reading order, and groups, where padding is attended to."""
+    """Return the windows' order, (nW,) int64 numbers in reading order, and groups, where padding is attended to."""
     number = torch.arange(batch * rows.windows * cols.windows, device=rows.place.device)
     number = number.view(batch, rows.windows, cols.windows)
     whole, last = slice(None, -1), slice(-1, None)
@@ -283,7 +283,7 @@ def _pairs(rows: Tensor, cols: Tensor) -> Tensor:
 
 
 def _groups_by_content(batch: int, rows: _Axis, cols: _Axis, valid: Optional[Sequence[Pair]]) -> Groups:
-    """The same where padding is hidden: a group without a mask, and one where each window has its own."""
+    """Return the same where padding is hidden: a group without a mask, and one where each window has its own."""
     region = _pairs(rows.region, cols.region).repeat(batch, 1)
     height, width = rows.length, cols.length
     if valid is not None:

@@ -140,14 +140,14 @@ def _side(picture: np.ndarray) -> float:
 
 
 def _rect(box: np.ndarray, scale: float, shape: Sequence[int]) -> Rect:
-    """A box as pixels of the picture, cut at its border, at least one pixel wide and high."""
+    """Return a box as pixels of the picture, cut at its border, at least one pixel wide and high."""
     box = np.nan_to_num(box * scale, posinf=2**30, neginf=-2**30)
     (x1, x2), (y1, y2) = (np.clip(box[axis::2].round(), 0, shape[1 - axis] - 1).astype(int) for axis in (0, 1))
     return int(x1), int(y1), max(1, int(x2 - x1)), max(1, int(y2 - y1))
 
 
 def _region(mask: Any, scale: float, shape: Sequence[int]) -> tuple[Rect, np.ndarray]:
-    """The part of the picture that a mask covers, and the mask there, uint8."""
+    """Return the part of the picture that a mask covers, and the mask there, uint8."""
     mask = np.ascontiguousarray(mask)
     mask = mask.view(np.uint8) if mask.dtype == bool else (mask != 0).astype(np.uint8)
     x, y, width, height = cv2.boundingRect(mask)
@@ -189,7 +189,7 @@ def _stencil(text: str, font: str, size: int) -> np.ndarray:
 
 
 def _place(rect: Rect, text: Sequence[int], shape: Sequence[int], taken: Sequence[Rect], line_width: int) -> Rect:
-    """Where a text of size (h, w) covers least of other texts: above, in or below a box, left or right."""
+    """Return where a text of size (h, w) overlaps other texts least: above, in or below a box, left or right."""
     x, y, width, height = rect
     tall, wide = text
     lefts = (x - line_width // 2, x + width - wide)

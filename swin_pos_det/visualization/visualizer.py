@@ -48,7 +48,7 @@ class SwinPosVisualizer(DetLocalVisualizer):
         return self.get_image()
 
     def _own_texts(self, instances: InstanceData) -> Optional[list[str]]:
-        """Names that the instances bring along, as open-vocabulary detectors' do."""
+        """Return names that the instances bring along, as open-vocabulary detectors' do."""
         if 'label_names' not in instances:
             return None
         scores = instances.scores if 'scores' in instances else [None] * len(instances)
@@ -65,7 +65,7 @@ class SwinPosVisualizer(DetLocalVisualizer):
 
 
 def instance_arrays(instances: InstanceData) -> dict[str, Any]:
-    """The arguments of :meth:`InstanceDrawer.draw` for MMDetection's instances, predicted or annotated.
+    """Return the arguments of :meth:`InstanceDrawer.draw` for MMDetection's instances, predicted or annotated.
 
     Boxes that are all 0, which stand for none, are left out.
     """

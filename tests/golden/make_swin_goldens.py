@@ -148,7 +148,7 @@ def import_file(path, name):
 
 
 def make_timm(_args):
-    """Current timm: patch merging opens a stage, the index and mask buffers are not saved."""
+    """Make timm's: patch merging opens a stage, the index and mask buffers are not saved."""
     import timm
     from timm.models.swin_transformer import SwinTransformer
 
@@ -281,7 +281,7 @@ def build_microsoft_det(path, ape):
 
 @torch.no_grad()
 def make_microsoft_det(args):
-    """The detection repository of the paper: 'backbone.' below 'state_dict', a norm per output, and here the ape."""
+    """Make the paper's detection repository's: 'backbone.' below 'state_dict', a norm per output, and here the ape."""
     model = randomise(build_microsoft_det(args.microsoft_det, ape=True), 'microsoft_det')
     checkpoint = {'state_dict': {'backbone.' + k: v for k, v in model.state_dict().items()}}
     return checkpoint, model(golden_input()), OUTPUTS, 'SwinTransformer/Swin-Transformer-Object-Detection'
@@ -307,7 +307,7 @@ def hf_version(major):
 
 
 def make_hf_model(_args):
-    """transformers 4.x, SwinModel: no prefix."""
+    """Make transformers 4.x SwinModel: no prefix."""
     from transformers import SwinModel
 
     model = randomise(SwinModel(hf_config()), 'hf_model')
@@ -317,7 +317,7 @@ def make_hf_model(_args):
 
 @torch.no_grad()
 def make_hf_backbone(_args):
-    """transformers 4.x, SwinBackbone: no prefix, and a norm per output in `hidden_states_norms`."""
+    """Make transformers 4.x SwinBackbone: no prefix, and a norm per output in `hidden_states_norms`."""
     from transformers import SwinBackbone
 
     model = randomise(SwinBackbone(hf_config()), 'hf_backbone')
@@ -325,7 +325,7 @@ def make_hf_backbone(_args):
 
 
 def make_hf_classifier(_args):
-    """transformers 4.x, SwinForImageClassification: 'swin.' before all but the classifier."""
+    """Make transformers 4.x SwinForImageClassification: 'swin.' before all but the classifier."""
     from transformers import SwinForImageClassification
 
     model = randomise(SwinForImageClassification(hf_config()), 'hf_classifier')
@@ -335,7 +335,7 @@ def make_hf_classifier(_args):
 
 @torch.no_grad()
 def make_hf5_backbone(_args):
-    """transformers 5.x, SwinBackbone's own state dict, whose names are not those of the files it reads and writes."""
+    """Make transformers 5.x SwinBackbone's own state dict, whose names differ from those in its files."""
     from transformers import SwinBackbone
 
     model = randomise(SwinBackbone(hf_config()), 'hf5_backbone')
@@ -344,7 +344,7 @@ def make_hf5_backbone(_args):
 
 @torch.no_grad()
 def make_hf5_saved(_args):
-    """transformers 5.x, what `save_pretrained` of SwinBackbone writes: the names of 4.x, but for the unused norm."""
+    """Make what transformers 5.x SwinBackbone's `save_pretrained` writes: the names of 4.x, without the unused norm."""
     from safetensors.torch import load_file
     from transformers import SwinBackbone
 
@@ -390,7 +390,7 @@ def make_mmpretrain(_args):
 
 
 def keys_timm(_args):
-    """Current timm without a classifier."""
+    """Return the keys of current timm without a classifier."""
     from timm.models.swin_transformer import SwinTransformer
 
     return SwinTransformer(
@@ -400,7 +400,7 @@ def keys_timm(_args):
 
 
 def keys_hf(_args):
-    """transformers 4.x, SwinBackbone."""
+    """Return the keys of transformers 4.x SwinBackbone."""
     from transformers import SwinBackbone
 
     hf_version(4)
@@ -408,7 +408,7 @@ def keys_hf(_args):
 
 
 def keys_hf5(_args):
-    """transformers 5.x, SwinBackbone: the names in memory."""
+    """Return the keys of transformers 5.x SwinBackbone in memory."""
     from transformers import SwinBackbone
 
     hf_version(5)
@@ -416,7 +416,7 @@ def keys_hf5(_args):
 
 
 def keys_microsoft(args):
-    """The detection repository's backbone, without the absolute position embedding."""
+    """Return the keys of the detection repository's backbone, without the absolute position embedding."""
     return build_microsoft_det(args.microsoft_det, ape=False)
 
 

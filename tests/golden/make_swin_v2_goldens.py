@@ -73,7 +73,7 @@ def settings(**changes):
 
 
 def make_timm(_args):
-    """Current timm: patch merging opens a stage; no buffers are saved."""
+    """Make timm's: patch merging opens a stage; no buffers are saved."""
     import timm
     from timm.models.swin_transformer_v2 import SwinTransformerV2
 
@@ -125,12 +125,12 @@ def hf_config():
 
 
 def hf_blocks(encoder):
-    """The last block of each stage."""
+    """Return the last block of each stage."""
     return [layer.blocks[-1] for layer in encoder.layers]
 
 
 def make_hf_backbone(_args):
-    """transformers 4.x, Swinv2Backbone, which has no norms of its outputs."""
+    """Make transformers 4.x Swinv2Backbone, which has no norms of its outputs."""
     from transformers import Swinv2Backbone
 
     model = randomise(Swinv2Backbone(hf_config()), 'hf_backbone')
@@ -138,7 +138,7 @@ def make_hf_backbone(_args):
 
 
 def make_hf_classifier(_args):
-    """transformers 4.x, Swinv2ForImageClassification: 'swinv2.' before all but the classifier."""
+    """Make transformers 4.x Swinv2ForImageClassification: 'swinv2.' before all but the classifier."""
     from transformers import Swinv2ForImageClassification
 
     model = randomise(Swinv2ForImageClassification(hf_config()), 'hf_classifier')
@@ -146,7 +146,7 @@ def make_hf_classifier(_args):
 
 
 def make_hf5_saved(_args):
-    """transformers 5.x, what `save_pretrained` of Swinv2Model writes."""
+    """Make what `save_pretrained` of transformers 5.x Swinv2Model writes."""
     from safetensors.torch import load_file
     from transformers import Swinv2Model
 
@@ -191,14 +191,14 @@ def make_mmpretrain(_args):
 
 
 def keys_timm(_args):
-    """Current timm without a classifier."""
+    """Return the keys of current timm without a classifier."""
     from timm.models.swin_transformer_v2 import SwinTransformerV2
 
     return SwinTransformerV2(**settings(num_classes=0)).state_dict()
 
 
 def keys_hf(_args):
-    """transformers 5.x, what Swinv2Backbone saves."""
+    """Return the keys that transformers 5.x Swinv2Backbone saves."""
     from transformers import Swinv2Backbone
 
     v1.hf_version(5)

@@ -18,7 +18,7 @@ NAMES = tuple('abcdefghij')
 
 @pytest.fixture(scope='session')
 def files(tmp_path_factory):
-    """A config of the demo's detector, on small images, and a checkpoint for it."""
+    """Return a config of the demo's detector, on small images, and a checkpoint for it."""
     folder = tmp_path_factory.mktemp('detector')
     cfg = Config.fromfile(ROOT / 'configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py')
     cfg.test_dataloader.dataset.pipeline[1].scale = (128, 128)
@@ -48,7 +48,7 @@ def picture():
 
 @pytest.fixture
 def save(tmp_path):
-    """Writes an array, as Pillow takes it, under a name in a folder of its own."""
+    """Return a function that writes an array, as Pillow takes it, under a name in a folder of its own."""
 
     def run(array, name, **kwargs):
         path = tmp_path / 'pictures' / name

@@ -55,7 +55,7 @@ def detector_with(backbone):
 
 
 def load(checkpoint, path, tmp_path, **settings):
-    """A backbone with the weights, by one of the ways that weights are loaded."""
+    """Build a backbone and load the weights in one of the possible ways."""
     file = tmp_path / 'file.pth'
     torch.save(checkpoint, file)
     if path == 'init_cfg':
@@ -76,7 +76,7 @@ def image():
 
 
 def features(model, output_norms):
-    """Outputs; without their norms' weights where the golden file has them so."""
+    """Return the outputs, without their norms' weights where the golden file has them so."""
     if not output_norms:
         for index in range(3):
             norm = getattr(model, f'norm{index}')
@@ -105,7 +105,7 @@ def test_computes_what_the_original_computes(name, path, tmp_path):
 
 
 def with_window(checkpoint, window):
-    """The checkpoint with random tables for another window, index buffers left as they are."""
+    """Return the checkpoint with random tables for another window, index buffers left as they are."""
     changed = copy.deepcopy(checkpoint)
     inner = next((changed[name] for name in ('model', 'state_dict') if name in changed), changed)
     generator = torch.Generator().manual_seed(0)

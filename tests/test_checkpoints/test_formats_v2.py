@@ -106,7 +106,7 @@ def test_another_window_needs_no_resampling(name, window, tmp_path):
 
 
 def order_of_four_tokens(name):
-    """The input channel of the first patch merging that each library's file has for each token and channel."""
+    """Return the input channel of the first patch merging that each library's file has for each token and channel."""
     numbered = golden(name)['checkpoint']
     inner = numbered.get('model', numbered.get('state_dict', numbered))
     key = next(key for key, value in inner.items() if tuple(value.shape) == (16, 32) and 'reduction' in key)

@@ -387,7 +387,7 @@ def test_plain_values_load(tmp_path, value):
 
 @pytest.fixture
 def web(tmp_path, monkeypatch):
-    """A web server for ``tmp_path/'site'``, and an empty torch hub folder."""
+    """Serve ``tmp_path/'site'`` over HTTP, with an empty torch hub folder."""
     site = tmp_path / 'site'
     site.mkdir()
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch_home'))

@@ -13,7 +13,7 @@ from tests.test_engine.test_restart import save_training_state
 
 @pytest.fixture
 def work_dir(tmp_path):
-    """Three epochs of which the last is half a file, an iteration, the best of a metric, and weights."""
+    """Return three epochs of which the last is half a file, an iteration, the best of a metric, and weights."""
     for age, name in enumerate(['epoch_1.pth', 'iter_6.pth', 'epoch_2.pth', 'best_acc_epoch_2.pth', 'weights.pth',
                                 'epoch_3.pth']):
         save_training_state(tmp_path / name)

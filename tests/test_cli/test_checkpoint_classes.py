@@ -26,7 +26,7 @@ TOOLS = {
 
 @pytest.fixture(autouse=True)
 def scene(tmp_path, monkeypatch):
-    """A config of cats and dogs in the current directory; nothing is built."""
+    """Write a config of cats and dogs to the current directory; build nothing."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('COCO_ROOT', raising=False)
     monkeypatch.setenv('LOCAL_RANK', '0')

@@ -33,7 +33,7 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch, digits):
-    """A folder with the files that the table names."""
+    """Return a folder with the files that the table names."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('COCO_ROOT', raising=False)
     monkeypatch.setenv('LOCAL_RANK', '0')

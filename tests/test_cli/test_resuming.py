@@ -19,7 +19,7 @@ HOOKS = ['ResumeHook', 'MissedEvaluationHook']
 
 @pytest.fixture
 def prepared(tmp_path):
-    """What a config with certain settings resumes from: resume, and the name of load_from."""
+    """Return a function: settings of a config -> its resume setting and the file name of its load_from."""
     for name in ('start.pth', 'run/epoch_1.pth'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         save_training_state(tmp_path / name)

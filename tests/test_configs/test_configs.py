@@ -55,7 +55,7 @@ DIFFERENCES = {
 
 
 def flatten(value: Any, name: str = '') -> Dict[str, Any]:
-    """{'a': {'b': 1}} -> {'a.b': 1}; lists stay whole."""
+    """Flatten {'a': {'b': 1}} to {'a.b': 1}; lists stay whole."""
     if not isinstance(value, dict):
         return {name: value}
     return {k: v for key, item in value.items() for k, v in flatten(item, f'{name}.{key}'.strip('.')).items()}

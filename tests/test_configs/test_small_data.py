@@ -24,7 +24,7 @@ COMMANDS = [line for block in re.findall(r'```bash\n(.*?)```', PAGE, re.DOTALL) 
 
 @pytest.fixture
 def pets(tmp_path, monkeypatch):
-    """The page's folders, with 8 and 2 images of one grey cat and one white dog each, and no masks."""
+    """Write the page's folders, with 8 and 2 images of one grey cat and one white dog each, and no masks."""
     rng = np.random.default_rng(0)
     for split, images in (('train', 8), ('val', 2)):
         folder = tmp_path / f'data/pets/{split}'
@@ -45,7 +45,7 @@ def pets(tmp_path, monkeypatch):
 
 
 def nano(text):
-    """A snippet with the nano config, by its absolute place, in place of Swin-T's."""
+    """Return a snippet with the nano config, by its absolute place, in place of Swin-T's."""
     name = 'configs/swin_pos/faster-rcnn_swin-pos-t-p4-w7_fpn_1x_coco.py'
     assert name in text or '_base_' not in text
     return text.replace(name, str(ROOT / name).replace('swin-pos-t-p4-w7_fpn_1x', 'swin-pos-nano-p4-w7_fpn'))

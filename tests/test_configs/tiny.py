@@ -14,7 +14,7 @@ _SIZES = ('scale', 'scales', 'crop_size', 'size')
 
 
 def tiny(cfg: Config, coco: Path, digits: Path, work_dir: Path) -> Config:
-    """Turns ``cfg`` into two iterations of training and one evaluation that take seconds; returns it.
+    """Reduce ``cfg`` to two iterations of training and one evaluation that take seconds; return it.
 
     Kept are the detector, its losses, the optimizer, the schedule's kind, pipelines and the evaluator. No weights are
     downloaded and no checkpoint is written.
@@ -36,7 +36,7 @@ def tiny(cfg: Config, coco: Path, digits: Path, work_dir: Path) -> Config:
 
 
 def _walk(node: Any) -> Iterator[dict]:
-    """Every dict below ``node``, itself included."""
+    """Yield every dict below ``node``, itself included."""
     if isinstance(node, dict):
         yield node
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():

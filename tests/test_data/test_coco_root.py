@@ -13,7 +13,7 @@ SWIN_T = "_base_ = ['mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py']"
 
 @pytest.fixture(autouse=True)
 def elsewhere(request, tmp_path, monkeypatch):
-    """No COCO_ROOT, and a current directory without data/coco."""
+    """Unset COCO_ROOT and change to a directory without data/coco."""
     if 'coco_root' in request.fixturenames:
         request.getfixturevalue('coco_root')  # reads the variable, or skips
     monkeypatch.delenv('COCO_ROOT', raising=False)

@@ -18,7 +18,7 @@ from swin_pos_det.data.loading import LoadCompactAnnotations, draw_polygons
 
 
 def pair(seed: int, count: int, height: int, width: int) -> tuple[CompactMasks, BitmapMasks]:
-    """The same masks both ways: rectangles, specks, a full one and an empty one."""
+    """Return the same masks both ways: rectangles, specks, a full one and an empty one."""
     rng = np.random.default_rng(seed)
     masks = np.zeros((count, height, width), np.uint8)
     for number, mask in enumerate(masks):

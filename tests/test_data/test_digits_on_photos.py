@@ -29,7 +29,7 @@ def files_of(root: Path) -> dict[str, bytes]:
 
 
 def visible_leftovers(root: Path) -> list[str]:
-    """What lies beside a data set, but for its lock."""
+    """Return what lies beside a data set, except its lock."""
     return sorted({path.name for path in root.parent.iterdir()} - {root.name, f'.{root.name}.lock'})
 
 

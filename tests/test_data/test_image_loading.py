@@ -22,7 +22,7 @@ from .odd_inputs import HEIGHT, WIDTH, Scene
 
 @pytest.fixture
 def warnings(caplog):
-    """What is logged as a warning."""
+    """Return the logged warnings."""
     logger = MMLogger.get_current_instance()
     logger.addHandler(caplog.handler)
     yield lambda: [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
@@ -31,7 +31,7 @@ def warnings(caplog):
 
 @pytest.fixture
 def scene(tmp_path, monkeypatch):
-    """A training of 6 images, the second of which is cut and the fifth of which is a text."""
+    """Return a training of 6 images, the second of which is cut and the fifth of which is a text."""
     monkeypatch.setattr('logging.raiseExceptions', False)
     made = Scene(tmp_path)
     made.write_all()

@@ -69,7 +69,7 @@ def _machine(log: Path, port: int, ranks: int, nodes: int, restarts: int, functi
 
 
 def run_tool(name: str, folder: Path, *arguments: str) -> None:
-    """What a process does: a tool's command line."""
+    """Run a tool's command line (the target of a process)."""
     os.chdir(folder)
     spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
@@ -109,7 +109,7 @@ class MeanLoss(BaseModel):
 
 
 def micro_parts() -> Dict[str, Any]:
-    """A backbone of all kinds of layers, and a thin neck."""
+    """Return a backbone of all kinds of layers, and a thin neck."""
     return dict(
         data_preprocessor=dict(type='DetDataPreprocessor', pad_mask=True),
         backbone=dict(type='SwinPosTransformer', embed_dims=8, depths=(2, 1, 1, 1), num_heads=(1, 2, 2, 2),
@@ -118,7 +118,7 @@ def micro_parts() -> Dict[str, Any]:
 
 
 def build_micro(head: ConfigDict) -> torch.nn.Module:
-    """The same detector in every process; in float64, but for Mask R-CNN: MMCV's NMS is float32 only."""
+    """Build the same detector in every process, in float64; Mask R-CNN in float32, as MMCV's NMS is float32 only."""
     torch.manual_seed(3)
     model = MODELS.build({**micro_parts(), **head})
     return model.train().to(torch.float32 if head['type'] == 'MaskRCNN' else torch.float64)
@@ -147,7 +147,7 @@ def micro_batch(copies: bool = False) -> Dict[str, list]:
 
 
 def backward(model: torch.nn.Module, batch: Dict[str, list]) -> Dict[str, torch.Tensor]:
-    """The gradients of a model, wrapped or not, on a batch."""
+    """Return the gradients of a model, wrapped or not, on a batch."""
     inner = getattr(model, 'module', model)
     data = inner.data_preprocessor(dict(inputs=list(batch['inputs']), data_samples=[
         sample.clone() for sample in batch['data_samples']]), True)
@@ -159,13 +159,13 @@ def backward(model: torch.nn.Module, batch: Dict[str, list]) -> Dict[str, torch.
 
 
 def share(batch: Dict[str, list], rank: int, world: int) -> Dict[str, list]:
-    """A rank's part of a batch."""
+    """Return a rank's part of a batch."""
     size = len(batch['inputs']) // world
     return {key: value[rank * size:(rank + 1) * size] for key, value in batch.items()}
 
 
 def parallel_gradients(folder: Path, heads: Dict[str, ConfigDict]) -> None:
-    """What a process does: the gradients of each detector by DDP, from the first process into a file."""
+    """Write the gradients of each detector under DDP, from the first process, to a file (the target of a process)."""
     init_default_scope('mmdet')
     torch.distributed.init_process_group('gloo')
     rank, world = get_rank(), torch.distributed.get_world_size()

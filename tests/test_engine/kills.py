@@ -120,7 +120,7 @@ def end_of(made: Any) -> End:
 
 
 def _kind(error: Exception) -> str:
-    """The name of an error, or that tools/train.py prints it as one line: a user's, or the system's about room."""
+    """Return the name of an error, or note that tools/train.py prints it as one line: a user's, or a full disk."""
     one_line = isinstance(error, UserError) or isinstance(error, OSError) and error.errno == errno.ENOSPC
     return 'one line' if one_line else type(error).__name__
 
@@ -151,7 +151,7 @@ def in_child(function: Callable, *args: Any) -> Any:
 
 
 def whole(folder: Path) -> int:
-    """The iteration of the newest whole checkpoint; -1 if there is none."""
+    """Return the iteration of the newest whole checkpoint; -1 if there is none."""
     found = [-1]
     for path in folder.glob('*.pth'):
         try:
@@ -181,7 +181,7 @@ class Kills:
     saved: List[int]
 
     def counts(self, ends: List[Optional[End]]) -> Dict[str, int]:
-        """How many ended in which way."""
+        """Count how many ended in which way."""
         def kind(end: Optional[End]) -> str:
             if end is None or end.error:
                 return 'killed' if end is None else end.error
@@ -240,7 +240,7 @@ def end_of_making(make: Callable[..., Any], work_dir: Path, settings: Optional[D
 
 
 def training(folder: Path, plain: bool = False, by_epoch: bool = True, **settings: Any) -> Any:
-    """A training of 12 iterations that saves a checkpoint every four, the best, and no more than one of each."""
+    """Return a training of 12 iterations that saves a checkpoint every four, the best, and no more than one of each."""
     saving = dict(interval=1) if by_epoch else dict(interval=4, by_epoch=False)
     hook = dict(type='mmengine.CheckpointHook') if plain else {}
     return make_runner(

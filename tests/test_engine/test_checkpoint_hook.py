@@ -38,7 +38,7 @@ def evaluated():
 
 
 def make_runner(folder, epochs, hook='CheckpointHook', custom_hooks=(), settings=None, **checkpoint):
-    """A small training that keeps one checkpoint."""
+    """Return a small training that keeps one checkpoint."""
     made = runner(folder, (7, 7), epochs, hook=False, val_interval=1,
                   checkpoint={'type': hook, 'max_keep_ckpts': 1, **checkpoint}, **(settings or {}))
     for custom in custom_hooks:
@@ -48,7 +48,7 @@ def make_runner(folder, epochs, hook='CheckpointHook', custom_hooks=(), settings
 
 @pytest.fixture
 def seen(monkeypatch, tmp_path):
-    """The checkpoints that are there whenever one is about to be written."""
+    """Return the checkpoints that exist whenever one is about to be written."""
     seen, put = [], AtomicLocalBackend.put
 
     def note(self, obj, filepath):
@@ -125,7 +125,7 @@ class Killed(BaseException):
 
 
 def killing(at):
-    """A replacement of a method that kills the training when it is called for the ``at``-th time."""
+    """Return a replacement of a method that kills the training at the ``at``-th call."""
     calls = []
 
     def kill(self, *args, **kwargs):

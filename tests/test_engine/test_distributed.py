@@ -67,7 +67,7 @@ def folder(tmp_path_factory):
 
 
 def train(folder, config, run, *arguments, **job):
-    """Two processes, unless ``job`` says otherwise; they must succeed. Returns what they printed."""
+    """Train in two processes, or as many as ``job`` says; assert success and return their output."""
     log = folder / f'{run}.log'
     job = {**dict(ranks=2), **job}
     statuses = jobs.launch(log, jobs.run_tool, 'train', folder, config, '--work-dir', run, *arguments, **job)
@@ -77,7 +77,7 @@ def train(folder, config, run, *arguments, **job):
 
 
 def entries(run):
-    """What the newest start of a training logged."""
+    """Return the log entries of the newest start of a training."""
     newest = sorted(run.glob('*/vis_data/scalars.json'))[-1]
     return [json.loads(line) for line in newest.read_text().splitlines()]
 
@@ -117,7 +117,7 @@ def test_comes_back_from_sigkill_in_training_and_in_evaluation_on_two_machines(f
 
 @pytest.fixture(scope='module')
 def sharded(folder):
-    """What FSDP printed: a training that is killed in the second epoch and comes back."""
+    """Return the output of FSDP: a training that is killed in the second epoch and resumed."""
     return train(folder, 'fsdp_killed.py', 'fsdp', restarts=1)
 
 
@@ -163,7 +163,7 @@ def test_deepspeed_equals_data_parallel(folder):
 
 
 def evaluate(folder, checkpoint, run, ranks):
-    """The figures, and the predictions of each image, of tools/test.py in so many processes."""
+    """Return the figures, and the predictions of each image, of tools/test.py in so many processes."""
     arguments = ['tiny.py', checkpoint, '--work-dir', run, '--out', f'{run}.pkl']
     if ranks > 1:
         log = folder / f'{run}.log'
@@ -183,7 +183,7 @@ def coco_figures(figures):
 
 
 def assert_same_evaluation(one, other):
-    """Each figure, and each prediction of each image, to the last bit."""
+    """Assert that each figure, and each prediction of each image, is equal to the last bit."""
     assert one[0] == other[0]
     assert [len(found) for _, found in (one, other)] == [3, 3]
     for first, second in zip(one[1], other[1]):

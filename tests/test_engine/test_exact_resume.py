@@ -61,7 +61,7 @@ class TinyModel(BaseModel):
 
 def make_runner(folder, by_epoch=True, workers=0, persistent=False, seed=0, hooks=True, end=None, checkpoint=None,
                 logger=None, val_interval=2, **settings):
-    """A training of 3 epochs of 4 iterations (7 samples, batches of 2), or of 12 iterations, evaluated now and then."""
+    """Make a training of 3 epochs of 4 iterations (7 samples, batches of 2), or 12 iterations, with evaluations."""
     sampler = dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=True)
     loader = dict(batch_size=2, num_workers=workers, persistent_workers=persistent, sampler=sampler,
                   dataset=dict(type='Noise'), collate_fn=dict(type='default_collate'))
@@ -85,7 +85,7 @@ def make_runner(folder, by_epoch=True, workers=0, persistent=False, seed=0, hook
 
 
 def state(path):
-    """The weights, the optimizer's state and the random states of a checkpoint, as one list of tensors and numbers."""
+    """Return weights, optimizer state and random states of a checkpoint as one list of tensors and numbers."""
     saved = load_checkpoint_file(path)
     found = []
 

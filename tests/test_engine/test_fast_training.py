@@ -60,7 +60,7 @@ def nano(digits: Path) -> Config:
 
 
 def detector(name: str, digits: Path, folder: Path) -> Config:
-    """One of mmdet's detectors with masks, on the digits."""
+    """Return one of mmdet's detectors with masks, on the digits."""
     (folder / 'detector.py').write_text(f"_base_ = 'mmdet::{name}'\n")
     cfg = Config.fromfile(folder / 'detector.py')
     cfg.train_dataloader = nano(digits).train_dataloader

@@ -17,7 +17,7 @@ TOLERANCE = {'mean': 1e-14, 'ATSS': 6e-8, 'Mask R-CNN': 2e-6}
 
 
 def mask_rcnn():
-    """Mask R-CNN's heads, thin, that take every anchor and every proposal: nothing is drawn."""
+    """Return mask R-CNN's heads, thin, that take every anchor and every proposal: nothing is drawn."""
     cfg = Config.fromfile(jobs.ROOT / 'configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py').model
     cfg.rpn_head.update(in_channels=16, feat_channels=16)
     cfg.rpn_head.anchor_generator.strides = [4, 8, 16, 32]
@@ -53,7 +53,7 @@ def largest(gradients):
 
 
 def difference(one, other):
-    """The largest, in units of the largest gradient."""
+    """Return the largest difference, in units of the largest gradient."""
     assert set(one) == set(other)
     return max((one[name] - other[name]).abs().max().item() for name in one) / largest(other)
 

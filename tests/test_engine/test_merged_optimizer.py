@@ -16,7 +16,7 @@ OPTIMIZERS = {'AdamW': dict(lr=1e-2), 'SGD': dict(lr=1e-2, momentum=0.9), 'Adam'
 
 
 def make(name: str) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """A model whose parameters have a group each, of three distinct settings."""
+    """Return a model whose parameters have a group each, of three distinct settings."""
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(4)))
     groups = [dict(params=[parameter], weight_decay=0.1 * (parameter.dim() > 1), lr=1e-2 / (1 + (number > 5)))

@@ -16,7 +16,7 @@ from swin_pos_det.engine import restart, resume_after_restart
 
 
 def save_training_state(path, **changes):
-    """The least that can be resumed from."""
+    """Save the least that can be resumed from."""
     torch.save({**dict(meta=dict(epoch=1, iter=4), state_dict=dict(weight=torch.ones(2)), message_hub=dict(
         log_scalars={}, runtime_info={}, resumed_keys={}), param_schedulers=[dict(last_step=1, _global_step=1)],
         optimizer=dict(state={}, param_groups=[dict(params=[0], lr=1.)])), **changes}, path)
@@ -29,7 +29,7 @@ def cfg(tmp_path):
 
 @pytest.fixture
 def saved(tmp_path):
-    """A work dir with two checkpoints, the second of which is the last."""
+    """Return a work dir with two checkpoints, the second of which is the last."""
     for epoch in (1, 2):
         save_training_state(tmp_path / f'epoch_{epoch}.pth')
         os.utime(tmp_path / f'epoch_{epoch}.pth', (epoch, epoch))

@@ -16,7 +16,7 @@ PLATEAU = dict(type='ReduceOnPlateauLR', monitor='mean', rule='greater', by_epoc
 
 
 def rates(made):
-    """The learning rate, weight decay and betas of each iteration of a training."""
+    """Return the learning rate, weight decay and betas of each iteration of a training."""
     seen = []
     monitor = Hook()
     monitor.before_train_iter = lambda runner, batch_idx, data_batch: seen.append(

@@ -35,7 +35,7 @@ def sample(path, label=0, **more):
 
 @pytest.fixture
 def images(tmp_path):
-    """Two images of one name, one of another, one of a file per channel."""
+    """Return two images of one name, one of another, one of a file per channel."""
     paths = [str(tmp_path / 'data' / name) for name in ('a/1.png', 'b/1.png', 'b/2.bmp', 'b/3_red.png')]
     for path in paths:
         (tmp_path / 'data' / path).parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ CLASSES = ('cat', 'dog', 'unseen')
 
 @pytest.fixture(scope='module')
 def small():
-    """Two images with cats, dogs, a crowd of cats and an object of exactly 32 x 32; a third image is empty."""
+    """Return two images with cats, dogs, a crowd of cats and an object of exactly 32 x 32; a third image is empty."""
     def box(index, image, category, x, y, w, h, **more):
         return dict(dict(id=index, image_id=image, category_id=category, bbox=[x, y, w, h], area=w * h, iscrowd=0,
                          segmentation=[[x, y, x + w, y, x + w, y + h, x, y + h]]), **more)
@@ -114,7 +114,7 @@ def test_replicate(small):
 
 
 def metrics_of(metric, dataset):
-    """What a metric says of detections that fit the boxes of every third image less and less well."""
+    """Return a metric's results for detections that fit the boxes of every third image less and less well."""
     metric.dataset_meta = dict(classes=CLASSES)
     coco = as_coco(copy.deepcopy(dataset))
     for image_id in coco.getImgIds():

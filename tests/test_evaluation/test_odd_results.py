@@ -22,7 +22,7 @@ def eval_tool():
 
 
 def samples(gt, results, with_masks=True):
-    """What a detector with these results would give a metric: each image of the annotations, and of the results."""
+    """Yield the samples that a detector with these results gives a metric: each image of either."""
     numbers = {category['id']: label for label, category in enumerate(gt['categories'])}
     images = dict.fromkeys([image['id'] for image in gt['images']] + [item['image_id'] for item in results])
     for image in images:

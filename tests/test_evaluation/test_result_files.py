@@ -25,7 +25,7 @@ def dataset():
 
 @pytest.fixture
 def read(tmp_path, dataset):
-    """Writes results, as they are or as JSON, and reads them."""
+    """Return a function that writes results, as they are or as JSON, and reads them."""
 
     def run(content):
         path = tmp_path / 'results.json'

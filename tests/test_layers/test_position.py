@@ -29,7 +29,7 @@ SCHEMES = ['none', 'relative', 'relative_only', 'linear_cpb', 'log_cpb', 'rope_a
 
 
 def randomised(**settings: Any) -> WindowAttention:
-    """An attention module whose position parameters matter."""
+    """Return an attention module whose position parameters matter."""
     attention = WindowAttention(16, 2, **settings)
     for name, parameter in attention.named_parameters():
         if not name.startswith(('qkv.weight', 'proj.weight', 'rope')):

@@ -19,7 +19,7 @@ from tests.test_engine.test_resume import Images, TinyDetector
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """The work dir of a training of one epoch, with its evaluation."""
+    """Return the work dir of a training of one epoch, with its evaluation."""
     folder = tmp_path_factory.mktemp('trained')
     make_runner(folder, 1, save_best='acc', settings=evaluated()).train()
     return folder

@@ -75,7 +75,7 @@ def runner(folder, epochs, **settings):
 
 
 def train_resume_test(folder):
-    """Two epochs, a third after a resume, and a test of the last checkpoint; all that came out."""
+    """Train two epochs, resume for a third, and test the last checkpoint; return all results."""
     runner(folder, 2).train()
     resumed = runner(folder, 3, resume=True)
     resumed.train()

@@ -117,7 +117,7 @@ def fake_model(dtype: torch.dtype = torch.float32, **settings: Any) -> SwinPosTr
 
 
 def mode_of(model: SwinPosTransformer) -> FakeTensorMode:
-    """The mode that the model's tensors were made under."""
+    """Return the mode that the model's tensors were made under."""
     return next(model.parameters()).fake_mode
 
 

@@ -16,7 +16,7 @@ SIZES = [(224, 224), (256, 320), (250, 333), (37, 53)]
 
 
 def gradients(model: nn.Module, image: Tensor) -> Tuple[Tuple[Tensor, ...], Dict[str, Tensor]]:
-    """Outputs, and the gradients of a weighted sum of them with respect to the image and every parameter."""
+    """Return Outputs, and the gradients of a weighted sum of them with respect to the image and every parameter."""
     image = image.clone().requires_grad_()
     outs = model(image)
     generator = torch.Generator().manual_seed(1)

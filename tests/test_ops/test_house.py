@@ -18,7 +18,7 @@ def files(*rooms: str):
 
 
 def imported(path: Path) -> Set[str]:
-    """The absolute names of the modules that a file imports."""
+    """Return the absolute names of the modules that a file imports."""
     package = ('swin_pos_det', *path.relative_to(PACKAGE).parts[:-1])
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):

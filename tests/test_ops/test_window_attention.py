@@ -48,7 +48,7 @@ PADDINGS = ['attend', 'mask', "mask the batch's too"]
 
 
 def randomised(**settings: Any) -> WindowAttention:
-    """An attention module whose every parameter matters."""
+    """Return an attention module whose every parameter matters."""
     attention = WindowAttention(8, 2, **{'table_window_size': (3, 3), **settings})
     for name, parameter in attention.named_parameters():
         if not name.startswith(('qkv.weight', 'proj.weight', 'rope')):
@@ -76,12 +76,12 @@ def case(shape: Any, padding: str, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def usable(attention: WindowAttention, plan: Any) -> List[str]:
-    """The implementations for a plan: rotated padding is not all alike, so blocks fall back to the door there."""
+    """Return the implementations for a plan: rotated padding is not all alike, so blocks use the door there."""
     return [name for name in NAMES if name != CPU_INFERENCE or can_drop_padding(attention, plan)]
 
 
 def assert_all_equal(attention: WindowAttention, x: Tensor, plan: Any, tolerance: float) -> None:
-    """Outputs and gradients of every implementation against the reference."""
+    """Assert that outputs and gradients of every implementation equal the reference."""
     # The backbone zeroes hidden tokens. Their logits, about -10000, have few digits left in float32.
     real = mask_padding(torch.ones_like(x), plan.spec.valid, plan.spec.size)
     want, inputs = reference_of(attention, x, plan.spec) * real, dict(attention.named_parameters(), x=x)

@@ -24,7 +24,7 @@ def tool():
 
 @pytest.fixture
 def check(tool, tmp_path, capsys):
-    """Runs the tool on the training data of a changed scene: exit status and output."""
+    """Return a function that runs the tool on a changed scene's training data: exit status and output."""
 
     def run(change=lambda scene: None, *options, images=True):
         scene = Scene(tmp_path)

@@ -46,7 +46,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 @pytest.fixture
 def error_of(capsys):
-    """Runs a tool that must fail with one line, and returns that line."""
+    """Return a function that runs a tool that must fail with one line, and returns that line."""
 
     def run(tool, *argv):
         status = tool.main([str(argument) for argument in argv])

@@ -34,7 +34,7 @@ default_hooks = dict(logger=dict(interval=1))
 
 
 def tool(work_dir, *arguments):
-    """Starts a tool as a user does, from another directory."""
+    """Start a tool as a user does, from another directory."""
     command = [sys.executable, *(str(ROOT / 'tools' / arguments[0]), *map(str, arguments[1:]))]
     return subprocess.Popen(command, cwd=work_dir, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                             env={**os.environ, 'OMP_NUM_THREADS': '1'})
@@ -47,7 +47,7 @@ def finish(process):
 
 
 def entries(run):
-    """What MMEngine logged in the newest run below ``run``."""
+    """Return what MMEngine logged in the newest run below ``run``."""
     files = sorted(run.glob('*/vis_data/scalars.json'))
     return [json.loads(line) for line in files[-1].read_text().splitlines() if line.endswith('}')] if files else []
 

@@ -30,7 +30,7 @@ def eval_tool():
 
 @pytest.fixture(scope='module')
 def digits(tmp_path_factory):
-    """The data set's folder, made by the first test that asks for it."""
+    """Return the data set's folder, made by the first test that asks for it."""
     return tmp_path_factory.mktemp('data') / 'digits'
 
 
@@ -42,7 +42,7 @@ def elsewhere(tmp_path, digits, monkeypatch):
 
 
 def oracle(samples):
-    """A detector that knows where digits are, more or less, and mistakes one in three for the next."""
+    """Return a detector that knows roughly where digits are, and takes one in three for the next class."""
     results = []
     for sample in samples:
         truth = sample.gt_instances
@@ -169,7 +169,7 @@ def test_mistakes_are_told_in_one_line(eval_tool, capsys, results, message):
 
 @pytest.fixture
 def several(digits, tested):
-    """Runs test.py on two data sets whose images have the same ids."""
+    """Return a function that runs test.py on two data sets whose images have the same ids."""
 
     def run(*arguments, prefixes=('val', 'train'), files=('val', 'train')):
         cfg = mmengine.Config.fromfile('tiny.py')

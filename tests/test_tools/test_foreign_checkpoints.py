@@ -69,7 +69,7 @@ def run(tool, config, folder, options, *argv):
 
 
 def foreign_detector(name, source):
-    """A golden file's weights as the backbone of a detector, and the same in mmdet's names."""
+    """Return a golden file's weights as the backbone of a detector, and the same in mmdet's names."""
     checkpoint = golden(name)['checkpoint'] if name in NAMES_V2 else with_window(golden(name)['checkpoint'], source)
     weights = read_weights(checkpoint)
     inner = checkpoint
@@ -92,7 +92,7 @@ def kind_of(name):
 
 
 def filled_by_hand(name, target, config, source, mmdet_names, state):
-    """The detector that should come out."""
+    """Return the expected detector."""
     cfg = Config.fromfile(config)
     cfg.merge_from_dict(options_for(name, target))
     init_default_scope('mmdet')

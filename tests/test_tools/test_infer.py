@@ -21,7 +21,7 @@ def infer_tool():
 
 @pytest.fixture(scope='module')
 def detector(tmp_path_factory):
-    """A config and a checkpoint."""
+    """Return a config and a checkpoint."""
     folder = tmp_path_factory.mktemp('detector')
     cfg = Config.fromfile(ROOT / 'configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py')
     cfg.test_dataloader.dataset.pipeline[1].scale = (64, 64)

@@ -14,7 +14,7 @@ EXTRA = ['--cfg-options', 'a.b="(1, 2)"', 'name=two words', '--amp']
 
 @pytest.fixture
 def echo(tmp_path):
-    """A program that prints its arguments, one a line; it stands for Python and for srun."""
+    """Return a program that prints its arguments, one a line; it stands for Python and for srun."""
     path = tmp_path / 'echo program'
     path.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     path.chmod(0o755)

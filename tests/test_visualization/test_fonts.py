@@ -11,7 +11,7 @@ from swin_pos_det.visualization import InstanceDrawer, find_font, fonts
 
 
 def make_font(path, characters):
-    """A font of which every glyph is a full square."""
+    """Return a font of which every glyph is a full square."""
     pen = TTGlyphPen(None)
     for step, point in enumerate([(0, 0), (0, 900), (900, 900), (900, 0)]):
         (pen.lineTo if step else pen.moveTo)(point)

@@ -13,7 +13,7 @@ from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description='Which position scheme learns best, and which keeps it at windows and resolutions that it was not '
                     'trained at? Trains the nano demo with every scheme and several seeds, and evaluates each. Hours '
@@ -85,7 +85,7 @@ def report(rows, recipe, folder: Path) -> None:
 
 
 def main(argv=None) -> int:
-    """Runs the tool; returns its exit status."""
+    """Run the tool; return its exit status."""
     return run_cli(ablate, get_parser(), argv)
 
 

@@ -18,7 +18,7 @@ from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description="Time Swin backbones side by side: this project's, mmdet's, timm's (fused attention), Hugging "
                     "Face's (scaled_dot_product_attention) and torchvision's. Each runs in a process of its own, with "
@@ -81,7 +81,7 @@ def _describe(lists) -> str:
 
 
 def get_cases(args: argparse.Namespace) -> list:
-    """The cases that the command line spans."""
+    """Return the cases that the command line spans."""
     lists = {name: getattr(args, name) or default for name, default in PRESETS[args.preset].items()}
     if args.detector:
         modes = args.modes or DETECTOR_MODES
@@ -168,7 +168,7 @@ def write_results(args: argparse.Namespace, rows: list, data: dict, tables: str)
 
 
 def main(argv=None) -> int:
-    """Runs the tool; returns its exit status."""
+    """Run the tool; return its exit status."""
     return run_cli(lambda args: (ablate if args.ablate else benchmark)(args), get_parser(), argv)
 
 

@@ -13,7 +13,7 @@ from swin_pos_det.cli.main import run_cli
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description='Time each transform of the training pipeline in one process, count the bytes that a worker sends, '
                     'and tell how many workers keep up with a training step. Masks are loaded as configured and, side '
@@ -55,7 +55,7 @@ def benchmark(args: argparse.Namespace) -> None:
 
 
 def main(argv=None) -> int:
-    """Runs the tool; returns its exit status."""
+    """Run the tool; return its exit status."""
     return run_cli(benchmark, get_parser(), argv)
 
 

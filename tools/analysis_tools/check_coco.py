@@ -14,7 +14,7 @@ from swin_pos_det.cli.main import run_cli
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description='Check everything about a COCO annotation file that MMDetection would drop, shift, scramble or '
                     'never match without a word, as train.py and test.py do. The exit status is 1 if something is '
@@ -92,7 +92,7 @@ def print_survey(found, console: Console) -> bool:
 
 
 def main(argv=None) -> int:
-    """Runs the tool; returns its exit status."""
+    """Run the tool; return its exit status."""
     return run_cli(run, get_parser(), argv)
 
 

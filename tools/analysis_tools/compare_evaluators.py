@@ -14,7 +14,7 @@ from swin_pos_det.cli.main import run_cli
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description='Evaluate the same made-up detections with pycocotools and with faster-coco-eval. Times are of the '
                     'processor, which other work on the machine hardly changes; loading of files is not part of them.',
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv=None) -> int:
-    """Runs the tool; returns its exit status."""
+    """Run the tool; return its exit status."""
     return run_cli(run, get_parser(), argv)
 
 

@@ -14,7 +14,7 @@ from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description="Count the tokens that a Swin-T's windows process on the images of a COCO annotation file, resized "
                     'as for testing, one image a batch.',
@@ -52,7 +52,7 @@ def count(args: argparse.Namespace) -> None:
 
 
 def main(argv=None) -> int:
-    """Runs the tool; returns its exit status."""
+    """Run the tool; return its exit status."""
     return run_cli(count, get_parser(), argv)
 
 

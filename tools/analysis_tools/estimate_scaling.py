@@ -26,7 +26,7 @@ ASSUMPTIONS = dict(
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description='Estimate images/s, memory and communication of training Mask R-CNN with Swin. FLOPs, parameters '
                     'and activations are counted on the model; hardware figures are the vendors\'; all else is '
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv=None) -> int:
-    """Runs the tool; returns its exit status."""
+    """Run the tool; return its exit status."""
     return run_cli(run, get_parser(), argv)
 
 

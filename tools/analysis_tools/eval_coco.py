@@ -15,7 +15,7 @@ from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description="Evaluate detections that were written earlier. The numbers are tools/test.py's, and pycocotools'.",
         epilog='Example: python tools/test.py CONFIG CHECKPOINT --out results.json, then python '
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv=None) -> int:
-    """Runs the tool; returns its exit status."""
+    """Run the tool; return its exit status."""
     return run_cli(run, get_parser(), argv)
 
 

@@ -15,7 +15,7 @@ CONFIG = osp.join(REPO, 'configs', 'swin_pos', 'mask-rcnn_swin-pos-nano-p4-w7_fp
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description='Train on a few images of COCO train2017 and evaluate on the same ones. A pipeline that works '
                     'reaches a high AP; the number says nothing about other images.',

@@ -12,7 +12,7 @@ from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description='Draw what a backbone knows of position, as PNGs in the work dir: bias.png and bias_stageN.png '
                     '(the bias of every head over the offset of key from query), bias_windows.png (the same at '
@@ -61,7 +61,7 @@ def plot(args: argparse.Namespace) -> None:
 
 
 def main(argv=None) -> int:
-    """Runs the tool; returns its exit status."""
+    """Run the tool; return its exit status."""
     return run_cli(plot, get_parser(), argv)
 
 

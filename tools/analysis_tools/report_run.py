@@ -15,7 +15,7 @@ from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description='Report on the newest training in a work dir. Writes metrics.json, curves.png (losses and AP), '
                     'predictions/*.png (ground truth beside predictions) and predictions.png (all of them) into it.',
@@ -40,7 +40,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def result_table(metrics: dict, pictures: list) -> Table:
-    """The table that ends the report."""
+    """Return the table that ends the report."""
     from swin_pos_det.analysis.runs.run_report import AP_TITLES
 
     table = Table(title=f'{metrics["config"]}: {metrics["iterations"]} iterations', show_header=False)
@@ -84,7 +84,7 @@ def report(args: argparse.Namespace) -> None:
 
 
 def main(argv=None) -> int:
-    """Runs the tool; returns its exit status."""
+    """Run the tool; return its exit status."""
     return run_cli(report, get_parser(), argv)
 
 

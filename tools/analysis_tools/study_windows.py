@@ -16,7 +16,7 @@ DRAWN = [*KEPT, ('elastic-ms', 'fit')]
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description='Which training and which setting keep the accuracy when window and resolution change? Trains the '
                     'nano demo in several ways with several seeds, and evaluates each over windows and image scales. '

@@ -17,7 +17,7 @@ from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description="Evaluate one checkpoint at several windows and image scales. Writes sweep.json and sweep.png into "
                     'the work dir; a sweep that was interrupted goes on where it stopped.',

@@ -19,7 +19,7 @@ TOLERANCE = 1e-4
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description='Export the backbone of a config to ONNX (.onnx) or torch.export (.pt2), with batch, height and '
                     'width left free, and compare it with the backbone at eight sizes. Exit status 1 if one differs '

@@ -13,7 +13,7 @@ from swin_pos_det.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description="Rewrite the Swin backbone of a checkpoint in a library's own names and layout. Whose it is, is "
                     'found out from its keys. SwinPosTransformer needs no conversion: it loads them all.',

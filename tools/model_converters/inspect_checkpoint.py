@@ -15,7 +15,7 @@ from swin_pos_det.type_names import type_name
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description='Tell what a Swin checkpoint is, from its keys and shapes alone.',
         epilog='Example: python tools/model_converters/inspect_checkpoint.py swin.pth --config '

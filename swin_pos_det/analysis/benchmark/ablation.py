@@ -79,7 +79,7 @@ class Ablation:
     mib: Dict[str, float]
 
     def gain(self, name: str) -> float:
-        """The median over rounds of the time without an optimization over the time with it."""
+        """Return the median over rounds of the time without an optimization over the time with it."""
         return statistics.median(off / on for off, on in zip(self.seconds[name], self.seconds['']))
 
 
@@ -132,7 +132,7 @@ def _peak(variant: str, case: Case, name: str, threads: int) -> float:
 
 
 def ablation_table(ablations: Sequence[Ablation]) -> str:
-    """A Markdown table for each mode: time without an optimization over time with it; and peak memory."""
+    """Return a Markdown table for each mode: time without an optimization over time with it; and peak memory."""
     lines: List[str] = []
     for mode, switches in SWITCHES.items():
         found = [ablation for ablation in ablations if ablation.case.mode == mode]

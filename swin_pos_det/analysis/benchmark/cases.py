@@ -97,11 +97,11 @@ PRESETS: Dict[str, Dict[str, Sequence[Any]]] = {
 
 def span(modes: Sequence[str], windows: Sequence[Window], sizes: Sequence[Pair], batches: Sequence[int],
          dtypes: Sequence[str], runs: Sequence[str]) -> List[Case]:
-    """Every combination; those that go into one table are neighbours."""
+    """Return every combination; those that go into one table are neighbours."""
     return [Case(mode, window, size, batch, dtype, run == 'compiled') for dtype, run, mode, window, size, batch in
             itertools.product(dtypes, runs, modes, windows, sizes, batches)]
 
 
 def within(lists: Mapping[str, Sequence[Any]], megapixels: Optional[float]) -> List[Case]:
-    """Every combination of ``lists``, without batches of more than so many megapixels."""
+    """Return every combination of ``lists``, without batches of more than so many megapixels."""
     return [case for case in span(**lists) if megapixels is None or case.pixels <= megapixels * 1e6]

@@ -21,7 +21,7 @@ OBJECTS = 10  # annotated per image: COCO has 7.3 on average
 
 
 def load_model_config(path: str, backbone: str) -> Any:
-    """The config with the backbone's type replaced, and no weights to load.
+    """Return the config with the backbone's type replaced, and no weights to load.
 
     Args:
         path: of a config with a Swin backbone, mmdet's or this project's.
@@ -87,7 +87,7 @@ class Stopwatch:
         self._within: List[float] = []
 
     def now(self) -> float:
-        """The clock, when the device has done what it was told."""
+        """Return the time after the device has finished all queued work."""
         if self.device.type == 'cuda':
             torch.cuda.synchronize()
         return time.perf_counter()
@@ -107,7 +107,7 @@ class Stopwatch:
             self.seconds[name] = self.seconds.get(name, 0.) + own
 
     def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function``, counted."""
+        """Return ``function`` with its calls counted."""
 
         @functools.wraps(function)
         def counted(*args: Any, **kwargs: Any) -> Any:
@@ -166,13 +166,13 @@ class DetectorCell:
         return build_optim_wrapper(self.model, settings)
 
     def features(self) -> List[Tensor]:
-        """The backbone's features of the images."""
+        """Return the backbone's features of the images."""
         with torch.no_grad():
             data = self.model.data_preprocessor(copy.deepcopy(self.data), False)
             return [out.float().cpu() for out in self.model.backbone(data['inputs'])]
 
     def step(self) -> None:
-        """A training step (forward, backward, optimizer), or inference with the masks in full size."""
+        """Run a training step (forward, backward, optimizer), or inference with full-size masks."""
         data = copy.deepcopy(self.data)
         torch.manual_seed(0)  # the same regions are sampled
         autocast = torch.autocast(self.device.type, self.dtype) if self.dtype else contextlib.nullcontext()
@@ -247,7 +247,7 @@ class DetectorCell:
 
 @contextlib.contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """An attribute of an object, replaced for a while."""
+    """Replace an attribute of an object for a while."""
     setattr(owner, name, value)
     try:
         yield

@@ -70,7 +70,7 @@ def _whole(length: int, window: int) -> int:
 
 
 def counted_flops(model: nn.Module, size: Pair, batch: int = 1) -> int:
-    """The same of one forward, counted by torch while the model runs on the meta device, without any data.
+    """Count the same of one forward with torch, on the meta device and without data.
 
     Args:
         model: on the meta device.
@@ -95,6 +95,6 @@ def _plain_attention() -> contextlib.AbstractContextManager:
 
 
 def exponent(pixels: List[float], values: List[float]) -> float:
-    """The k of values ~ pixels ** k, by least squares on logarithms."""
+    """Return the k of values ~ pixels ** k, by least squares on logarithms."""
     import numpy as np
     return float(np.polyfit(np.log(pixels), np.log(values), 1)[0])

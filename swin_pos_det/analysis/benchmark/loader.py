@@ -41,7 +41,7 @@ class LoaderCost:
 
     @property
     def images_per_second(self) -> float:
-        """Images that one worker loads in a second."""
+        """Return images that one worker loads in a second."""
         return 1000 / (self.mean + self.pickling)
 
     def workers_for(self, step_ms: float, batch: int) -> int:

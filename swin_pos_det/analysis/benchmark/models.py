@@ -27,7 +27,7 @@ GLOBAL_TABLE_WINDOW = 7
 
 
 def build_ours(variant: Mapping[str, Any], window: Window, size: Pair, weights: Mapping[str, Tensor]) -> nn.Module:
-    """This project's; ``'global'`` gives windows over the whole map, with tables resampled to it."""
+    """Build this project's backbone; ``'global'`` gives windows over the whole map, with tables resampled to it."""
     import swin_pos_det
     from swin_pos_det.models import SwinPosTransformer
     assert swin_pos_det.__version__
@@ -66,7 +66,7 @@ class _WithNorms(nn.Module):
 
 
 def _split_norms(weights: Mapping[str, Tensor]) -> Tuple[Dict[str, Tensor], Dict[str, Tensor]]:
-    """The weights of the library's own model, and those of the output norms (``norm0.weight``, ...)."""
+    """Return the weights of the library's own model, and those of the output norms (``norm0.weight``, ...)."""
     norms = {key: value for key, value in weights.items() if key[:4] == 'norm' and key[4].isdigit()}
     return {key: value for key, value in weights.items() if key not in norms}, norms
 

@@ -118,7 +118,7 @@ class Pool:
         return list(self.about)
 
     def fresh(self, name: str) -> Process:
-        """A new process of a model; the caller closes it."""
+        """Start a new process for a model; the caller closes it."""
         return Process(name, self._pythons.get(name, sys.executable), **self._settings)
 
     def _start(self, name: str) -> None:

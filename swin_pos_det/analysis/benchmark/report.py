@@ -17,7 +17,7 @@ BASELINE = 'mmdet'
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [head, ['---'] * len(head), *rows]
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
@@ -40,7 +40,7 @@ def _difference(row: Row) -> str:
 
 
 def floor_share(row: Row, variant: Mapping[str, Any], rates: Mapping[str, float]) -> Optional[float]:
-    """The least time that the model's products could take on this machine, over the time it took."""
+    """Return the least time that the model's products could take on this machine, over the time it took."""
     if row.median is None or row.case.dtype not in rates or not isinstance(row.case, Case):
         return None
     return swin_flops(variant, row.case) / rates[row.case.dtype] / row.median
@@ -101,7 +101,7 @@ def detector_tables(rows: Sequence[Row]) -> str:
 
 
 def growth_table(rows: Sequence[Row]) -> str:
-    """How time and memory grow with pixels: the exponent for each model, window and way with three sizes or more."""
+    """Return the exponents of time and memory over pixels for each model, window and way with three sizes or more."""
     def key(row: Row) -> tuple:
         return row.case.dtype, row.case.compiled, row.case.mode, str(row.case.window), row.case.batch, row.model
 
@@ -120,7 +120,7 @@ def growth_table(rows: Sequence[Row]) -> str:
 
 
 def machine(device: str) -> Dict[str, str]:
-    """The machine."""
+    """Describe the machine."""
     about = dict(system=platform.system(), processor=_processor(),
                  cores=str(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()))
     try:
@@ -139,7 +139,7 @@ def _processor() -> str:
 
 
 def result(rows: Sequence[Row], benchmark: Benchmark, device: str, threads: int, command: str) -> Dict[str, Any]:
-    """All of it, for JSON: what ran where, how, and every single time."""
+    """Return the whole result for JSON: what ran where, how, and every single time."""
     return dict(
         command=command, date=datetime.date.today().isoformat(), machine=machine(device), threads=threads,
         settings=vars(benchmark.settings), versions=benchmark.pool.about, missing=benchmark.pool.missing,
@@ -149,7 +149,7 @@ def result(rows: Sequence[Row], benchmark: Benchmark, device: str, threads: int,
 
 
 def markdown(rows: Sequence[Row], benchmark: Benchmark) -> str:
-    """The tables, and what could not be compared."""
+    """Return the tables, and what could not be compared."""
     backbones = [row for row in rows if isinstance(row.case, Case)]
     detectors = [row for row in rows if isinstance(row.case, DetectorCase)]
     parts = [backbone_tables(backbones, benchmark.variant, benchmark.rates()), growth_table(backbones),

@@ -78,7 +78,7 @@ class Row:
 
     @property
     def quartiles(self) -> Optional[List[float]]:
-        """The first and third of the seconds."""
+        """Return the first and third quartile of the times, in seconds."""
         if not self.seconds:
             return None
         if len(self.seconds) == 1:
@@ -133,7 +133,7 @@ class Benchmark:
         return self._weights[key]
 
     def measure(self, case: AnyCase) -> List[Row]:
-        """All models on one case; one that fails says why, and the others go on."""
+        """Measure all models on one case; record the error of one that fails, and go on with the others."""
         paths = self.weights(case)
         rows = {name: Row(case, name) for name in paths}
         lack = self._lacking_memory(case)
@@ -221,7 +221,7 @@ class Benchmark:
         self.products.setdefault(dtype, []).extend(answer['seconds'])
 
     def _compare(self, rows: Mapping[str, Row]) -> None:
-        """Whether they compute the same, before any is timed."""
+        """Check that the models compute the same, before any is timed."""
         running = [row for row in rows.values() if row.error is None]
         if not running:
             return

@@ -53,7 +53,7 @@ class Cell:
             return [out.cpu() for out in self.model(self.image)]
 
     def step(self) -> None:
-        """One forward under ``no_grad``, or one forward and backward."""
+        """Run one forward under ``no_grad``, or one forward and backward."""
         with contextlib.ExitStack() as stack:
             if not self.train:
                 stack.enter_context(torch.no_grad())

@@ -99,7 +99,7 @@ def _strides(backbone: nn.Module) -> List[Pair]:
 
 
 def attention_distance(block: BlockAttention, weights: Optional[Tensor] = None) -> Tensor:
-    """The mean attention distance of tokens (ViT, appendix D.7 and figure 11).
+    """Return the mean attention distance of tokens (ViT, appendix D.7 and figure 11).
 
     For each query the distances to its keys, weighted by attention; then the mean over queries. Distances are between
     the tokens' places in the image, so the cyclic shift does not count. Padding is left out, as query and as key.
@@ -123,7 +123,7 @@ def attention_distance(block: BlockAttention, weights: Optional[Tensor] = None) 
 
 
 def uniform_distance(block: BlockAttention) -> Tensor:
-    """The :func:`attention_distance` of uniform attention to all tokens that may be attended to: (1,) pixels."""
+    """Return the :func:`attention_distance` of uniform attention to all tokens that may be attended to: (1,) pixels."""
     allowed = torch.cat([_allowed(group, block.weights) for group in block.plan.groups])
     return attention_distance(block, allowed / allowed.sum(-1, keepdim=True).clamp(min=1))
 
@@ -137,7 +137,7 @@ def _allowed(group: WindowGroup, like: Tensor) -> Tensor:
 
 def attended_from(blocks: Sequence[BlockAttention], token: int, residual: bool = False,
                   head: Optional[int] = None) -> Tensor:
-    """The attention of a token after some consecutive blocks of a stage to the map before them.
+    """Return the attention of a token after some consecutive blocks of a stage to the map before them.
 
     With one block that is the token's row of attention, averaged over heads. Several are multiplied, which follows
     attention through the shifts from window to window: attention rollout (Abnar and Zuidema, 2020,

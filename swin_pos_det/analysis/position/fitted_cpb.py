@@ -14,7 +14,7 @@ Pair = Tuple[int, int]
 
 def fitted_cpb(grid: Tensor, window: Pair, target: Pair, position: str = 'log_cpb', steps: int = 400,
                seed: int = 0) -> Tensor:
-    """A continuous bias (Swin V2, section 3.3) that equals a learned bias as well as it can, at another window.
+    """Return a continuous bias (Swin V2, section 3.3) that equals a learned bias as well as it can, at another window.
 
     The network is fitted by least squares to the bias at its own window, each head up to a constant, which attention
     does not feel; then it is evaluated at the offsets of the other window.

@@ -31,7 +31,7 @@ _BLUE, _ORANGE, _GREEN = '#0072B2', '#E69F00', '#009E73'
 
 
 def bias_grid(attention: nn.Module, window: Pair) -> Optional[Tensor]:
-    """The bias of an attention layer as a picture over offsets.
+    """Return the bias of an attention layer as a picture over offsets.
 
     Args:
         attention: a :class:`~swin_pos_det.layers.WindowAttention` whose ``position_bias`` depends on offsets only.
@@ -47,7 +47,7 @@ def bias_grid(attention: nn.Module, window: Pair) -> Optional[Tensor]:
 
 
 def rotation_grid(attention: nn.Module, window: Pair) -> Optional[Tensor]:
-    """A rotary scheme as a picture over offsets: the cosine between equal contents at two places.
+    """Return a rotary scheme as a picture over offsets: the cosine between equal contents at two places.
 
     A query and a key with the same content, all channels alike, are turned by the scheme; the cosine of the angle
     between them is 1 at offset zero. A logit of equal contents is multiplied by it.
@@ -144,7 +144,7 @@ def plot_bias_at_windows(rows: Sequence[Tuple[str, Dict[str, Tensor]]], path: Pa
 
 
 def _draw_cut(axis: Any, grids: Dict[str, Tensor]) -> None:
-    """The middle row of each grid over the offset; the first one, which was learned, as dots."""
+    """Plot the middle row of each grid over the offset; the first grid, which was learned, as dots."""
     colours = [_BLUE, _ORANGE, _GREEN, '#CC79A7', '#56B4E9']
     for number, (name, grid) in enumerate(grids.items()):
         offsets = np.arange(grid.shape[1]) - grid.shape[1] // 2
@@ -288,7 +288,7 @@ def plot_attention(image: np.ndarray, blocks: Sequence[BlockAttention], point: T
 
 
 def _draw_token(axis: Any, image: np.ndarray, pair: Sequence[BlockAttention], cell: Pair, point: Any) -> None:
-    """The image, the token, and the borders of the windows that the token is in."""
+    """Draw the image, the token, and the borders of the windows that the token is in."""
     axis.imshow(image, extent=(0, image.shape[1], image.shape[0], 0))
     for block, colour, style, name in zip(pair, (_ORANGE, '#56B4E9'), ('-', '--'), ('window', 'shifted window')):
         member = visible_from(block, cell[0] * block.size[1] + cell[1]).cpu().numpy()
@@ -305,7 +305,7 @@ def _draw_token(axis: Any, image: np.ndarray, pair: Sequence[BlockAttention], ce
 
 
 def _borders(member: np.ndarray) -> List[Tuple[Pair, Pair]]:
-    """The sides of a region of a map, as lines between corners of cells (row, column)."""
+    """Return the sides of a region of a map, as lines between corners of cells (row, column)."""
     padded = np.pad(member, 1)
     lines = []
     for row, col in zip(*np.nonzero(padded[1:, 1:-1] != padded[:-1, 1:-1])):
@@ -355,7 +355,7 @@ def plot_absolute(embedding: Tensor, grid: Pair, path: Path, title: str = '', si
 
 
 def _draw_grid(axis: Any, grid: Tensor, norm: Normalize) -> Any:
-    """One head's bias over offsets, with offsets of tokens as ticks."""
+    """Draw one head's bias over offsets, with offsets of tokens as ticks."""
     down, right = (side // 2 for side in grid.shape)
     image = axis.imshow(grid.numpy(), cmap=DIVERGING, norm=norm, interpolation='nearest',
                         extent=(-right - .5, right + .5, down + .5, -down - .5))

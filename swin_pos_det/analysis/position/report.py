@@ -79,7 +79,7 @@ def draw_position(cfg: Config, checkpoint: Union[str, Path, None], folder: Path,
 
 def _place(point: Optional[Sequence[float]], shown: np.ndarray, factors: Tuple[float, float],
            name: str) -> Tuple[float, float]:
-    """A point (x, y) of an image in the pixels of the image as it was resized; the middle without one."""
+    """Map a point (x, y) of an image to pixels of the resized image; without a point, return the middle."""
     size = shown.shape[1], shown.shape[0]
     own = [round(side / factor) for side, factor in zip(size, factors)]
     if point is None:
@@ -92,7 +92,7 @@ def _place(point: Optional[Sequence[float]], shown: np.ndarray, factors: Tuple[f
 
 
 def _recorded(model: nn.Module, path: Path) -> Tuple[List[BlockAttention], np.ndarray, Tuple[float, float]]:
-    """The attention to an image, the image as it was resized, and by which factors."""
+    """Return the attention to an image, the resized image, and the scale factors."""
     pixels, shown, factors = model_input(model, path)
     return record_attention(model.backbone, pixels), shown, factors
 
@@ -126,7 +126,7 @@ def draw_biases(backbone: nn.Module, folder: Path, window: Pair, name: str) -> L
 
 
 def grids_at(layer: nn.Module, own: Pair, window: Pair) -> Dict[str, Tensor]:
-    """A layer's bias at its learned window, and at another window for each way to get there.
+    """Return a layer's bias at its learned window, and at another window for each way to get there.
 
     A learned table is resampled, and a network like Swin V2's is fitted to it. A function of offsets, such as a
     continuous bias, is evaluated, next to a resampling of its values at its own window.
@@ -150,7 +150,7 @@ def _side(window: Pair) -> str:
 
 
 def _own_window(layer: nn.Module, nominal: Union[Pair, str]) -> Pair:
-    """The window that a layer's parameters were learned for, else the one that it runs with."""
+    """Return the window that a layer's parameters were learned for, else the one that it runs with."""
     return layer.table_window_size or (nominal if isinstance(nominal, tuple) else (7, 7))
 
 

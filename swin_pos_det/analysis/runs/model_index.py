@@ -51,7 +51,7 @@ class Model:
 
 
 def read_model_index(index: Union[str, Path]) -> Dict[str, Model]:
-    """Reads a ``model-index.yml`` and the metafiles that it imports.
+    """Read a ``model-index.yml`` and the metafiles that it imports.
 
     Args:
         index: its path. Paths in it and in the metafiles are relative to its folder.

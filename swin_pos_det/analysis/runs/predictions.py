@@ -29,7 +29,7 @@ _MAX_SIDE = 2048
 
 def draw_predictions(config: Union[str, Path, Config], checkpoint: Union[str, Path], out_dir: Union[str, Path],
                      num_images: int = 12, score_threshold: float = 0.3) -> list[Path]:
-    """Runs a detector on validation images and writes a PNG for each: ground truth left, predictions right.
+    """Run a detector on validation images and write a PNG for each: ground truth left, predictions right.
 
     Args:
         config: a config or its path, such as the one that a run dumps to ``vis_data/config.py``.
@@ -70,7 +70,7 @@ def draw_predictions(config: Union[str, Path, Config], checkpoint: Union[str, Pa
 
 def _draw(drawer: InstanceDrawer, model: torch.nn.Module, dataset: Any, index: int,
           score_threshold: float) -> np.ndarray:
-    """An RGB picture (H, W, 3), uint8: both halves and their captions."""
+    """Return an RGB picture (H, W, 3), uint8: both halves and their captions."""
     image = mmcv.imread(dataset.get_data_info(index)['img_path'], channel_order='rgb')
     with torch.no_grad():
         predicted = model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances.cpu()
@@ -83,7 +83,7 @@ def _draw(drawer: InstanceDrawer, model: torch.nn.Module, dataset: Any, index: i
 
 
 def _ground_truth(dataset: Any, index: int, shape: tuple[int, int]) -> InstanceData:
-    """The annotations of an image at its own size, whatever the pipeline of the dataset does; crowds left out."""
+    """Return the annotations of an image at its own size, whatever the dataset's pipeline does; without crowds."""
     info = dataset.get_data_info(index)
     info.update(ori_shape=shape, img_shape=shape)
     info['instances'] = [item for item in info.get('instances', []) if not item.get('ignore_flag')]
@@ -96,7 +96,7 @@ def _ground_truth(dataset: Any, index: int, shape: tuple[int, int]) -> InstanceD
 
 
 def _captions(width: int, num_truth: int, num_predicted: int, score_threshold: float) -> np.ndarray:
-    """A strip of that width, RGB, that says what the two halves show; its height goes with the width."""
+    """Return an RGB strip of that width with the captions of both halves; its height grows with the width."""
     size = max(12, width // 70)
     font = load_font(find_font(()), size)
     strip = Image.new('RGB', (width, size * 8 // 5), 'white')

@@ -47,7 +47,7 @@ def evaluated_aps(metrics: Mapping[str, float]) -> Dict[str, float]:
 
 
 def compare(aps: Mapping[str, float], figures: Sequence[Figures], tolerance: float = 0.1) -> List[Comparison]:
-    """Puts an evaluation beside each source.
+    """Put an evaluation beside each source.
 
     Args:
         aps: of :func:`evaluated_aps`.
@@ -64,7 +64,7 @@ def compare(aps: Mapping[str, float], figures: Sequence[Figures], tolerance: flo
 
 
 def choose_figures(model: Model, against: Optional[str] = None) -> Tuple[Figures, ...]:
-    """The figures to reproduce: those whose source contains ``against``, in any case; all of them without it.
+    """Return the figures to reproduce: those whose source contains ``against``, in any case; all of them without it.
 
     Raises:
         ValueError: if there are none; the message says why, or which there are.
@@ -80,7 +80,7 @@ def choose_figures(model: Model, against: Optional[str] = None) -> Tuple[Figures
 
 def find_weights(model: Model, figures: Sequence[Figures], work_dir: Union[str, Path],
                  downloads: Union[str, Path]) -> Path:
-    """The checkpoint to evaluate: a source's own if it was downloaded, else the last of a training.
+    """Return the checkpoint to evaluate: a source's own if it was downloaded, else the last of a training.
 
     Args:
         model: whose.
@@ -137,7 +137,7 @@ def check_coco_is_whole(ann_file: Union[str, Path]) -> None:
 
 
 def logged_figures(checkpoint: Path) -> Optional[Figures]:
-    """What the training that wrote ``checkpoint`` logged when it evaluated it; None without such a log beside it."""
+    """Return the logged evaluation of the training that wrote ``checkpoint``; None without a log beside it."""
     try:
         training = read_training(checkpoint.parent)
     except FileNotFoundError:

@@ -43,7 +43,7 @@ class Run:
 
     @property
     def config(self) -> Path:
-        """The full config of the run, as MMEngine dumped it."""
+        """Return the full config of the run, as MMEngine dumped it."""
         return self.folder / 'vis_data' / 'config.py'
 
 
@@ -61,7 +61,7 @@ class Training:
 
     @property
     def iterations(self) -> int:
-        """The last iteration that is on record."""
+        """Return the last iteration that is on record."""
         return max(entry['iter'] for entry in self.train + self.val)
 
     @property
@@ -76,7 +76,7 @@ class Training:
 
 
 def read_training(work_dir: Union[str, Path]) -> Training:
-    """The newest training in a work dir.
+    """Return the newest training in a work dir.
 
     Args:
         work_dir: that of ``tools/train.py``. Runs of ``tools/test.py`` in it are passed over.
@@ -98,7 +98,7 @@ def read_training(work_dir: Union[str, Path]) -> Training:
 
 
 def read_run(folder: Path) -> Optional[Run]:
-    """Reads one timestamped folder; None if MMEngine did not log there."""
+    """Read one timestamped folder; None if MMEngine did not log there."""
     scalars = folder / 'vis_data' / 'scalars.json'
     if not scalars.is_file():
         return None
@@ -122,7 +122,7 @@ def read_run(folder: Path) -> Optional[Run]:
 
 
 def _read_text_log(run: Run, log: Path) -> list[float]:
-    """Fills in what only the text log knows; returns the seconds of training that each training line ends."""
+    """Read the values that only the text log has; return the seconds of training that each training line ends."""
     clock: list[float] = []
     first = now = mark = None
     pending = 0.  # training time after the last training line
@@ -155,7 +155,7 @@ def _read_text_log(run: Run, log: Path) -> list[float]:
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects in a file with one per line; a line that a killed run left half-written is skipped."""
+    """Yield the objects of a file with one per line; skip a line that a killed run left half-written."""
     for line in path.read_text(errors='replace').splitlines():
         try:
             entry = json.loads(line)

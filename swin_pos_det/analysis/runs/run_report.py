@@ -18,7 +18,7 @@ AP_TITLES = {'bbox_mAP': 'box AP', 'bbox_mAP_50': 'box AP50', 'segm_mAP': 'mask 
 
 
 def summarize(work_dir: Union[str, Path], checkpoint: Union[str, Path, None] = None) -> dict[str, Any]:
-    """The metrics of the newest training in ``work_dir``, as they go into ``metrics.json``.
+    """Return the metrics of the newest training in ``work_dir``, as they go into ``metrics.json``.
 
     Args:
         work_dir: that of ``tools/train.py``.
@@ -54,7 +54,7 @@ def summarize(work_dir: Union[str, Path], checkpoint: Union[str, Path, None] = N
 
 
 def write_metrics(metrics: dict[str, Any], path: Union[str, Path]) -> None:
-    """Writes what :func:`summarize` gives, as indented JSON."""
+    """Write what :func:`summarize` returns, as indented JSON."""
     write_json(metrics, path, indent=2)
 
 
@@ -70,7 +70,7 @@ def ap_history(training: Training) -> dict[str, list[tuple[int, float]]]:
 
 
 def find_checkpoint(work_dir: Union[str, Path], checkpoint: Union[str, Path, None] = None) -> Optional[Path]:
-    """The checkpoint to report on: ``checkpoint``, else the last one that the work dir names, else its newest ``.pth``.
+    """Return the checkpoint to report: ``checkpoint``, or the last one noted in the work dir, or its newest ``.pth``.
 
     Returns:
         The file, or None if ``work_dir`` has none.
@@ -106,7 +106,7 @@ def versions() -> dict[str, str]:
 
 
 def plot_curves(training: Training, path: Union[str, Path], title: str = '') -> None:
-    """Writes a PNG with two panels over the iterations: total loss and its parts; box and mask AP.
+    """Write a PNG with two panels over the iterations: total loss and its parts; box and mask AP.
 
     Args:
         training: what to plot.

@@ -37,7 +37,7 @@ class Comparison:
 
 
 def jittered_detections(gt: COCO, per_image: int = 120, seed: int = 0) -> list[dict[str, Any]]:
-    """Makes up detections with everything that makes evaluators differ.
+    """Make up detections with everything that makes evaluators differ.
 
     Each image gets a random number of them: most are objects of the image (crowds too) moved and resized a little or a
     lot, some several times, one in eight under another category, the rest lie anywhere. Scores have two decimals, so
@@ -72,7 +72,7 @@ def jittered_detections(gt: COCO, per_image: int = 120, seed: int = 0) -> list[d
 
 def _jitter(source: dict[str, Any] | None, image: dict[str, Any],
             generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A box (x, y, w, h) and a polygon (n, 2), those of an annotation moved and resized, or anywhere in the image."""
+    """Return a box (x, y, w, h) and polygon (n, 2): an annotation's, moved and resized, or anywhere in the image."""
     size = np.array([image['width'], image['height']], float)
     if source is None:
         box = np.concatenate([generator.random(2) * size * 0.8, 4 + generator.random(2) * size * 0.4])
@@ -90,7 +90,7 @@ def _jitter(source: dict[str, Any] | None, image: dict[str, Any],
 
 
 def replicate(dataset: dict[str, Any], copies: int) -> dict[str, Any]:
-    """A larger data set: a COCO dict whose images and annotations are there ``copies`` times under new ids."""
+    """Return a larger data set: a COCO dict with images and annotations repeated ``copies`` times under new ids."""
     larger = dict(dataset, images=[], annotations=[])
     image_step, object_step = (max((item['id'] for item in dataset[key]), default=0) + 1
                                for key in ('images', 'annotations'))
@@ -105,7 +105,7 @@ def replicate(dataset: dict[str, Any], copies: int) -> dict[str, Any]:
 def compare_evaluators(dataset: dict[str, Any], results: Sequence[dict[str, Any]], iou_type: str,
                        max_dets: Sequence[int] = (100, 300, 1000), use_categories: bool = True, runs: int = 1,
                        evaluators: Sequence[str] = ('pycocotools', 'faster')) -> Comparison:
-    """Evaluates the same detections with each evaluator, in turns.
+    """Evaluate the same detections with each evaluator, in turns.
 
     Args:
         dataset: COCO annotations.
@@ -133,7 +133,7 @@ def compare_evaluators(dataset: dict[str, Any], results: Sequence[dict[str, Any]
 
 def _evaluate(name: str, dataset: dict[str, Any], results: Sequence[dict[str, Any]], iou_type: str,
               max_dets: Sequence[int], use_categories: bool) -> tuple[float, dict[str, np.ndarray]]:
-    """The processor time at which the evaluation began (loading is not part of it), and its arrays."""
+    """Return the processor time at which the evaluation began (loading is not part of it), and its arrays."""
     with contextlib.redirect_stdout(io.StringIO()):
         gt = as_coco(copy.deepcopy(dataset))  # both evaluators write into the annotations
         other = 'segmentation' if iou_type == 'bbox' else 'bbox'
@@ -150,7 +150,7 @@ def _evaluate(name: str, dataset: dict[str, Any], results: Sequence[dict[str, An
 
 
 def _distance(first: np.ndarray, second: np.ndarray) -> float:
-    """The largest absolute difference; infinite if shapes, or the places without a value (-1), are not the same."""
+    """Return the largest absolute difference; infinite if shapes, or the places without a value (-1), differ."""
     if first.shape != second.shape or ((first == -1) != (second == -1)).any():
         return float('inf')
     return float(np.abs(first - second).max(initial=0.))

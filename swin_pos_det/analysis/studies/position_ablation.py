@@ -59,7 +59,7 @@ RECIPES = {
 
 
 def trainings(schemes: Sequence[str], recipe: Recipe) -> Dict[str, Training]:
-    """The training of each scheme.
+    """Return the training of each scheme.
 
     Args:
         schemes: names of :data:`VARIANTS`, or schemes in the forms of ``position=`` that are text.
@@ -83,7 +83,7 @@ def _options(name: str, recipe: Recipe) -> Tuple[str, ...]:
 
 
 def sweeps(schemes: Sequence[str], recipe: Recipe) -> List[Sweep]:
-    """The evaluations of every scheme; image sizes that have the same windows are one sweep."""
+    """Return the evaluations of every scheme; image sizes that have the same windows are one sweep."""
     windows: Dict[float, Tuple[int, ...]] = {}
     for window, scale in recipe.settings:
         windows[scale] = (*windows.get(scale, ()), window)
@@ -110,7 +110,7 @@ def markdown_schemes(rows: Sequence[Dict[str, Any]], recipe: Recipe, metric: str
 
 def markdown_against(rows: Sequence[Dict[str, Any]], recipe: Recipe, reference: str = REFERENCE,
                      metric: str = 'bbox_mAP') -> str:
-    """What each scheme has more than the reference in the same setting with the same seed: mean ± spread."""
+    """Return each scheme's gain over the reference in the same setting with the same seed: mean ± spread."""
     found = by_setting(rows, metric)
     base = found.get(reference, {})
     return _table(recipe.settings, {
@@ -120,7 +120,7 @@ def markdown_against(rows: Sequence[Dict[str, Any]], recipe: Recipe, reference: 
 
 
 def markdown_lost(rows: Sequence[Dict[str, Any]], recipe: Recipe, metric: str = 'bbox_mAP') -> str:
-    """What each scheme's weights change by, from the training's own setting to the others: mean ± spread over seeds."""
+    """Return the change of each scheme's results from the training's setting to others: mean ± spread over seeds."""
     return _table(recipe.settings[1:], {
         name: [list(changes.values()) for changes in _changes(at, recipe)]
         for name, at in by_setting(rows, metric).items()}, '+.3f')

@@ -23,7 +23,7 @@ VARIANTS = {name.lower(): SIZES[name] for name in ('T', 'S', 'B', 'L')}
 
 
 def mask_rcnn(variant: str, base: str = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py') -> nn.Module:
-    """Mask R-CNN with a Swin of a size ('t', 's', 'b' or 'l'), on the meta device: shapes without numbers."""
+    """Build Mask R-CNN with a Swin of a size ('t', 's', 'b' or 'l') on the meta device: shapes without data."""
     cfg = Config.fromstring(f"_base_ = '{base}'", '.py').model
     sizes = VARIANTS[variant]
     cfg.backbone.update(type='SwinPosTransformer', init_cfg=None, drop_path_rate=0., **sizes)

@@ -100,7 +100,7 @@ class Setup:
 
 
 def collective(data: float, gpus: int, gpu: Gpu, setup: Setup) -> Tuple[float, float]:
-    """An all-gather or reduce-scatter of ``data`` bytes over machines of ``setup.node`` GPUs; an all-reduce is two.
+    """Return the time of an all-gather or reduce-scatter of ``data`` bytes over machines of ``setup.node`` GPUs.
 
     Within a machine over NVLink: each GPU passes ``(g - 1) / g`` of the data. Between ``m`` machines each GPU has
     its own ``1 / g`` of it, and passes ``(m - 1) / m`` of that through its own port.
@@ -192,7 +192,7 @@ class ScalingTable:
 
 
 def scaling_table(counts: Dict[str, Counts], gpus: Sequence[int], gpu: Gpu, setup: Setup) -> ScalingTable:
-    """The estimates of models on numbers of GPUs, a row each."""
+    """Return the estimates of models on numbers of GPUs, a row each."""
     columns = ('model', 'GPUs', 'images/s', 'efficiency', 'step', 'compute', 'communication', 'of it exposed',
                'sent per step', 'memory', 'of it states', 'mostly')
     rows = []

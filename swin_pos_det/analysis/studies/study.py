@@ -31,7 +31,7 @@ SCALES = 0.5, 1., 2.
 
 
 def config_named(name: str) -> Path:
-    """The path of one of this project's configs, named without ``.py``."""
+    """Return the path of one of this project's configs, named without ``.py``."""
     return HOME / 'configs' / 'swin_pos' / f'{name}.py'
 
 
@@ -70,7 +70,7 @@ class Sweep:
 
 
 def finished_checkpoint(folder: Path, max_epochs: int) -> Optional[Path]:
-    """The last epoch's checkpoint, None while the training is not finished.
+    """Return the last epoch's checkpoint; None while the training is not finished.
 
     ``last_checkpoint`` is written after the file it names, so a file that it names is whole.
     """
@@ -139,7 +139,7 @@ def _run_one(training: Training, home: Path, seed: int, max_epochs: int, jobs: i
 
 
 def _note_options(homes: Mapping[Path, List[str]]) -> None:
-    """Keeps trainings with other options out of one folder: they would be resumed, and reported, as if the same."""
+    """Refuse trainings with different options in one folder: they would be resumed and reported as the same."""
     notes = {home / 'options.json': options for home, options in homes.items()}
     for note, options in notes.items():
         known = json.loads(note.read_text()) if note.is_file() else options
@@ -203,7 +203,7 @@ def collect(folder: Path, seeds: Sequence[int], trainings: Iterable[str],
 
 
 def write_csv(rows: Sequence[Dict[str, Any]], path: Path) -> None:
-    """Every evaluation, a line each: what it is of, then its metrics. Times are left out: runs share the machine."""
+    """Write a line for each evaluation: what it is of, then its metrics, without times (runs share the machine)."""
     columns = dict.fromkeys(key for row in rows for key in row if key != 'ms_per_image')
     with path.open('w', newline='') as out:
         writer = csv.DictWriter(out, columns, extrasaction='ignore', lineterminator='\n')

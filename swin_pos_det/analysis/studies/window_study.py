@@ -47,7 +47,7 @@ SWEEPS = tuple(replace(sweep, options=sweep.options + _BOXES) for sweep in (
 
 
 def over_scales(rows: Sequence[Dict[str, Any]], training: str, setting: str, window: str) -> Dict[int, float]:
-    """The box AP, averaged over all of :data:`SCALES` for each seed that has been evaluated at every one of them."""
+    """Return the box AP averaged over :data:`SCALES`, for each seed evaluated at all of them."""
     found: Dict[int, Dict[float, float]] = {}
     for row in rows:
         if (row['training'], row['setting'], row['window']) == (training, setting, window):
@@ -57,7 +57,7 @@ def over_scales(rows: Sequence[Dict[str, Any]], training: str, setting: str, win
 
 
 def markdown_over_scales(rows: Sequence[Dict[str, Any]]) -> str:
-    """The average over scales of every setting that was measured at all of them, against mmdet's own class.
+    """Return the average over scales of every setting that was measured at all of them, against mmdet's own class.
 
     mmdet's is the same seed's window7, so differences are within a seed: mean ± standard deviation over seeds.
     """
@@ -74,7 +74,7 @@ def markdown_over_scales(rows: Sequence[Dict[str, Any]]) -> str:
 
 def markdown_kept(rows: Sequence[Dict[str, Any]], training: str, setting: str,
                   native: Tuple[str, str] = ('fixed', '7')) -> str:
-    """What share of its own box AP at the native window a training keeps at every other, at scale 1.
+    """Return the share of its box AP at the native window that a training keeps at every other, at scale 1.
 
     Args:
         rows: of :func:`collect`.

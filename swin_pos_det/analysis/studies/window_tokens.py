@@ -12,7 +12,7 @@ Pair = Tuple[int, int]
 
 
 def resized_images(annotations: str, scale: Pair, divisor: int = 32) -> List[Pair]:
-    """The sizes (h, w) in pixels at which MMDet would run the images of a COCO annotation file, one by one.
+    """Return the sizes (h, w) in pixels at which MMDet would run the images of a COCO annotation file, one by one.
 
     Args:
         annotations: path of the file.
@@ -26,7 +26,7 @@ def resized_images(annotations: str, scale: Pair, divisor: int = 32) -> List[Pai
 
 
 def map_sizes(image: Pair, strides: Sequence[int] = (4, 2, 2, 2)) -> List[Pair]:
-    """The feature map (h, w) in tokens of each stage."""
+    """Return the feature map (h, w) in tokens of each stage."""
     maps, (height, width) = [], image
     for stride in strides:
         height, width = -(-height // stride), -(-width // stride)
@@ -35,7 +35,7 @@ def map_sizes(image: Pair, strides: Sequence[int] = (4, 2, 2, 2)) -> List[Pair]:
 
 
 def count_tokens(images: Iterable[Pair], window: int, policy: str, depths: Sequence[int] = (2, 2, 6, 2)) -> List[int]:
-    """Tokens that the blocks of each stage process, padding included, summed over images and blocks.
+    """Return tokens that the blocks of each stage process, padding included, summed over images and blocks.
 
     Args:
         images: (h, w) in pixels.

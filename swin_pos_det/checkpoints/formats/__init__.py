@@ -28,7 +28,7 @@ __all__ = ['COORDINATES', 'DERIVED', 'EXPORTS', 'EXPORTS_V2', 'FORMATS', 'INDEX'
 
 
 def detect_format(keys: Iterable[Any]) -> Optional[Tuple[Format, str]]:
-    """Which library's Swin backbone the keys are of.
+    """Detect which library's Swin backbone the keys belong to.
 
     Args:
         keys: of a state dict.
@@ -40,7 +40,7 @@ def detect_format(keys: Iterable[Any]) -> Optional[Tuple[Format, str]]:
 
 
 def candidates(keys: Iterable[Any]) -> List[Tuple[Format, str]]:
-    """Every Swin backbone among the keys, the likeliest first.
+    """Return every Swin backbone among the keys, the likeliest first.
 
     That is one called ``backbone``, then the one with the shortest prefix (an encoder before its momentum encoder),
     then the first by name.
@@ -63,5 +63,5 @@ def candidates(keys: Iterable[Any]) -> List[Tuple[Format, str]]:
 
 
 def is_swinv2_cr(keys: Iterable[str]) -> bool:
-    """Whether the keys are those of timm's ``swinv2_cr_*``, which are not the Swin authors' V2."""
+    """Return whether the keys are those of timm's ``swinv2_cr_*``, which are not the Swin authors' V2."""
     return any(isinstance(key, str) and _CR.search(key) for key in keys)

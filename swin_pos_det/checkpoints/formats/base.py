@@ -75,13 +75,13 @@ def interleave(value: Tensor) -> Tensor:
 
 
 def deinterleave(value: Tensor) -> Tensor:
-    """The reverse of :func:`interleave`."""
+    """Undo :func:`interleave`."""
     tokens = value.unflatten(-1, (-1, 4)).transpose(-1, -2)
     return tokens[..., [0, 2, 1, 3], :].flatten(-2)
 
 
 def is_merged(key: str, version: int) -> bool:
-    """Whether a key's last axis is the 4 C channels of patch merging: those of the reduction, and in Swin of the norm.
+    """Return whether a key's last axis is the 4 C channels of patch merging: the reduction's and, in Swin, the norm's.
 
     In Swin V2 the norm comes after the reduction, which leaves 2 C channels, and has no order of tokens.
     """
@@ -136,7 +136,7 @@ def log_coordinates(side: int, learned: int) -> Tensor:
 
 
 def learned_side(coordinates: Tensor) -> Optional[int]:
-    """The ``learned`` that :func:`log_coordinates` was called with, from its result; None for a side of 1."""
+    """Return the ``learned`` that :func:`log_coordinates` was called with, from its result; None for a side of 1."""
     side = (coordinates.numel() + 1) // 2
     largest = (2**(3 * coordinates.abs().max().item()) - 1) / 8  # = (side - 1) / (learned - 1)
     return round(1 + (side - 1) / largest) if side > 1 and largest > 0 else None

@@ -78,7 +78,7 @@ def to_mmdet(state_dict: StateDict, version: int = 1) -> Dict[str, Tensor]:
 
 
 def from_mmdet(state_dict: StateDict, windows: Sequence[Pair]) -> Dict[str, Tensor]:
-    """The state dict of a ``SwinBackbone`` whose ``out_features`` are the stages with an output norm."""
+    """Return the state dict of a ``SwinBackbone`` whose ``out_features`` are the stages with an output norm."""
     converted: Dict[str, Tensor] = {}
     for key, value in state_dict.items():
         key = re.sub(r'^norm(\d+)\.', lambda match: f'hidden_states_norms.stage{int(match[1]) + 1}.', key)
@@ -91,7 +91,7 @@ def from_mmdet(state_dict: StateDict, windows: Sequence[Pair]) -> Dict[str, Tens
 
 
 def from_v2(state_dict: StateDict, windows: Sequence[Pair], learned: Sequence[Pair]) -> Dict[str, Tensor]:
-    """The state dict of a ``Swinv2Backbone``, which has no norms of its outputs and no buffers."""
+    """Return the state dict of a ``Swinv2Backbone``, which has no norms of its outputs and no buffers."""
     converted: Dict[str, Tensor] = {}
     for key, value in state_dict.items():
         if re.match(r'norm\d+\.', key):

@@ -52,7 +52,7 @@ def to_mmdet(state_dict: StateDict, version: int = 1) -> Dict[str, Tensor]:
 
 
 def from_mmdet(state_dict: StateDict, windows: Sequence[Pair]) -> Dict[str, Tensor]:
-    """The state dict of the authors' detection backbone, with its index buffers."""
+    """Return the state dict of the authors' detection backbone, with its index buffers."""
     return with_indices(renamed_from_mmdet(state_dict), windows)
 
 
@@ -63,19 +63,19 @@ def renamed_from_mmdet(state_dict: StateDict, version: int = 1) -> Dict[str, Ten
 
 
 def from_v2(state_dict: StateDict, windows: Sequence[Pair], learned: Sequence[Pair]) -> Dict[str, Tensor]:
-    """The state dict of the authors' ``SwinTransformerV2(num_classes=0)``; its final norm is the last output's."""
+    """Return the state dict of the authors' ``SwinTransformerV2(num_classes=0)``, with the last output's norm."""
     last = len(windows) - 1
     renamed = with_coordinates(renamed_from_mmdet(without_output_norms(state_dict), 2), windows, learned)
     return {**renamed, **final_norm(state_dict, last)}
 
 
 def without_output_norms(state_dict: StateDict) -> Dict[str, Tensor]:
-    """The backbone without the norms of its outputs."""
+    """Return the backbone without the norms of its outputs."""
     return {key: value for key, value in state_dict.items() if not OUTPUT_NORM.match(key)}
 
 
 def final_norm(state_dict: StateDict, last: int) -> Dict[str, Tensor]:
-    """The norm of the last output, as a classifier's final one; the identity where there is none."""
+    """Return the norm of the last output, as a classifier's final one; the identity where there is none."""
     like = state_dict[f'stages.{last}.blocks.0.norm1.weight']
     return {'norm.weight': state_dict.get(f'norm{last}.weight', torch.ones_like(like)),
             'norm.bias': state_dict.get(f'norm{last}.bias', torch.zeros_like(like))}

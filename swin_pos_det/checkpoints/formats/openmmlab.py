@@ -11,12 +11,12 @@ from .base import Format, Pair, StateDict, with_indices
 
 
 def to_mmdet(state_dict: StateDict) -> Dict[str, Tensor]:
-    """Nothing to do: mmpretrain's patch merging is Unfold's too."""
+    """Return the keys unchanged: mmpretrain's patch merging is Unfold's too."""
     return dict(state_dict)
 
 
 def from_mmdet(state_dict: StateDict, windows: Sequence[Pair]) -> Dict[str, Tensor]:
-    """The state dict of mmdet's ``SwinTransformer``: with its index buffers."""
+    """Return the state dict of mmdet's ``SwinTransformer``: with its index buffers."""
     return with_indices(dict(state_dict), windows)
 
 

@@ -30,7 +30,7 @@ def to_mmdet(state_dict: StateDict, version: int = 1) -> Dict[str, Tensor]:
 
 def from_mmdet(state_dict: StateDict, windows: Sequence[Pair], learned: Optional[Sequence[Pair]] = None,
                version: int = 1) -> Dict[str, Tensor]:
-    """The state dict of timm's ``SwinTransformer(num_classes=0)``; its final norm is the last output's.
+    """Return the state dict of timm's ``SwinTransformer(num_classes=0)``; its final norm is the last output's.
 
     No buffers are in it, so windows leave no trace.
 

@@ -65,7 +65,7 @@ def to_mmdet(state_dict: StateDict, version: int = 1) -> Dict[str, Tensor]:
 
 
 def from_mmdet(state_dict: StateDict, windows: Sequence[Pair]) -> Dict[str, Tensor]:
-    """The state dict of torchvision's ``SwinTransformer`` without its classifier; its final norm is the last output's.
+    """Return the state dict of torchvision's ``SwinTransformer`` without classifier, with the last output's norm.
 
     Raises:
         ValueError: for weights with an absolute position embedding, which torchvision's Swin has not.
@@ -77,7 +77,7 @@ def from_mmdet(state_dict: StateDict, windows: Sequence[Pair]) -> Dict[str, Tens
 
 
 def from_v2(state_dict: StateDict, windows: Sequence[Pair], learned: Sequence[Pair]) -> Dict[str, Tensor]:
-    """The same of torchvision's Swin V2, where the keys' part of the bias is zero."""
+    """Return the same for torchvision's Swin V2, where the keys' part of the bias is zero."""
     own = {}
     for key, value in microsoft.without_output_norms(state_dict).items():
         if key.endswith('.q_bias'):

@@ -57,7 +57,7 @@ class Recipe(NamedTuple):
 
 
 def _checked(num_train: int | None, num_val: int | None, seed: int | None) -> dict:
-    """The parameters that are given, checked."""
+    """Check the given parameters and return them."""
     given = {key: value for key, value in dict(num_train=num_train, num_val=num_val, seed=seed).items()
              if value is not None}
     for key, value in given.items():
@@ -72,7 +72,7 @@ def _checked(num_train: int | None, num_val: int | None, seed: int | None) -> di
 
 def digits_root(data_root: str | os.PathLike | None = None, num_train: int | None = None, num_val: int | None = None,
                 seed: int | None = None) -> Path:
-    """Where the data set is, or would be, made.
+    """Return the folder in which the data set is, or would be, made.
 
     Args:
         data_root: the folder. Empty or None: a folder named after the parameters, below ``$SWIN_POS_DET_DATA``, else
@@ -142,7 +142,7 @@ def make_digits_on_photos(data_root: str | os.PathLike | None = None, num_train:
 
 
 def _is_made(root: Path, given: dict, any_recipe: bool = False) -> bool:
-    """Whether the folder holds the data set asked for. Raises if it holds anything else."""
+    """Return whether the folder holds the data set asked for. Raises if it holds anything else."""
     if not root.is_dir():
         if root.exists():
             raise OccupiedPathError(f'the data root {root} is a file; pass a folder')

@@ -111,7 +111,7 @@ def _draw_digit(rng: np.random.Generator, scans: DigitScans, size: float, label:
 
 
 def _overlap(digit: Digit, height: int, width: int) -> tuple[tuple[slice, slice], np.ndarray]:
-    """The image region that a digit's box covers, and (h, w) bool: its mask there."""
+    """Return the image region that a digit's box covers, and (h, w) bool: its mask there."""
     h, w = digit.alpha.shape
     top, left, bottom, right = max(digit.y, 0), max(digit.x, 0), min(digit.y + h, height), min(digit.x + w, width)
     inside = digit.alpha[top - digit.y:bottom - digit.y, left - digit.x:right - digit.x]
@@ -119,7 +119,7 @@ def _overlap(digit: Digit, height: int, width: int) -> tuple[tuple[slice, slice]
 
 
 def _fits(scene: Scene, digit: Digit, may_cover: bool) -> bool:
-    """Whether the digit, where it lies, leaves itself and all others visible enough."""
+    """Return whether the digit, where it lies, leaves itself and all others visible enough."""
     region, mask = _overlap(digit, *scene.owner.shape)
     if mask.sum() < KEEP_VISIBLE * (digit.alpha >= MASK_LEVEL).sum():
         return False
@@ -163,7 +163,7 @@ def _place(rng: np.random.Generator, scene: Scene, digit: Digit) -> bool:
 
 
 def _add_heap(rng: np.random.Generator, scene: Scene, scans: DigitScans) -> None:
-    """A crowd region: many small, overlapping digits of one class, annotated together."""
+    """Add a crowd region: many small, overlapping digits of one class, annotated together."""
     height, width = scene.owner.shape
     label = int(rng.integers(10))
     spread = _log_uniform(rng, 14, 22)
@@ -202,7 +202,7 @@ def lay_out(rng: np.random.Generator, index: int, scans: DigitScans, num_photos:
 
 
 def _crop_photo(rng: np.random.Generator, photo: Image.Image, height: int, width: int) -> np.ndarray:
-    """A random (height, width, 3) float32 crop of a photograph, 0-255, at a random zoom and tone."""
+    """Return a random (height, width, 3) float32 crop of a photograph, 0-255, at a random zoom and tone."""
     least = max(height / photo.height, width / photo.width)
     zoom = _log_uniform(rng, max(least, .5), max(least, 1.2))
     w, h = min(width / zoom, photo.width), min(height / zoom, photo.height)
@@ -215,7 +215,7 @@ def _crop_photo(rng: np.random.Generator, photo: Image.Image, height: int, width
 
 
 def _draw_tint(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
-    """An RGB colour, 0-255, that is brighter than (N, 3) background pixels."""
+    """Return an RGB colour, 0-255, that is brighter than (N, 3) background pixels."""
     luma = np.array([.299, .587, .114])
     behind = background.mean(axis=0) @ luma if len(background) else 128.
     best, best_contrast = np.full(3, 255.), 0.
@@ -243,7 +243,7 @@ def _blend(canvas: np.ndarray, alpha: np.ndarray, x: int, y: int, color: np.ndar
 
 
 def paint(rng: np.random.Generator, scene: Scene, photo: Image.Image) -> Image.Image:
-    """The scene as an RGB image: a crop of the photograph with tinted digits, some of which throw a shadow.
+    """Paint the scene as an RGB image: a crop of the photograph with tinted digits, some of which cast a shadow.
 
     Args:
         rng: random stream of this image's looks.

@@ -113,7 +113,7 @@ def load_scans(split: str) -> DigitScans:
 
 
 def find_photo(photo: Photo) -> Path:
-    """Path of a photograph, found without importing the package that ships it.
+    """Return the path of a photograph without importing the package that ships it.
 
     Raises:
         FileNotFoundError: the package is not installed, or its version does not ship the file.
@@ -130,7 +130,7 @@ def find_photo(photo: Photo) -> Path:
 
 
 def load_photos(split: str) -> list[Image.Image]:
-    """The photographs of one split as RGB images, in the order of ``PHOTOS[split]``.
+    """Return the photographs of one split as RGB images, in the order of ``PHOTOS[split]``.
 
     Raises:
         ValueError: ``split`` is not ``'train'`` or ``'val'``.

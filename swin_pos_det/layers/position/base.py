@@ -93,7 +93,7 @@ class PositionScheme:
 
     @property
     def turns(self) -> bool:
-        """Whether queries and keys are turned by their place in the window."""
+        """Return whether the scheme rotates queries and keys by their place in the window."""
         return type(self).rotate is not PositionScheme.rotate
 
     def build(self, host: nn.Module) -> None:
@@ -112,7 +112,7 @@ class PositionScheme:
         """
 
     def table(self, host: nn.Module, window: Pair) -> Optional[Tensor]:
-        """The bias of each offset between two tokens, in windows of ``window`` = (h, w) tokens.
+        """Return the bias of each offset between two tokens, in windows of ``window`` = (h, w) tokens.
 
         Returns:
             ((2 h - 1) * (2 w - 1), num_heads) floating point, offsets ``query - key`` from negative to positive, down
@@ -121,7 +121,7 @@ class PositionScheme:
         return None
 
     def bias(self, host: nn.Module, window: Pair) -> Optional[Tensor]:
-        """The bias of each pair of tokens, for schemes whose bias does not depend on offsets only.
+        """Return the bias of each pair of tokens, for schemes whose bias does not depend on offsets only.
 
         Returns:
             (num_heads, N, N) floating point with ``N = h * w`` in row-major order, entry [head, query, key]; None for
@@ -130,7 +130,7 @@ class PositionScheme:
         return None
 
     def window_bias(self, host: nn.Module, window: Pair) -> Optional[PositionBias]:
-        """The scheme's :meth:`table`, or else its :meth:`bias`, for attention."""
+        """Return the scheme's :meth:`table`, or else its :meth:`bias`, for attention."""
         table = self.table(host, window)
         pairs = self.bias(host, window) if table is None else None
         return None if table is None and pairs is None else PositionBias(window, table, pairs)
@@ -171,17 +171,17 @@ class PositionScheme:
         """Make the parameters of a stage with ``dims`` channels, and set them on it."""
 
     def encode(self, stage: nn.Module, maps: Tensor) -> Tensor:
-        """The map to add to a stage's tokens after its first block, if :attr:`conditional`: (B, C, H, W) each."""
+        """Return the map to add to a stage's tokens after its first block, if :attr:`conditional`: (B, C, H, W)."""
         raise NotImplementedError
 
     @property
     def schemes(self) -> Tuple[PositionScheme, ...]:
-        """The schemes that it joins: itself."""
+        """Return the schemes that are joined; for one that is not :class:`Combined`, itself."""
         return (self, )
 
 
 def register_position(name: str) -> Callable[[Type[PositionScheme]], Type[PositionScheme]]:
-    """A decorator that makes a scheme available as ``position=name``.
+    """Return a decorator that makes a scheme available as ``position=name``.
 
     Raises:
         ValueError: if the name is taken by another class, or contains a '+', which joins schemes.
@@ -270,7 +270,7 @@ class Combined(PositionScheme):
 
     @property
     def schemes(self) -> Tuple[PositionScheme, ...]:
-        """The schemes that are joined."""
+        """Return the schemes that are joined; for one that is not :class:`Combined`, itself."""
         return self.parts
 
     name = property(lambda self: '+'.join(part.name for part in self.parts))
@@ -314,7 +314,7 @@ class Combined(PositionScheme):
 
 
 def parameters_of_position() -> Tuple[str, ...]:
-    """Names of parameters and submodules that any registered scheme has on a stage or its attention modules."""
+    """Return the names of all parameters and submodules that registered schemes have on stages or attention."""
     return tuple(sorted({name for cls in POSITIONS.values() for name in cls.parameters}))
 
 
@@ -324,7 +324,7 @@ def axes_of_heads() -> Dict[str, Tuple[int, int]]:
 
 
 def without_weight_decay() -> Tuple[str, ...]:
-    """Names, between the dots of parameters' names, without weight decay, as in the authors' code.
+    """Return the parts of parameter names without weight decay, as in the authors' code.
 
     Those of every registered scheme, and the scale of cosine attention.
     """

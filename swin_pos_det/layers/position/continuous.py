@@ -57,7 +57,7 @@ class _ContinuousBias(PositionScheme):
 
     @property
     def uses(self) -> tuple:
-        """The module's ``table_window_size``, unless the scheme has its own."""
+        """Return 'table_window_size' as the setting used, unless the scheme has its own."""
         return ('table_window_size', ) if self.pretrained_window_size is None else ()
 
     def build(self, host: nn.Module) -> None:
@@ -76,7 +76,7 @@ class _ContinuousBias(PositionScheme):
         return value
 
     def table(self, host: nn.Module, window: Pair) -> Tensor:
-        """The output of the network at each offset of the window."""
+        """Return the output of the network at each offset of the window."""
         weight = host.cpb_mlp[0].weight
         axes = [self.coordinates(side, learned, weight) for side, learned in zip(window, host.table_window_size)]
         offsets = torch.stack(torch.meshgrid(*axes, indexing='ij'), dim=-1).flatten(0, 1)
@@ -85,7 +85,7 @@ class _ContinuousBias(PositionScheme):
             return MAX_BIAS * host.cpb_mlp(offsets).sigmoid()
 
     def coordinates(self, side: int, learned: int, like: Tensor) -> Tensor:
-        """The coordinates of the offsets along an axis.
+        """Return the coordinates of the offsets along an axis.
 
         Args:
             side: of the window, in tokens.

@@ -46,7 +46,7 @@ class Relative(PositionScheme):
         return value if source is None else resample_table(value, source, target, mode)
 
     def table(self, host: nn.Module, window: Pair) -> Tensor:
-        """The learned table, resampled to the window."""
+        """Return the learned table, resampled to the window."""
         return resample_table(host.relative_position_bias_table, host.table_window_size, window, host.resampling)
 
 

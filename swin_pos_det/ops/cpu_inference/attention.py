@@ -22,7 +22,7 @@ MAX_SCORES = 2**19
 
 
 def can_drop_padding(attention: nn.Module, plan: WindowPlan) -> bool:
-    """Whether :func:`attend_without_padding` can be called.
+    """Return whether :func:`attend_without_padding` can be called.
 
     Not where tokens are turned by their place in the window: then padding is not all alike.
     """
@@ -31,7 +31,7 @@ def can_drop_padding(attention: nn.Module, plan: WindowPlan) -> bool:
 
 def attend_without_padding(attention: nn.Module, tokens: Tensor, norm: Optional[nn.Module],
                            whole: WindowPlan) -> Tensor:
-    """A ``WindowAttention`` without its last projection.
+    """Compute a ``WindowAttention`` without its last projection.
 
     Args:
         attention: the module.
@@ -72,7 +72,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Optional[Tensor], scale: floa
 
 
 def _attend_by_head(q: Tensor, k: Tensor, v: Tensor, mask: Optional[Tensor], scale: float) -> Tensor:
-    """The windows of one head are a batch of matrices as they lie in memory; those of all heads would be copied."""
+    """Attend one head at a time, whose windows are a batch of matrices in memory; those of all heads need a copy."""
     windows, heads, area, channels = q.shape
     out = q.new_empty(windows, area, heads, channels)
     mask = (q.new_zeros(1, 1, 1, 1) if mask is None else mask).expand(-1, heads, -1, -1)
@@ -89,7 +89,7 @@ def _projection(attention: nn.Module, plan: UnpaddedPlan) -> Layer:
 
 
 def _bias(attention: nn.Module, plan: UnpaddedPlan) -> Optional[WindowBias]:
-    """The bias in float32 at least; zeros for schemes without one if padding or masks need something to add to."""
+    """Return the bias in float32 or wider; zeros for schemes without one if padding or masks must be added."""
     found = attention.position.window_bias(attention, plan.window)
     bias = None if found is None else found.dense()
     if bias is None and any(group.pad_token or group.tokens.region is not None for group in plan.groups):

@@ -16,7 +16,7 @@ from .linear import prepared_linear, recurring_rows
 
 
 def can_run(block: nn.Module, x: Tensor) -> bool:
-    """Whether :func:`run` may replace the forward of a block.
+    """Return whether :func:`run` may replace the forward of a block.
 
     That is so for large maps on a CPU, in evaluation mode and without gradients, if the block is as it was built: no
     hooks, no patched forwards, no adapters, and nobody who watches the operators.
@@ -29,7 +29,7 @@ def can_run(block: nn.Module, x: Tensor) -> bool:
 
 
 def run(block: nn.Module, x: Tensor, plan: WindowPlan) -> Tensor:
-    """The forward of a block for which :func:`can_run` holds: (B, L, C) -> (B, L, C)."""
+    """Compute the forward of a block for which :func:`can_run` holds: (B, L, C) -> (B, L, C)."""
     tokens, attention, post = x.flatten(0, 1), block.attn.w_msa, block.norm_order == 'res-post'
     if can_drop_padding(attention, plan):
         attended = attend_without_padding(attention, tokens, None if post else block.norm1, plan)
@@ -49,7 +49,7 @@ def run(block: nn.Module, x: Tensor, plan: WindowPlan) -> Tensor:
 
 
 def _network(network: nn.Module, rows: Any) -> Callable[[Tensor], Tensor]:
-    """The feed-forward network as a function of (n, C) tokens, often ``rows`` at once."""
+    """Return the feed-forward network as a function of (n, C) tokens, often ``rows`` at once."""
     (first, _, _), second, _ = network.layers
     hidden = prepared_linear(first.weight, first.bias, rows, gelu=True)
     out = prepared_linear(second.weight, second.bias, rows)

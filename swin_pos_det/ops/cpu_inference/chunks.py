@@ -22,7 +22,7 @@ MIN_NUMBERS = 3 * 2**18
 
 
 def is_large(x: Tensor) -> bool:
-    """Whether a map is on a CPU, without gradients, and does not stay in the cache as it is."""
+    """Return whether a map is on a CPU, without gradients, and too large to stay in the cache."""
     return not torch.is_grad_enabled() and x.device.type == 'cpu' and x.numel() >= MIN_NUMBERS
 
 
@@ -40,7 +40,7 @@ def not_compiled(forward: Callable[[Any, Tensor], Any]) -> Callable[[Any, Tensor
 
 
 def can_chunk(module: nn.Module) -> bool:
-    """Whether ``module`` may be replaced by its formula, applied to chunks of a map."""
+    """Return whether ``module`` may be replaced by its formula, applied to chunks of a map."""
     if not is_plain_inference() or requested_impl() is not None:
         return False
     return _is_enabled() and is_as_built(module) and not any(part.training for part in module.modules())

@@ -52,7 +52,7 @@ def prepared_linear(weight: Tensor, bias: Optional[Tensor], rows: Container[int]
 
 
 def recurring_rows(calls: Mapping[int, int]) -> FrozenSet[int]:
-    """The numbers of rows to give to oneDNN, from how often each comes; none if they are too few tokens in all."""
+    """Return the row counts to pass to oneDNN, from how often each occurs; none for too few tokens in all."""
     rows = frozenset(number for number in calls if number >= MIN_ROWS)
     return rows if sum(number * calls[number] for number in rows) >= MIN_TOKENS else frozenset()
 

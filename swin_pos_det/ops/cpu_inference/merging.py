@@ -16,7 +16,7 @@ Pair = Tuple[int, int]
 
 
 def can_run_merging(merging: nn.Module, x: Tensor) -> bool:
-    """Whether :func:`run_merging` may replace the forward of a 2x2 ``PatchMerging`` with a layer norm, or none."""
+    """Return whether :func:`run_merging` may replace the forward of a 2x2 ``PatchMerging`` with layer norm or none."""
     norm = type(merging.norm) in (nn.LayerNorm, type(None))
     return is_large(x) and TRICKS['merge_weights'] and norm and merging.is_two_by_two and can_chunk(merging)
 

@@ -37,7 +37,7 @@ class WindowBias:
 
     @cached_property
     def weights(self) -> Tuple[Tensor, Tensor]:
-        """The largest bias of each query (heads, N, 1), and the exponentials of all less that (heads, N, N)."""
+        """Return the largest bias of each query (heads, N, 1), and exp(bias - largest) of all pairs (heads, N, N)."""
         most = self.bias.amax(-1, keepdim=True)
         return most, (self.bias - most).exp_()
 
@@ -81,7 +81,7 @@ class PadToken:
             into[(slice(None), *(span.kept for span in spans))] = bias[(slice(None), *(span.whole for span in spans))]
 
     def logits(self, of_window: WindowBias) -> Tensor:
-        """The bias of the pad token for each query: (heads, n - 1, 1)."""
+        """Return the bias of the pad token for each query: (heads, n - 1, 1)."""
         most, weights = of_window.weights
         padding = (weights @ self.parts.to(weights.dtype)).index_select(1, self.kept).mul_(self.seen)
         padding = padding.sum(-1, keepdim=True).log_().add_(most.index_select(1, self.kept))
@@ -108,7 +108,7 @@ class UnpaddedGroup:
         return self.gather.shape[1]
 
     def chunks(self, slots: int) -> List[slice]:
-        """The windows, some at a time, with no more slots than said unless a single window has more."""
+        """Return the windows in parts of at most the given number of slots, or of a single window with more."""
         windows, most = self.gather.shape[0], max(1, slots // self.area)
         if self.pad_token is not None:
             return split(windows, most)
@@ -143,7 +143,7 @@ class UnpaddedPlan:
     groups: Tuple[UnpaddedGroup, ...]
 
     def rows(self, slots: int) -> Counter[int]:
-        """How often chunks of each number of rows come, of those that recur with other maps: full and powers of two.
+        """Count the chunks of each number of rows that recurs with other maps: full and powers of two.
 
         In groups with a pad token they vary with the map.
         """
@@ -157,7 +157,7 @@ class UnpaddedPlan:
 
 @tensor_cache(MAX_CACHED_PLANS)
 def unpadded_plan(plan: WindowPlan) -> UnpaddedPlan:
-    """The plan without padding, from a bounded cache."""
+    """Return the plan without padding, from a bounded cache."""
     tokens = plan.gather.view(plan.num_windows, -1)
     pad_mask = None if plan.pad_mask is None else plan.pad_mask.view_as(tokens)
     groups, start = [], 0
@@ -170,7 +170,7 @@ def unpadded_plan(plan: WindowPlan) -> UnpaddedPlan:
 
 def _unpadded_groups(windows: Tensor, pad_mask: Optional[Tensor], whole: WindowGroup,
                      window: Tuple[int, int]) -> List[UnpaddedGroup]:
-    """Groups of alike windows, of windows (count, N) of tokens with padding where ``pad_mask`` (count, N) says."""
+    """Return groups of alike windows, of windows (count, N) of tokens with padding at ``pad_mask`` (count, N)."""
     own = [] if whole.shares_mask else [each for each in (whole.region, whole.hidden) if each is not None]
     about = own if pad_mask is None else [pad_mask, *own]
     if not about:
@@ -189,7 +189,7 @@ def _unpadded_groups(windows: Tensor, pad_mask: Optional[Tensor], whole: WindowG
 
 def _unpadded_group(windows: Tensor, padding: Optional[Tensor], whole: WindowGroup,
                     window: Tuple[int, int]) -> UnpaddedGroup:
-    """The group of windows (count, N) of tokens that are all alike, with padding where ``padding`` (N,) says."""
+    """Return the group of windows (count, N) of tokens that are all alike, with padding at ``padding`` (N,)."""
     if padding is None:
         return UnpaddedGroup(windows, whole, None)
     kept = (~padding).nonzero().flatten()
@@ -206,7 +206,7 @@ def _unpadded_group(windows: Tensor, padding: Optional[Tensor], whole: WindowGro
 
 
 def _spans(holds_tokens: List[bool]) -> List[Span]:
-    """The spans of rows or columns, in order."""
+    """Return the spans of rows or columns, in order."""
     spans, start, before = [], 0, 0
     for holds, alike in groupby(holds_tokens):
         length = len(list(alike))

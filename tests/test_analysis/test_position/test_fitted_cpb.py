@@ -11,7 +11,7 @@ from swin_pos_det.layers import WindowAttention
 
 @pytest.fixture
 def grid():
-    """A bias that falls with the distance from the query: what a network can well be fitted to; tiny and shifted."""
+    """Return a bias that falls with the distance from the query, which a network can fit well; tiny and shifted."""
     offsets = torch.arange(-4., 5.)
     distance = torch.hypot(offsets[:, None], offsets[None, :])
     return torch.stack([-0.01 * distance, 0.02 * (-distance / 3).exp()]) + 0.5

@@ -36,7 +36,7 @@ def config(tmp_path, monkeypatch):
 
 
 def drawn_difference(picture, image):
-    """Where the two halves of a picture differ from the enlarged image: two arrays of booleans."""
+    """Return where the two halves of a picture differ from the enlarged image: two arrays of booleans."""
     half = picture.shape[1] // 2
     factor = half / image.shape[1]
     header = picture.shape[0] - round(image.shape[0] * factor)

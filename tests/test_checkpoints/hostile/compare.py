@@ -41,7 +41,7 @@ def readers() -> Dict[str, Tuple[str, Callable[[str], Any]]]:
 
 
 def counts(found: List[Tuple[Dict[str, Any], Dict[str, Any], Dict[str, Any]]], path: str) -> List[str]:
-    """The cells of a reader: each triple is a file's expectations, its report, and what happened around it."""
+    """Return the cells of a reader: each triple is a file's expectations, its report, and what happened around it."""
     refused = [one for one in found if path in one[0]['refused_by']]
     fine = [one for one in found if path in one[0]['loaded_by']]
     ran = sum(bool(around['ran'] or around['deleted'] or report['events']) for _, report, around in found)

@@ -73,18 +73,18 @@ class Files:
         self.add(name, self.bytes_of(checkpoint, **kwargs), refused_by, loaded_by)
 
     def changed(self, **parts: Any) -> Dict[str, Any]:
-        """The good checkpoint with other parts."""
+        """Return the good checkpoint with other parts."""
         return dict(self.good, **parts)
 
     def with_weight(self, key: str, value: Any) -> Dict[str, Any]:
-        """The good checkpoint with another value of one weight."""
+        """Return the good checkpoint with another value of one weight."""
         weights = OrderedDict(self.good['state_dict'], **{key: value})
         weights._metadata = self.good['state_dict']._metadata
         return self.changed(state_dict=weights)
 
     def with_pickle(self, name: str, code: bytes, refused_by: FrozenSet[str] = ALL,
                     loaded_by: FrozenSet[str] = frozenset()) -> None:
-        """The good checkpoint whose pickle has, as one more entry, what ``code`` leaves on the stack."""
+        """Write the good checkpoint with one more pickle entry: the value that ``code`` leaves on the stack."""
         members = members_of(self.content)
         key = next(member for member in members if member.endswith('data.pkl'))
         members[key] = members[key][:-1] + text('extra') + code + b's.'

@@ -24,7 +24,7 @@ Attributes = Dict[str, Dict[str, int]]
 
 
 def attributes() -> Attributes:
-    """The functions and classes that are attributes of the libraries: module or class -> name -> identity."""
+    """Return the functions and classes that are attributes of the libraries: module or class -> name -> identity."""
     owners: Dict[str, Any] = {'builtins': builtins}
     for name, module in list(sys.modules.items()):
         if name.split('.')[0] in _LIBRARIES and module is not None:
@@ -73,7 +73,7 @@ def run_isolated(functions: Dict[str, Callable[[], Any]], before: Attributes) ->
 
 
 def _read(child: int, reader: int) -> Any:
-    """What the child wrote, and how it ended."""
+    """Return the child's output and its exit."""
     chunks: List[bytes] = []
     ended = 'loaded'
     while ended == 'loaded':

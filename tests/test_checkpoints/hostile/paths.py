@@ -28,7 +28,7 @@ class _Built(Exception):
 
 
 def small_config() -> Config:
-    """The demo's config with a detector so small that hundreds of its checkpoints can be written."""
+    """Return the demo's config with a detector so small that hundreds of its checkpoints can be written."""
     cfg = Config.fromfile(str(CONFIG))
     model = cfg.model
     model.backbone.update(embed_dims=8, depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 2))
@@ -41,7 +41,7 @@ def small_config() -> Config:
 
 
 def tool(path: str) -> Any:
-    """A tool as a module."""
+    """Return a tool as a module."""
     spec = importlib.util.spec_from_file_location(f'hostile_{Path(path).stem}', ROOT / 'tools' / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -80,7 +80,7 @@ class Paths:
         }
 
     def _runner(self, name: str, hooks: list) -> Runner:
-        """A runner that has built everything and is about to load."""
+        """Return a runner that has built everything and is about to load."""
         cfg = deepcopy(self.cfg)
         cfg.work_dir = str(self.folder / name)
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *hooks]
@@ -91,7 +91,7 @@ class Paths:
         return runner
 
     def good(self) -> Dict[str, Any]:
-        """A training checkpoint with averaged weights and optimizer states."""
+        """Return a training checkpoint with averaged weights and optimizer states."""
         runner = self.runners['ema']
         optimizer = runner.optim_wrapper.optimizer
         for group in optimizer.param_groups:

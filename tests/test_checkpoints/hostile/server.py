@@ -23,7 +23,7 @@ WORKERS = 2
 
 
 def read_all(files: Files, paths: Dict[str, Any], place: int) -> Dict[str, Any]:
-    """The outcomes of every second file, by its name."""
+    """Return the outcomes of every second file, by its name."""
     before = attributes()
     found = {}
     for name, case in list(files.cases.items())[place::WORKERS]:

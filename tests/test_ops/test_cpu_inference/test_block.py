@@ -258,7 +258,7 @@ def test_a_flop_counter_counts_the_same_without_gradients():
 
 
 def runs(monkeypatch, model) -> int:
-    """How many blocks of a model go through the CPU's inference."""
+    """Count the blocks of a model that CPU inference runs."""
     taken = []
     with monkeypatch.context() as patch:
         patch.setattr(cpu_inference, 'run', lambda own, x, plan: taken.append(own) or block.run(own, x, plan))

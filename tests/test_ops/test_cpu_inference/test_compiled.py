@@ -20,7 +20,7 @@ SMALL = dict(embed_dims=8, depths=(2, 1), num_heads=(1, 2), strides=(4, 2), out_
 
 @pytest.fixture
 def taken(monkeypatch):
-    """The blocks that the CPU's inference got, in eager mode."""
+    """Return the blocks that CPU inference ran in eager mode."""
     found, own = [], block.can_chunk
     monkeypatch.setattr(chunks, 'MIN_NUMBERS', 1)
     monkeypatch.setattr(block, 'can_chunk', lambda module: own(module) and not found.append(module))
