@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -204,7 +204,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         self._freeze_stages()
 
     @cpu_inference.not_compiled
-    def forward(self, x: Tensor) -> List[Tensor]:
+    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
         """Compute the feature maps of a batch of images.
 
         Args:
@@ -212,7 +212,8 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
 
         Returns:
             For each stage i of ``out_indices`` its normalized features: (B, C * 2 ** i, H_i, W_i), contiguous, with
-            ``H_0 = ceil(H / patch)`` and ``H_i = ceil(H_(i-1) / 2)``.
+            ``H_0 = ceil(H / patch)`` and ``H_i = ceil(H_(i-1) / 2)``. A tuple, which mmpretrain's necks need; mmdet's
+            Swin returns a list.
 
         Raises:
             ValueError: if ``x`` is not such a batch.
@@ -237,7 +238,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
             if i in self.out_indices:
                 out = mask_padding(getattr(self, f'norm{i}')(x), valid, hw_shape)
                 outs.append(out.unflatten(1, hw_shape).permute(0, 3, 1, 2).contiguous())
-        return outs
+        return tuple(outs)
 
     def _valid_sizes(self, images: Tensor) -> Optional[List[Pair]]:
         """Return the size of each image in pixels, if the batch has padding that must be hidden."""
