@@ -18,7 +18,7 @@ VARIANTS = {
 
 
 def randomise(model: nn.Module) -> None:
-    """Weights that make every part matter: norms and biases are not ones and zeros, tables are large."""
+    """Draw weights that make every part matter: norms and biases are not ones and zeros, tables are large."""
     for name, parameter in model.named_parameters():
         if name.endswith('relative_position_bias_table'):
             nn.init.normal_(parameter, std=1.)
@@ -29,7 +29,7 @@ def randomise(model: nn.Module) -> None:
 
 
 def pair(**settings: Any) -> Tuple[SwinTransformer, SwinPosTransformer]:
-    """mmdet's model and ours with the same weights, without stochastic depth."""
+    """Build mmdet's model and ours with the same weights, without stochastic depth."""
     settings = dict(drop_path_rate=0., **settings)
     theirs, ours = SwinTransformer(**settings), SwinPosTransformer(**settings)
     randomise(theirs)
@@ -38,7 +38,7 @@ def pair(**settings: Any) -> Tuple[SwinTransformer, SwinPosTransformer]:
 
 
 def micro(**settings: Any) -> SwinPosTransformer:
-    """Ours at the sizes of :data:`MICRO`, with random weights and without stochastic depth."""
+    """Build ours at the sizes of :data:`MICRO`, with random weights and without stochastic depth."""
     model = SwinPosTransformer(**{**MICRO, 'drop_path_rate': 0., **settings})
     randomise(model)
     return model

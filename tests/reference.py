@@ -17,7 +17,7 @@ Pair = Tuple[int, int]
 
 
 def bias_of_window(table: Tensor, window: Pair) -> Tensor:
-    """(heads, N, N): look up each pair of tokens' offset in the table ((2h-1)(2w-1), heads)."""
+    """Return (heads, N, N): look up each pair of tokens' offset in the table ((2h-1)(2w-1), heads)."""
     height, width = window
     tokens = [(row, col) for row in range(height) for col in range(width)]
     rows = []
@@ -44,7 +44,7 @@ def resized_table(table: Tensor, source: Pair, target: Pair, mode: str = 'bicubi
 
 
 def geometric_table(table: Tensor, source: Pair, target: Pair) -> Tensor:
-    """FITPACK's bicubic spline through the learned offsets, laid out in geometric progression along both axes."""
+    """Evaluate FITPACK's bicubic spline through the learned offsets, in geometric progression along both axes."""
     axes = []
     for old, new in zip(source, target):
         ratio = 1.
@@ -63,7 +63,7 @@ def geometric_table(table: Tensor, source: Pair, target: Pair) -> Tensor:
 
 
 def regions_after_shift(padded: Pair, window: Pair, shift: Pair) -> Tensor:
-    """(H, W) labels: tokens that the shift has put together from different sides of the map differ."""
+    """Return (H, W) labels: tokens that the shift has joined from different sides of the map differ."""
     labels = torch.zeros(padded, dtype=torch.long)
     count = 0
     for rows in _slices(padded[0], window[0], shift[0]):
@@ -88,7 +88,7 @@ def attend_in_windows(x: Tensor,
                       qkv: Tuple[Tensor, Optional[Tensor]],
                       proj: Tuple[Tensor, Tensor],
                       mode: str = 'bicubic') -> Tensor:
-    """Shifted-window attention: pad, roll, and for each window project, attend and put back; unroll, crop.
+    """Attend in shifted windows: pad, roll, and for each window project, attend and put back; unroll, crop.
 
     Args:
         x: (B, H * W, C).
@@ -127,7 +127,7 @@ def attend_in_windows(x: Tensor,
 
 def _attend(tokens: Tensor, bias: Tensor, heads: int, qkv: Tuple[Tensor, Optional[Tensor]],
             proj: Tuple[Tensor, Tensor]) -> Tensor:
-    """(N, C) tokens of one window -> (N, C)."""
+    """Attend within (N, C) tokens of one window: (N, C)."""
     number, dims = tokens.shape
     queries, keys, values = F.linear(tokens, *qkv).chunk(3, dim=1)
     outs = []

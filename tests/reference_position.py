@@ -18,13 +18,13 @@ Rotation = Callable[[Tensor, int], Tensor]  # (N, channels) queries or keys of a
 
 
 def tokens_of(window: Pair) -> List[Pair]:
-    """(row, column) of each token of a window."""
+    """Return (row, column) of each token of a window."""
     return [(row, col) for row in range(window[0]) for col in range(window[1])]
 
 
 def continuous_bias(first: Tensor, first_bias: Tensor, second: Tensor, window: Pair, learned: Pair,
                     logarithmic: bool) -> Tensor:
-    """(heads, N, N): Swin V2's network at the offset of each pair of tokens, computed for each pair anew.
+    """Return (heads, N, N): Swin V2's network at the offset of each pair of tokens, computed pair by pair.
 
     Args:
         first, first_bias: (512, 2) and (512,), of the hidden layer; inputs are the offset down and across.
@@ -48,13 +48,13 @@ def continuous_bias(first: Tensor, first_bias: Tensor, second: Tensor, window: P
 
 
 def axial_frequencies(channels: int, theta: float) -> Tuple[List[float], List[float]]:
-    """Of each pair of a head's channels, in radians per token: along x and along y."""
+    """Return the frequencies of each pair of a head's channels, in radians per token: along x and along y."""
     falling = [theta**(-4 * t / channels) for t in range(channels // 4)]
     return falling + [0.] * len(falling), [0.] * len(falling) + falling
 
 
 def turned(x: Tensor, window: Pair, along_x: Sequence, along_y: Sequence) -> Tensor:
-    """(N, channels) with the pair p of the channels of each token as a complex number times exp(i (x f_x + y f_y))."""
+    """Return (N, channels): each token's pair p of channels, as a complex number, times exp(i (x f_x + y f_y))."""
     rows = []
     for token, (row, col) in enumerate(tokens_of(window)):
         numbers = []
@@ -80,7 +80,7 @@ def attend_in_windows(x: Tensor,
                       appearance: bool = True,
                       hide: bool = False,
                       valid: Optional[Sequence[Pair]] = None) -> Tensor:
-    """Shifted-window attention, the textbook way: pad, roll, attend in each window, roll back, crop.
+    """Attend in shifted windows, the textbook way: pad, roll, attend in each window, roll back, crop.
 
     Args:
         x: (B, H * W, C).
@@ -123,7 +123,7 @@ def attend_in_windows(x: Tensor,
 
 def _attend(qkv: Tensor, heads: int, mask: Tensor, bias: Optional[Tensor], rotation: Optional[Rotation],
             logit_scale: Optional[Tensor], appearance: bool) -> Tensor:
-    """(N, 3 C) projected tokens of one window -> (N, C)."""
+    """Attend within (N, 3 C) projected tokens of one window: (N, C)."""
     outs = []
     for head, (q, k, v) in enumerate(zip(*(part.chunk(heads, dim=1) for part in qkv.chunk(3, dim=1)))):
         if logit_scale is not None:
@@ -162,7 +162,7 @@ def swin_v2(state: Mapping[str, Tensor], image: Tensor, depths: Sequence[int], h
 
 def _block(x: Tensor, size: Pair, window: Pair, shift: Pair, heads: int, learned: Pair, state: Mapping[str, Tensor],
            name: str) -> Tensor:
-    """x + norm(attention(x)), then x + norm(feed-forward(x))."""
+    """Compute x + norm(attention(x)), then x + norm(feed-forward(x))."""
     own = {key[len(name) + 1:]: value for key, value in state.items() if key.startswith(f'{name}.')}
     msa = {key[len('attn.w_msa.'):]: value for key, value in own.items() if key.startswith('attn.w_msa.')}
     biases = torch.cat([msa['q_bias'], torch.zeros_like(msa['q_bias']), msa['v_bias']])
@@ -176,7 +176,7 @@ def _block(x: Tensor, size: Pair, window: Pair, shift: Pair, heads: int, learned
 
 
 def _merge_patches(x: Tensor, size: Pair, state: Mapping[str, Tensor], name: str) -> Tuple[Tensor, Pair]:
-    """Reduction of four tokens' channels, then the norm."""
+    """Reduce four tokens' channels, then apply the norm."""
     maps = F.pad(x.unflatten(1, size).permute(0, 3, 1, 2), (0, size[1] % 2, 0, size[0] % 2))
     merged = (maps.shape[2] // 2, maps.shape[3] // 2)
     tokens = F.unfold(maps, kernel_size=2, stride=2).transpose(1, 2)

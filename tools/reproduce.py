@@ -84,7 +84,7 @@ def reproduce(args: argparse.Namespace) -> bool:
 
 
 def check_benchmark_data(cfg, model, meta=None) -> None:
-    """Fails if the test data are not there, or not what the figures, or a checkpoint with that ``meta``, are on."""
+    """Fail if the test data are missing, or not those of the figures or of a checkpoint with that ``meta``."""
     from swin_pos_det.analysis.runs.reproduce import check_coco_is_whole
     from swin_pos_det.cli.runner import check_data
     from swin_pos_det.data.coco_root import CocoRootError
@@ -125,7 +125,7 @@ def weights(args: argparse.Namespace, model, figures) -> Path:
 
 
 def train(cfg) -> None:
-    """Trains, from the last checkpoint in the work dir if there is one."""
+    """Train, from the last checkpoint in the work dir if there is one."""
     from swin_pos_det.cli.runner import add_hook, build_runner, check_data
     from swin_pos_det.engine.amp import use_mixed_precision
 
@@ -137,7 +137,7 @@ def train(cfg) -> None:
 
 
 def evaluate(args: argparse.Namespace, checkpoint: Path) -> dict:
-    """``'box AP'`` and ``'mask AP'`` of the checkpoint, from 0 to 100."""
+    """Return ``'box AP'`` and ``'mask AP'`` of the checkpoint, from 0 to 100."""
     from mmdet.utils import setup_cache_size_limit_of_dynamo
 
     from swin_pos_det.analysis.runs.reproduce import evaluated_aps

@@ -174,7 +174,7 @@ def _video_frames(path: Path, name: str, pipeline: InputPipeline) -> Iterator[Fr
 
 
 def _reason_against(path: Path) -> Optional[str]:
-    """Why a file is neither an image nor a video, by its first bytes; None if it seems to be one."""
+    """Return why a file is neither an image nor a video, by its first bytes; None if it seems to be one."""
     if path.is_dir():
         return None
     if kind_of(path) == 'video':

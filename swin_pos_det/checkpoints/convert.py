@@ -98,7 +98,7 @@ def inspect_checkpoint(checkpoint: Mapping[str, Any]) -> Inspection:
 
 
 def incompatibilities(checkpoint: Mapping[str, Any], backbone: nn.Module) -> Optional[str]:
-    """Why a checkpoint does not fit a ``SwinPosTransformer``, or None if it does; loads it into the backbone to see."""
+    """Return why a checkpoint does not fit a ``SwinPosTransformer``, or None; tries to load it into the backbone."""
     try:
         backbone.load_state_dict(checkpoint, strict=False)
     except ValueError as error:

@@ -29,7 +29,7 @@ class MissingCheckpointError(CheckpointError, MissingFileError):
 
 
 def _reject_by_content(source: Source, name: str) -> None:
-    """Recognises, from the first bytes, files that cannot be checkpoints; raises :class:`CheckpointError`."""
+    """Raise :class:`CheckpointError` for files that are no checkpoints by their first bytes."""
     with opened(source) as stream:
         head = stream.read(256)
     text = head.lstrip(b'\xef\xbb\xbf \t\r\n').lower()
@@ -142,7 +142,7 @@ def _load_safetensors(source: Source, name: str) -> dict:
 
 
 def load_source(source: Source, name: str, map_location: MapLocation, mmap: bool = False) -> dict:
-    """Shared end of all loaders. ``source`` is a path or an ``io.BytesIO``; ``name`` is for messages."""
+    """Load a checkpoint for all loaders. ``source`` is a path or an ``io.BytesIO``; ``name`` is for messages."""
     _reject_by_content(source, name)
     is_safetensors = _is_safetensors(source)
     checkpoint = _load_safetensors(source, name) if is_safetensors else _read_pickle(source, name, map_location, mmap)

@@ -68,7 +68,7 @@ def check_resumable(path: str) -> Dict[str, Any]:
 
 
 def _candidates(work_dir: str, named: str) -> List[str]:
-    """Checkpoints of a work dir: first the one of the noted name, then from new to old; the best of a metric are not
+    """Return the checkpoints of a work dir: first the noted one, then from new to old; the best of a metric are not
     among them, as they hold no training state.
     """
     def age(path: str) -> float:

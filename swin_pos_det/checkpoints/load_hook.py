@@ -175,7 +175,7 @@ def _fit_swin(own: Mapping[str, Any], state_dict: Mapping[Any, Any], prefix: str
 
 
 def _parameters(backbone: nn.Module) -> Dict[str, nn.Parameter]:
-    """By their names in state dicts, which say nothing of wrappers for activation checkpointing."""
+    """Return parameters by their names in state dicts, which omit wrappers for activation checkpointing."""
     return {name.replace('_checkpoint_wrapped_module.', ''): value for name, value in backbone.named_parameters()}
 
 
@@ -306,7 +306,7 @@ def _fit_absolute(value: Tensor, parameter: Tensor, variant: Optional[Variant], 
 
 
 def _precise(value: Tensor) -> Tensor:
-    """At least float32, so that half-precision weights are resampled without further loss, on any device."""
+    """Return at least float32, so that half-precision weights are resampled without further loss on any device."""
     return value if value.dtype in (torch.float32, torch.float64) else value.float()
 
 

@@ -71,7 +71,7 @@ def _array(kind: Any, shape: Any, code: Any) -> np.ndarray:
 
 
 def _sized(data: Any, dtype: Any, shape: Any) -> np.ndarray:
-    """(N,): an array of what ``data`` holds, which must be just what the shape needs."""
+    """Return (N,), an array of ``data``, which must have exactly the size of the shape."""
     if not isinstance(dtype, np.dtype) or dtype.hasobject or dtype.kind not in 'biufcUS' or dtype.itemsize == 0:
         raise Refused(f'a NumPy array of dtype {dtype!r}')
     if not isinstance(shape, tuple) or not all(type(side) is int and side >= 0 for side in shape) or len(shape) > 32:
@@ -194,7 +194,7 @@ def _layout(name: Any) -> torch.layout:
 
 
 def _names() -> dict[str, Any]:
-    """Pickled name -> a :class:`Global`, or a value that nothing can be done with."""
+    """Map each pickled name to a :class:`Global`, or to a value without use."""
     calls: dict[str, Callable | None] = {
         _HISTORY_BUFFER: lambda: HistoryBuffer(),
         _ONE_CYCLE: None,

@@ -45,7 +45,7 @@ NAMES = {**PLAIN_NAMES, 'torch.storage._load_from_bytes': Global('torch.storage.
 
 
 def _python3_name(module: str, name: str) -> str:
-    """``module.name`` with the Python 2 names, which pickle protocol 2 writes, replaced."""
+    """Return ``module.name`` with Python 2 names, which pickle protocol 2 writes, replaced."""
     module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
     return f'{module}.{name}'
 
@@ -131,7 +131,7 @@ class Unpickler(pickle._Unpickler):
 
 def torch_load(source: Source, map_location: MapLocation, max_bytes: Mapping[str, int] | int, mmap: bool = False,
                names: Mapping[str, Any] = NAMES) -> Any:
-    """``torch.load`` with :class:`Unpickler`.
+    """Call ``torch.load`` with :class:`Unpickler`.
 
     Args:
         source: a path or an ``io.BytesIO``; no TorchScript archive and no tar file, see :mod:`.archive`.

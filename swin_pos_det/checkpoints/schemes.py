@@ -94,7 +94,7 @@ def load_from_ceph(filename: str, map_location: MapLocation = None) -> dict:
 
 
 def load_from_pavi(filename: str, map_location: MapLocation = None) -> dict:
-    """Refuses ``pavi://``: that service is not public, and MMEngine's loader for it unpickles without protection."""
+    """Refuse ``pavi://``: that service is not public, and MMEngine's loader for it unpickles without protection."""
     raise CheckpointError(f'checkpoint {filename} cannot be loaded: pavi:// is not supported; use a local file')
 
 

@@ -67,7 +67,7 @@ class Variant:
 
     @property
     def architecture(self) -> Tuple[int, Tuple[int, ...], Tuple[int, ...]]:
-        """Everything that weights cannot be adapted to."""
+        """Return everything that weights do not adapt to."""
         return self.embed_dims, self.depths, self.num_heads
 
     @property
@@ -78,12 +78,12 @@ class Variant:
 
     @property
     def version(self) -> Optional[int]:
-        """Of Swin: 1, 2, or None for what is between them."""
+        """Return the version of Swin: 1, 2, or None for anything in between."""
         return {('dot', 'pre'): 1, ('cosine', 'res-post'): 2}.get((self.attention, self.norm_order))
 
     @property
     def image_size(self) -> Optional[Pair]:
-        """(h, w) in pixels that the absolute position embedding is for."""
+        """Return (h, w) in pixels that the absolute position embedding is for."""
         grid = self.absolute_grid
         return None if grid is None else (grid[0] * self.patch_size[0], grid[1] * self.patch_size[1])
 
@@ -156,7 +156,7 @@ def describe_weights(state_dict: Mapping[str, Tensor], windows: Optional[Sequenc
 
 
 def _num_heads(state_dict: Mapping[str, Tensor], attention: str) -> int:
-    """Of an attention module, by whatever of its parameters tells it; 0 if none does."""
+    """Return the number of heads of an attention module from any parameter that shows it; 0 if none does."""
     for name, (dims, axis) in {**axes_of_heads(), 'logit_scale': (3, 0)}.items():
         value = state_dict.get(attention + name)
         if value is not None and value.dim() == dims:
@@ -165,7 +165,7 @@ def _num_heads(state_dict: Mapping[str, Tensor], attention: str) -> int:
 
 
 def _norm_order(state_dict: Mapping[str, Tensor]) -> str:
-    """By the norm of the first patch merging: on 4 C channels before the reduction, or on 2 C after it."""
+    """Detect the norm order from the first patch merging's norm: on 4 C channels before the reduction, or 2 C after."""
     norm = state_dict.get('stages.0.downsample.norm.weight')
     reduction = state_dict.get('stages.0.downsample.reduction.weight')
     if norm is None or reduction is None or reduction.dim() != 2:

@@ -91,7 +91,7 @@ def name_bad_images(cfg: Config) -> None:
 
 
 def coco_datasets(node: Any) -> Iterator[tuple[str, Sequence[str]]]:
-    """(annotation file, classes) of each ``CocoDataset`` below a part of a config."""
+    """Yield (annotation file, classes) of each ``CocoDataset`` below a part of a config."""
     for where, settings in _with_annotations(node, ''):
         if dataset_class(settings) is not None:
             check_class_names(settings, where.lstrip('.'))
@@ -260,7 +260,7 @@ def _steps(node: Any) -> Iterator[MutableMapping]:
 
 
 def _with_annotations(node: Any, where: str) -> Iterator[tuple[str, MutableMapping]]:
-    """(place in the config, settings) of each dataset or metric below ``node`` that names a file on this machine."""
+    """Yield (place in the config, settings) of each dataset or metric below ``node`` that names a local file."""
     if isinstance(node, MutableSequence):
         for index, item in enumerate(node):
             yield from _with_annotations(item, f'{where}[{index}]')

@@ -204,7 +204,7 @@ def _compare_labels(expected: Sequence[str], found: Sequence[str], source: str, 
 
 
 def _clash(expected: Sequence[str], found: Sequence[str]) -> Optional[tuple[str, int, int]]:
-    """(name, its label in one, its label in the other) of the first name whose labels differ."""
+    """Return (name, its label in one, its label in the other) of the first name whose labels differ."""
     labels = {_plain(name): label for label, name in enumerate(found)}
     return next(((name, label, labels[_plain(name)]) for label, name in enumerate(expected)
                  if labels.get(_plain(name), label) != label), None)

@@ -128,7 +128,7 @@ def _default(kind: type, name: str) -> Any:
 
 
 def _heads(node: Any, where: str = 'model') -> Iterator[tuple[str, int]]:
-    """(path, num_classes) of each box and mask head below a model's config."""
+    """Yield (path, num_classes) of each box and mask head below a model's config."""
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         path = f'{where}.{key}'

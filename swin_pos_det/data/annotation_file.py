@@ -194,7 +194,7 @@ def _check_fields(items: list[Any], wanted: dict[str, Rule], what: str) -> None:
                 raise CocoFileError(f'{what} {index}{_named(item)} has no {key}')
             if not is_right(item[key]):
                 raise CocoFileError(f'{what} {index}{_named(item)} has {key} {_short(item[key])}; it must be '
-                                    f'{is_right.__doc__}')
+                                    f'{_KINDS[is_right]}')
 
 
 def _all_right(items: list[Any], key: str, are_right: Callable[[list], bool]) -> bool:
@@ -218,7 +218,6 @@ def _types(values: Iterable[Any]) -> set[type]:
 
 
 def _is_id(value: Any) -> bool:
-    """a number or text"""
     return isinstance(value, (int, float, str)) and value == value
 
 
@@ -227,7 +226,6 @@ def _are_ids(values: list) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    """text"""
     return isinstance(value, str)
 
 
@@ -236,7 +234,6 @@ def _are_text(values: list) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """a finite number"""
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
@@ -245,7 +242,6 @@ def _are_numbers(values: list) -> bool:
 
 
 def _is_size(value: Any) -> bool:
-    """a number of pixels above 0"""
     return _is_number(value) and value > 0
 
 
@@ -254,7 +250,6 @@ def _are_sizes(values: list) -> bool:
 
 
 def _is_flag(value: Any) -> bool:
-    """0 or 1"""
     return value in (0, 1)
 
 
@@ -263,7 +258,6 @@ def _are_flags(values: list) -> bool:
 
 
 def _is_box(value: Any) -> bool:
-    """four finite numbers, x, y, w, h"""
     return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
 
 
@@ -273,7 +267,6 @@ def _are_boxes(values: list) -> bool:
 
 
 def _may_be_mask(value: Any) -> bool:
-    """RLE, a dict with counts and size, or polygons, a list of lists of numbers x1, y1, x2, ..."""
     if isinstance(value, dict):
         return isinstance(value.get('counts'), (list, str)) and isinstance(value.get('size'), list)
     return isinstance(value, list) and len(value) > 0 and all(isinstance(polygon, list) for polygon in value)
@@ -284,7 +277,6 @@ def _may_be_masks(values: list) -> bool:
 
 
 def _is_mask(value: Any) -> bool:
-    """RLE, a dict with counts and size, or polygons, a list of lists of at least 6 numbers x1, y1, x2, ..."""
     # pycocotools takes a first list of 4 numbers for a box; shorter ones after it are degenerate but harmless.
     return _may_be_mask(value) and (isinstance(value, dict) or len(value[0]) >= 6 and all(
         _is_number(number) for polygon in value for number in polygon))
@@ -296,6 +288,17 @@ def _are_masks(values: list) -> bool:
         math.isfinite(sum(map(sum, chain.from_iterable(polygons)))))
 
 
+# What a field must be, for messages.
+_KINDS: dict[Callable[[Any], bool], str] = {
+    _is_id: 'a number or text',
+    _is_text: 'text',
+    _is_number: 'a finite number',
+    _is_size: 'a number of pixels above 0',
+    _is_flag: '0 or 1',
+    _is_box: 'four finite numbers, x, y, w, h',
+    _may_be_mask: 'RLE, a dict with counts and size, or polygons, a list of lists of numbers x1, y1, x2, ...',
+    _is_mask: 'RLE, a dict with counts and size, or polygons, a list of lists of at least 6 numbers x1, y1, x2, ...',
+}
 _SINGULAR = dict(images='image', categories='category', annotations='annotation')
 _ID: Rule = (_is_id, _are_ids)
 _FIELDS: dict[str, dict[str, Rule]] = dict(

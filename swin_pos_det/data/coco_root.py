@@ -96,7 +96,7 @@ def _below_default_root(path: str) -> Optional[str]:
 
 
 def _paths_in(node: Any) -> Iterator[tuple[Any, Any]]:
-    """(container, key) of each string below ``node`` that starts with the default root."""
+    """Yield (container, key) of each string below ``node`` that starts with the default root."""
     if isinstance(node, MutableMapping):
         items = list(node.items())
     elif isinstance(node, MutableSequence):
@@ -112,7 +112,7 @@ def _paths_in(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _files_of(node: Any) -> Iterator[str]:
-    """Annotation files and image folders which datasets and metrics below ``node`` name."""
+    """Yield the annotation files and image folders that datasets and metrics below ``node`` name."""
     if isinstance(node, MutableSequence):
         for item in node:
             yield from _files_of(item)

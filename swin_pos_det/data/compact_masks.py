@@ -77,7 +77,7 @@ class CompactMasks(BitmapMasks):
 
     @property
     def masks(self) -> np.ndarray:
-        """(N, H, W) whole masks. They replace the rectangles: what is written to them is kept."""
+        """Return (N, H, W) whole masks. They replace the rectangles: what is written to them is kept."""
         if self._whole is None:
             self._whole, self._crops = self.to_ndarray(), None
         return self._whole
@@ -87,7 +87,7 @@ class CompactMasks(BitmapMasks):
         self._whole, self._crops, self.dtype = masks, None, masks.dtype
 
     def to_ndarray(self) -> np.ndarray:
-        """(N, H, W) whole masks, made for the caller."""
+        """Return (N, H, W) whole masks, made for the caller."""
         if self._whole is not None:
             return self._whole
         whole = np.zeros((len(self), self.height, self.width), self.dtype)
@@ -96,7 +96,7 @@ class CompactMasks(BitmapMasks):
         return whole
 
     def to_tensor(self, dtype: torch.dtype, device: Union[str, torch.device]) -> Tensor:
-        """(N, H, W) on a device, to which one copy of all rectangles' bytes has gone."""
+        """Return (N, H, W) on a device, to which one copy of all rectangles' bytes has gone."""
         crops = self.crops
         whole = torch.zeros(len(crops), self.height, self.width, dtype=dtype, device=device)
         if not crops:
@@ -245,7 +245,7 @@ class CompactMasks(BitmapMasks):
 
     @property
     def areas(self) -> np.ndarray:
-        """(N,) how many pixels each mask has."""
+        """Return (N,) how many pixels each mask has."""
         sums = np.zeros(0, self.dtype).sum().dtype
         return np.array([pixels.sum() for _, _, pixels in self.crops], sums)
 

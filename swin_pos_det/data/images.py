@@ -96,7 +96,7 @@ def size_faults(folder: str, images: Sequence[dict[str, Any]], ignore_orientatio
 
 
 def image_size(path: str, ignore_orientation: bool = False) -> tuple[int, int, bool]:
-    """Height and width of an image as mmcv loads it, and whether EXIF data have turned it on its side.
+    """Return height and width of an image as mmcv loads it, and whether EXIF data have turned it on its side.
 
     Raises:
         OSError: if the file is no image, or ends before its image does.
@@ -132,7 +132,7 @@ def looks_complete(start: bytes, end: bytes) -> bool:
 
 
 def sample(items: Sequence[Any], number: int = SAMPLE) -> list[Any]:
-    """At most ``number`` items, spread evenly."""
+    """Return at most ``number`` items, spread evenly."""
     places = np.unique(np.linspace(0, len(items) - 1, min(number, len(items))).round().astype(int))
     return [items[place] for place in places] if len(items) else []
 

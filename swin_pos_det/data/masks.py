@@ -114,7 +114,7 @@ def _numbers(codes: np.ndarray, owners: np.ndarray, wrong: np.ndarray) -> tuple[
 
 
 def _undo_differences(values: np.ndarray, owners: np.ndarray) -> np.ndarray:
-    """From the third on, each number is the difference to the one two before; (V,) run lengths."""
+    """Undo the differences of (V,) run lengths: from the third on, each is relative to the one two before."""
     first = np.flatnonzero(np.diff(owners, prepend=-1))
     numbers = np.diff(np.append(first, len(values)))
     index = np.arange(len(values)) - np.repeat(first, numbers)  # of a number in its mask

@@ -49,7 +49,7 @@ class Tally:
         return self.total - self.dropped
 
     def __str__(self) -> str:
-        """Such as ``'12 of 60 objects dropped: 8 of area 0, 4 crowd'``."""
+        """Return a text such as ``'12 of 60 objects dropped: 8 of area 0, 4 crowd'``."""
         if not self.dropped:
             return f'{self.total} {self.what}'
         reasons = ', '.join(f'{number} {reason}' for reason, number in self.reasons.items())
@@ -87,12 +87,12 @@ class Objects:
         return len(self.image)
 
     def of_classes(self, classes: Optional[Sequence[str]]) -> np.ndarray:
-        """(N,) booleans: of a category that is among the classes, or that the file does not have; None: of any."""
+        """Return (N,) bool: the category is among the classes, or unknown to the file; None: any category."""
         chosen = np.array([not classes or name in classes for name in self.names] + [True])
         return chosen[self.category]
 
     def outside(self) -> np.ndarray:
-        """(N,) booleans: no part of the box is in the image."""
+        """Return (N,) bool: no part of the box is in the image."""
         height, width = self.sizes[self.image].T
         x, y, w, h = self.box.T
         inside_w = np.maximum(0, np.minimum(x + w, width) - np.maximum(x, 0))
@@ -101,12 +101,12 @@ class Objects:
 
     @cached_property
     def have_usable_masks(self) -> np.ndarray:
-        """(N,) booleans: ``LoadAnnotations`` keeps the mask; see :func:`_have_usable_masks`."""
+        """Return (N,) bool: ``LoadAnnotations`` keeps the mask; see :func:`_have_usable_masks`."""
         return _have_usable_masks(self.segmentation)
 
     @cached_property
     def have_run_lengths(self) -> np.ndarray:
-        """(N,) booleans: the mask is no list of polygons."""
+        """Return (N,) bool: the mask is not a list of polygons."""
         return np.fromiter((isinstance(mask, dict) for mask in self.segmentation), bool, len(self))
 
     def per_class(self, kept: np.ndarray) -> dict[str, int]:
@@ -248,7 +248,7 @@ def _not_loaded(objects: Objects) -> list[tuple[str, np.ndarray]]:
 
 
 def _have_usable_masks(masks: Sequence[Any]) -> np.ndarray:
-    """(N,): ``LoadAnnotations`` keeps the mask: RLE, or a polygon with an even number of coordinates, at least six."""
+    """Return (N,) bool: ``LoadAnnotations`` keeps the mask: RLE, or a polygon of an even number >= 6 of values."""
     return np.fromiter((not isinstance(mask, list) or any(len(polygon) >= 6 and len(polygon) % 2 == 0
                                                           for polygon in mask if isinstance(polygon, list))
                         for mask in masks), bool, len(masks))

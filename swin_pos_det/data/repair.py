@@ -19,7 +19,7 @@ _REFERENCES = dict(images='image_id', categories='category_id')
 
 def mend(content: Any, path: FilePath, folder: Optional[str] = None,
          classes: Optional[Sequence[str]] = None) -> tuple[dict[str, Any], list[str]]:
-    """Mend annotations.
+    """Repair annotations.
 
     Ids become integers, those of annotations 1, 2, ...; backslashes become slashes; sizes become those of the image
     files; a missing ``iscrowd`` becomes 0, a missing ``area`` that of the box; objects that ``CocoDataset`` would drop

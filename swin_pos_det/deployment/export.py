@@ -134,7 +134,7 @@ def compare_exported(backbone: nn.Module, run: Run, sizes: Iterable[Tuple[int, i
 
 
 def time_exported(backbone: nn.Module, run: Run, size: Sequence[int], turns: int = 5) -> Tuple[float, float]:
-    """Seconds of the backbone and of the exported file for images of ``size`` (B, H, W): medians of turns by turns."""
+    """Return median seconds of the backbone and of the exported file for images of ``size`` (B, H, W), in turns."""
     images = torch.randn(size[0], backbone.in_channels, *size[1:])
     seconds: Tuple[List[float], List[float]] = ([], [])
     with torch.no_grad():

@@ -42,7 +42,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Autocast in the forward of ``model``, and MMEngine's context for gradient accumulation."""
+        """Enter autocast in the forward of ``model``, and MMEngine's context for gradient accumulation."""
         inner = model.module if is_model_wrapper(model) else model
         parts = [part for part in (getattr(inner, name, None) for name in ('backbone', 'neck')) if part is not None]
         with ExitStack() as stack:
@@ -55,7 +55,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
 
 def _run_in_bfloat16(module: nn.Module, stack: ExitStack) -> None:
-    """Until ``stack`` closes: autocast around ``module``'s forward, and its outputs in float32.
+    """Run ``module``'s forward under autocast until ``stack`` closes, with outputs in float32.
 
     The hooks are next to the forward, so other hooks of the module see float32 and run without autocast.
     """

@@ -49,7 +49,7 @@ def load_compact_masks(dataset: Any) -> int:
 
 def mask_targets(otherwise: Callable[..., Tensor], sampling_results: List[Any], batch_gt_instances: List[Any],
                  rcnn_train_cfg: Any) -> Tensor:
-    """``FCNMaskHead.get_targets`` on the device: no copy of a mask for each box, and no wait for the device.
+    """Compute ``FCNMaskHead.get_targets`` on the device, without copying a mask per box or synchronizing.
 
     Args:
         otherwise: what to call if masks are not compact.

@@ -67,7 +67,7 @@ class ElasticWindowHook(Hook):
         self._backbone(runner).set_window_size(self._nominal if window is None else _as_tuple(window))
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Back to the nominal window, so that whatever comes next (evaluation, a checkpoint) finds that."""
+        """Reset to the nominal window, for whatever follows (evaluation, a checkpoint)."""
         self._backbone(runner).set_window_size(self._nominal)
 
     @staticmethod

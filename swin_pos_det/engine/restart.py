@@ -63,7 +63,7 @@ def resume_after_restart(cfg: Config) -> Optional[str]:
 
 
 def _parent_started() -> float:
-    """When the parent process (torchrun) was started, in seconds since 1970, to a second; 0 if the system hides it."""
+    """Return when the parent process (torchrun) started, in seconds since 1970, to a second; 0 if unknown."""
     try:
         stat = Path(f'/proc/{os.getppid()}/stat').read_text().rpartition(')')[2].split()
         lines = Path('/proc/stat').read_text().splitlines()

@@ -60,7 +60,7 @@ class ResumableFSDPStrategy(FSDPStrategy):
 
 @FUNCTIONS.register_module()
 def wrap_swin_blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int, **_: Any) -> bool:
-    """FSDP's ``auto_wrap_policy`` for detectors: each Swin block is a unit of its own, all else is the root's.
+    """Wrap each Swin block as an FSDP unit, and leave the rest to the root (an ``auto_wrap_policy``).
 
     Only what is run through its ``forward`` can be a unit. Blocks are; MMDet's heads are called through other methods.
 

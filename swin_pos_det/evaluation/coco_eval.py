@@ -196,7 +196,7 @@ def _or_nan(value: float) -> float:
 
 def _per_class(truth: NumberedCoco, found: COCO, categories: Sequence[int], precision: np.ndarray,
                recall: np.ndarray, thresholds: np.ndarray) -> list[dict[str, Any]]:
-    """``precision`` (T, R, K, A, M) and ``recall`` (T, K, A, M) as a row for each of K categories."""
+    """Return ``precision`` (T, R, K, A, M) and ``recall`` (T, K, A, M) as a row for each of K categories."""
     objects, detections = (dict.fromkeys(categories, 0) for _ in range(2))
     for counts, coco in ((objects, truth.coco), (detections, found)):
         for item in coco.dataset['annotations']:

@@ -78,7 +78,7 @@ class SwinPosCocoMetric(CocoMetric):
 
     @property
     def dataset_meta(self) -> Any:
-        """Metainfo of the dataset that is evaluated; setting it checks the annotations for its classes."""
+        """Return metainfo of the dataset that is evaluated; setting it checks the annotations for its classes."""
         return self._dataset_meta
 
     @dataset_meta.setter

@@ -70,7 +70,7 @@ def confusion_matrix(gt: COCO, results: Results, iou_type: str = 'bbox', score_t
 
 def _pairs(gt: COCO, objects: list[dict], detections: list[dict], iou_type: str,
            threshold: float) -> list[tuple[Optional[int], Optional[int]]]:
-    """(category of an object, category of its detection) for one image; None where there is no object or detection."""
+    """Return (object's category, detection's category) pairs of one image; None where one of them is missing."""
     if not objects or not detections:
         return [(item['category_id'], None) for item in objects if not item.get('iscrowd')] + [
             (None, item['category_id']) for item in detections]

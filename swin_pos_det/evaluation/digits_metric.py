@@ -28,7 +28,7 @@ class DigitsOnPhotosMetric(SwinPosCocoMetric):
 
     @property
     def dataset_meta(self) -> dict | None:
-        """Metainfo of the dataset that is evaluated; setting it opens the annotation file."""
+        """Return metainfo of the dataset that is evaluated; setting it opens the annotation file."""
         return self._dataset_meta
 
     @dataset_meta.setter

@@ -100,7 +100,7 @@ def _class_of(settings: Mapping) -> Any:
 
 
 def _check_multi_datasets(name: str, evaluator: Any, dataloader: Any) -> None:
-    """mmdet pairs metrics, prefixes and data sets as far as the shortest list goes, and forgets the rest."""
+    """Check that metrics, prefixes and data sets are equally many: mmdet ignores what exceeds the shortest list."""
     if not isinstance(evaluator, Mapping) or 'MultiDatasetsEvaluator' not in str(evaluator.get('type')):
         return
     dataset = (dataloader or {}).get('dataset') or {}

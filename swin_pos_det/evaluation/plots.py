@@ -18,7 +18,7 @@ _MAX_ANNOTATED = 20
 
 
 def plot_precision_recall(scores: Sequence[CocoScores], path: Union[str, Path], title: str = '') -> None:
-    """Draws precision over recall, a line for each IoU threshold, a panel for each kind of results.
+    """Draw precision over recall, a line for each IoU threshold, a panel for each kind of results.
 
     Args:
         scores: of :func:`~swin_pos_det.evaluation.coco_eval.evaluate`, at least one.
@@ -40,7 +40,7 @@ def plot_precision_recall(scores: Sequence[CocoScores], path: Union[str, Path], 
 
 
 def plot_confusion_matrix(matrix: ConfusionMatrix, path: Union[str, Path], title: str = '') -> None:
-    """Draws a confusion matrix: the colour is the share of a row's objects, the number how many there are.
+    """Draw a confusion matrix: colour is the share of a row's objects, the number their count.
 
     Args:
         matrix: of :func:`~swin_pos_det.evaluation.confusion.confusion_matrix`.

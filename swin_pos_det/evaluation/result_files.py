@@ -88,7 +88,7 @@ def _with_ids_of(dataset: dict[str, Any], gt: COCO, path: FilePath) -> list[dict
 
 def _translation(path: FilePath, what: str, theirs: list[dict], ours: list[dict],
                  ways: Sequence[Callable[[dict], str]]) -> dict[Any, Any]:
-    """Their ids -> our ids, by name: in the first of the ways to name them in which ours has all of theirs."""
+    """Map their ids to our ids by name, by the first key under which we have all of their names."""
     unknown: list[str] = []
     for name_of in ways:
         known, names = {name_of(item): item['id'] for item in ours}, [name_of(item) for item in theirs]

@@ -149,20 +149,20 @@ class WindowAttention(nn.Module):
         return self.normalize_qk(qkv)
 
     def projection_bias(self) -> Optional[Tensor]:
-        """(3 C,) the bias of queries, keys and values; None without one."""
+        """Return the bias (3 C,) of queries, keys and values; None without one."""
         if self.q_bias is None:
             return self.qkv.bias
         return torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
 
     def pad_value(self, x: Tensor) -> Optional[Tensor]:
-        """(3 C,) the queries, keys and values of padding, which is zeros before the projection; None for zeros."""
+        """Return (3 C,) queries, keys and values of padding, which is zeros before projection; None for zeros."""
         if type(self.qkv) is nn.Linear and not changes_result(self.qkv):
             bias = self.projection_bias()
             return None if bias is None else self.normalize_qk(bias)
         return self.project(x.new_zeros(1, self.embed_dims)).squeeze(0)  # hooks, adapters
 
     def normalize_qk(self, qkv: Tensor) -> Tensor:
-        """For cosine attention, scale queries and keys of (..., 3 C) so that their products are the logits."""
+        """Scale queries and keys of (..., 3 C) so that their products are the logits of cosine attention."""
         if self.attention != 'cosine':
             return qkv
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, self.head_dims)).unbind(-3)
@@ -186,6 +186,6 @@ class WindowAttention(nn.Module):
 
 
 def _direction(x: Tensor) -> Tensor:
-    """``x / |x|`` along the last axis; zeros where that is shorter than :data:`MIN_QK_NORM`."""
+    """Return ``x / |x|`` along the last axis; zeros where that is shorter than :data:`MIN_QK_NORM`."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / torch.where(length > MIN_QK_NORM, length, math.inf)

@@ -100,7 +100,7 @@ def _geometric_matrix(source: int, target: int) -> np.ndarray:
 
 @tensor_cache(MAX_CACHED_MATRICES)
 def _placed_matrix(source: int, target: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """:func:`geometric_matrix` on a device: copying it there in each forward would make a GPU wait."""
+    """Return :func:`geometric_matrix` on a device, cached: a copy in each forward would make a GPU wait."""
     with torch.inference_mode(False):
         return geometric_matrix(source, target).to(device, dtype)
 

@@ -56,7 +56,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     @property
     def file_backend(self) -> Any:
-        """MMEngine's file backend for the folder, which postpones removing files."""
+        """Return MMEngine's file backend for the folder, which postpones removing files."""
         return self._file_backend
 
     @file_backend.setter

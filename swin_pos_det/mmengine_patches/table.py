@@ -73,7 +73,7 @@ def _in_runners(stage: str, act: Callable) -> Tuple[Change, ...]:
 
 
 def _strategies(method: str) -> List[type]:
-    """MMEngine's strategies that define a method."""
+    """Return MMEngine's strategies that define a method."""
     return [strategy for name, strategy in sorted(STRATEGIES.module_dict.items()) if method in vars(strategy)
             and strategy.__module__.startswith('mmengine.')]
 

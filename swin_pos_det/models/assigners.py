@@ -42,7 +42,7 @@ class VectorizedMaxIoUAssigner(MaxIoUAssigner):
         return AssignResult(objects, assigned, best, labels=labels)
 
     def _claims(self, overlaps: Tensor) -> Tensor:
-        """(N,) the largest number, from 1 on, of the objects whose best box this is; 0 if it is nobody's."""
+        """Return (N,) the largest number, from 1, of the objects with this as their best box; 0 for none."""
         top, box = overlaps.max(dim=1)
         numbers = torch.arange(1, len(top) + 1, device=top.device, dtype=torch.int32)
         numbers = torch.where(top >= self.min_pos_iou, numbers, 0)

@@ -54,7 +54,7 @@ class PatchMerging(MMDetPatchMerging):
         record_modules(self, PatchMerging)
 
     def forward(self, x: Tensor, input_size: Pair) -> Tuple[Tensor, Pair]:
-        """(B, H * W, C) tokens of maps of ``input_size`` = (H, W) -> (B, H' * W', C') tokens and (H', W')."""
+        """Merge (B, H * W, C) tokens of maps of ``input_size`` = (H, W) to (B, H' * W', C') tokens and (H', W')."""
         if cpu_inference.can_run_merging(self, x):
             return cpu_inference.run_merging(self, x, input_size)
         x, merged = self._merge(x, input_size)
@@ -73,7 +73,7 @@ class PatchMerging(MMDetPatchMerging):
         return self.sampler.stride == (2, 2) and self.sampler.kernel_size == (2, 2)
 
     def _merge(self, x: Tensor, input_size: Pair) -> Tuple[Tensor, Pair]:
-        """(B, H * W, C) -> (B, H' * W', 4 C) and (H', W')."""
+        """Merge (B, H * W, C) to (B, H' * W', 4 C) and (H', W')."""
         if self.is_two_by_two:
             fours = two_by_two(x, input_size)
             return fours.permute(0, 1, 3, 5, 2, 4).flatten(3).flatten(1, 2), (fours.shape[1], fours.shape[3])

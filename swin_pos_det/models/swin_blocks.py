@@ -43,7 +43,7 @@ class ShiftedWindowAttention(BaseModule):
         self.drop = build_dropout(dict(type='DropPath', drop_prob=drop_path_rate))
 
     def forward(self, x: Tensor, plan: WindowPlan, norm: Optional[nn.Module] = None) -> Tensor:
-        """(B, L, C) tokens -> the same shape, after ``norm`` if given."""
+        """Attend within the windows of (B, L, C) tokens, then apply ``norm`` if given: the same shape."""
         x = self.w_msa(x, plan)
         return self.drop(x if norm is None else norm(x))
 
@@ -56,7 +56,7 @@ class FeedForward(FFN):
         record_modules(self, FeedForward)
 
     def forward(self, x: Tensor, identity: Tensor, norm: Optional[nn.Module] = None) -> Tensor:
-        """``identity`` plus the result for ``x``, after ``norm`` if given; all are (..., C)."""
+        """Return ``identity`` plus the result for ``x``, after ``norm`` if given; all are (..., C)."""
         x = feed_forward(self, x)
         return identity + self.dropout_layer(x if norm is None else norm(x))
 
@@ -99,7 +99,7 @@ class SwinBlock(BaseModule):
         record_modules(self, SwinBlock)
 
     def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
-        """(B, L, C) tokens, partitioned into windows by ``plan`` -> the same shape."""
+        """Transform (B, L, C) tokens, partitioned into windows by ``plan``, into the same shape."""
         if cpu_inference.can_run(self, x):
             return cpu_inference.run(self, x, plan)
         if self.with_cp and x.requires_grad:
@@ -162,6 +162,6 @@ class SwinStage(BaseModule):
         return x
 
     def _encode(self, x: Tensor, hw_shape: Pair) -> Tensor:
-        """(B, H * W, C) tokens plus the position scheme's encoding of them."""
+        """Add the position scheme's encoding to (B, H * W, C) tokens."""
         maps = x.transpose(1, 2).unflatten(2, hw_shape).contiguous()  # else Inductor fails at a second size
         return x + self.position.encode(self, maps).flatten(2).transpose(1, 2)

@@ -254,7 +254,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         return None if sizes is None or all(size == canvas for size in sizes) else sizes
 
     def _absolute_position(self, hw_shape: Pair, valid: Optional[List[Pair]]) -> Tensor:
-        """(1 or B, H * W, C): the embedding resampled to the map, or to each image's own part of it."""
+        """Return (1 or B, H * W, C): the embedding resampled to the map, or to each image's own part of it."""
         if valid is None:
             return resample_absolute(self.absolute_pos_embed, self.absolute_grid, hw_shape)
         maps = []

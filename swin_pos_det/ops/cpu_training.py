@@ -50,7 +50,7 @@ class _RecomputedScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, windows: Tensor, bias: Optional[Tensor], groups: Sequence[WindowGroup], num_heads: int,
                 scale: float) -> Tensor:
-        """(nW, N, 3 C) and (heads, N, N) -> (nW, N, C)."""
+        """Compute (nW, N, C) from (nW, N, 3 C) and (heads, N, N)."""
         ctx.save_for_backward(windows, bias)  # not the result, which is kept in another order by what follows
         ctx.groups, ctx.num_heads, ctx.scale = groups, num_heads, scale
         # Detached, as SDPA asks for requires_grad even where no gradient is recorded.

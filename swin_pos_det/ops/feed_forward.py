@@ -41,7 +41,7 @@ def is_exact_gelu(activation: nn.Module) -> bool:
 
 
 def gelu_linear(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
-    """``F.linear(F.gelu(x), weight, bias)`` with exact gradients and less memory.
+    """Compute ``F.linear(F.gelu(x), weight, bias)`` with exact gradients and less memory.
 
     Autograd keeps the input of GELU and its output. Here the output is recomputed in the backward pass. In a Swin
     block it is a quarter of all that is kept.

@@ -28,5 +28,5 @@ def window_heads(qkv: Tensor, plan: WindowPlan, num_heads: int, pad_value: Optio
 
 
 def join_heads(attended: Tensor, plan: WindowPlan, like: Tensor) -> Tensor:
-    """(nW, heads, N, channels of a head) -> (B, L, C) tokens in reading order, ``like`` (B, L, 3 C) ones."""
+    """Join (nW, heads, N, channels of a head) to (B, L, C) tokens in reading order, ``like`` (B, L, 3 C) ones."""
     return window_reverse(attended.transpose(1, 2).flatten(2), plan).view(like.shape[0], like.shape[1], -1)

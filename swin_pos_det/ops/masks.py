@@ -91,13 +91,13 @@ class WindowGroup:
 
 
 def split(length: int, most: int) -> List[slice]:
-    """Slices of at most ``most`` items that together are all ``length`` items, in order."""
+    """Return slices of at most ``most`` items that together are all ``length`` items, in order."""
     return [slice(first, min(first + most, length)) for first in range(0, length, most)]
 
 
 def attn_masks(bias: Optional[Tensor], groups: Sequence[WindowGroup], like: Tensor,
                at_once: Optional[int] = None) -> Iterator[Tuple[slice, Optional[Tensor]]]:
-    """Bias plus mask of the logits, for some windows after the other.
+    """Yield bias plus mask of the logits, for some windows at a time.
 
     Args:
         bias: (heads, N, N) or None.

@@ -22,6 +22,6 @@ def pad_to_multiple(maps: Tensor, multiple: Pair) -> Tensor:
 
 
 def two_by_two(x: Tensor, size: Pair) -> Tensor:
-    """(B, H * W, C) tokens -> (B, H', 2, W', 2, C) with H', W' halves, rounded up; missing tokens are zeros."""
+    """Group (B, H * W, C) tokens as (B, H', 2, W', 2, C) with H', W' halves, rounded up; missing tokens are zeros."""
     maps = pad_to_multiple(x.unflatten(1, size).permute(0, 3, 1, 2), (2, 2)).permute(0, 2, 3, 1)
     return maps.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))

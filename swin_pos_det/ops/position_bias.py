@@ -42,7 +42,7 @@ class PositionBias:
         return (self.table if self.pairs is None else self.pairs).requires_grad
 
     def dense(self) -> Tensor:
-        """(heads, N, N): the number added to the logit of each query and key, differentiable."""
+        """Return (heads, N, N): the number added to the logit of each query and key, differentiable."""
         return gather_bias(self.table, self.window) if self.pairs is None else self.pairs
 
     def __add__(self, other: PositionBias) -> PositionBias:
@@ -52,7 +52,7 @@ class PositionBias:
 
 
 def table_size(window: Pair) -> Pair:
-    """Offsets down and across of a window's table: ``(2 h - 1, 2 w - 1)``."""
+    """Return the number of offsets down and across in a window's table: ``(2 h - 1, 2 w - 1)``."""
     return 2 * window[0] - 1, 2 * window[1] - 1
 
 
@@ -71,7 +71,7 @@ def gather_bias(table: Tensor, window: Pair) -> Tensor:
 
 
 def relative_position_index(window: Pair, device: torch.device = torch.device('cpu')) -> Tensor:
-    """For each pair of tokens of a window the row of its offset in the table.
+    """Return, for each pair of tokens of a window, the row of its offset in the table.
 
     Args:
         window: height and width in tokens.

@@ -40,7 +40,7 @@ def attention_weights(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias
 
 def _weights(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_heads: int, scale: float,
              pad: Optional[Tensor], rotate: Optional[Rotation]) -> Tuple[Tensor, Tensor]:
-    """Attention weights, and values."""
+    """Return attention weights, and values."""
     q, k, v = window_heads(qkv, plan, num_heads, pad, rotate)
     exact = torch.promote_types(qkv.dtype, torch.float32)
     q, k = q.to(exact), k.to(exact)

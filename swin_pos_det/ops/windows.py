@@ -73,7 +73,7 @@ class WindowPlan:
 
     @property
     def window(self) -> Pair:
-        """Height and width of a window in tokens."""
+        """Return height and width of a window in tokens."""
         return self.spec.window
 
     @property
@@ -83,7 +83,7 @@ class WindowPlan:
 
     @property
     def num_windows(self) -> int:
-        """Windows of all images together."""
+        """Return the number of windows of all images together."""
         return self.gather.shape[0] // self.area
 
 
@@ -238,7 +238,7 @@ class _Axis:
         self.region = region.view(-1, side)
 
     def places(self) -> Tensor:
-        """(length,) int64, the places of the map."""
+        """Return (length,) int64, the places of the map."""
         return torch.arange(self.length, device=self.device)
 
     def padding(self) -> Tensor:
@@ -278,7 +278,7 @@ def _groups_by_place(batch: int, rows: _Axis, cols: _Axis) -> Groups:
 
 
 def _pairs(rows: Tensor, cols: Tensor) -> Tensor:
-    """Regions of the windows' rows (n, h) and columns (m, w) -> of the windows (n * m, h * w)."""
+    """Combine regions of the windows' rows (n, h) and columns (m, w) to those of windows (n * m, h * w)."""
     return (rows[:, None, :, None] * 3 + cols[None, :, None, :]).flatten(2).flatten(0, 1)
 
 

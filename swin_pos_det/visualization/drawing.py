@@ -135,7 +135,7 @@ def _resize(image: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _side(picture: np.ndarray) -> float:
-    """Side of the square of the picture's area."""
+    """Return the side of the square with the picture's area."""
     return (picture.shape[0] * picture.shape[1])**0.5
 
 
@@ -180,7 +180,7 @@ def _draw_box(picture: np.ndarray, rect: Rect, color: Color, line_width: int) ->
 
 @functools.lru_cache(maxsize=1024)
 def _stencil(text: str, font: str, size: int) -> np.ndarray:
-    """Opacity (h, w) of a text with a small margin, in [0, 255]."""
+    """Return opacity (h, w) of a text with a small margin, in [0, 255]."""
     loaded = load_font(font, size)
     ascent, descent = loaded.getmetrics()
     image = Image.new('L', (int(loaded.getlength(text)) + size // 2, ascent + descent))
@@ -221,5 +221,5 @@ def _draw_stencil(picture: np.ndarray, place: Rect, stencil: np.ndarray, backgro
 
 
 def _contrasting(color: Color) -> Color:
-    """Black on light colours, white on dark ones."""
+    """Return black for light colours, white for dark ones."""
     return (0, 0, 0) if np.dot(color, (0.299, 0.587, 0.114)) > 140 else (255, 255, 255)

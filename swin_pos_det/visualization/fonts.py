@@ -90,7 +90,7 @@ def _default_font() -> str:
 
 
 def _system_fonts() -> list[str]:
-    """Font files of the system, those made for East Asian text first."""
+    """Return font files of the system, those made for East Asian text first."""
     from matplotlib.font_manager import findSystemFonts
     return sorted(findSystemFonts(), key=lambda path: (
         not _CJK.search(Path(path).name), bool(_STYLED.search(Path(path).name)), path))

@@ -35,7 +35,7 @@ def class_palette(num_classes: int, palette: Optional[Iterable[Color]] = None) -
 
 
 def _generate() -> Iterator[Color]:
-    """Colours of evenly spread hues, without end."""
+    """Yield colours of evenly spread hues, without end."""
     for index in itertools.count():
         saturation, value = _TONES[index % len(_TONES)]
         # The dimming keeps colours apart when rounding would make later hues equal to earlier ones.

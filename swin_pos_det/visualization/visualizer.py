@@ -85,7 +85,7 @@ def instance_arrays(instances: InstanceData) -> dict[str, Any]:
 
 
 def _colors(palette: Colors, number: int) -> list[Color]:
-    """At least so many colours of anything that MMDetection takes for a palette."""
+    """Return at least that many colours from anything that MMDetection accepts as a palette."""
     if palette is None or palette == 'random':
         return class_palette(number)
     if isinstance(palette, list):

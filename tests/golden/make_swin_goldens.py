@@ -164,7 +164,7 @@ def make_timm(_args):
 
 
 def make_timm_old(_args):
-    """timm 0.4.12: Microsoft's layout, with both kinds of buffers."""
+    """Make timm 0.4.12's: Microsoft's layout, with both kinds of buffers."""
     import timm
     from timm.models.swin_transformer import SwinTransformer
 
@@ -213,7 +213,7 @@ def hollow(value):
 
 
 def make_microsoft(args):
-    """Microsoft's classification repository: the state dict below 'model'."""
+    """Make Microsoft's classification repository's: the state dict below 'model'."""
     module = import_models(args.microsoft, 'swin_transformer')
     model = randomise(module.SwinTransformer(**microsoft_settings()), 'microsoft')
     features = last_block_features(model, [layer.blocks[-1] for layer in model.layers])
@@ -222,7 +222,7 @@ def make_microsoft(args):
 
 
 def make_simmim(args):
-    """SimMIM of Microsoft's classification repository: 'encoder.' before the backbone's keys, and a mask token."""
+    """Make SimMIM's of Microsoft's repository: 'encoder.' before the backbone's keys, and a mask token."""
     module = import_models(args.microsoft, 'simmim')
     encoder = module.SwinTransformerForSimMIM(**microsoft_settings(num_classes=0))
     model = randomise(module.SimMIM(None, encoder, encoder_stride=16, in_chans=3, patch_size=4), 'simmim')
@@ -235,7 +235,7 @@ def make_simmim(args):
 
 
 def make_moby(args):
-    """MoBY of the authors' self-supervised repository: an encoder, its momentum encoder, projectors and queues."""
+    """Make MoBY's of the authors' repository: an encoder, its momentum encoder, projectors and queues."""
     torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
     sys.modules['diffdist'] = types.SimpleNamespace(functional=None)  # gathers features, which is not done here
     swin = import_models(args.microsoft, 'swin_transformer').SwinTransformer
@@ -356,7 +356,7 @@ def make_hf5_saved(_args):
 
 
 def make_torchvision(_args):
-    """torchvision: one flat sequence of embedding, stages and mergings, and a flat index buffer."""
+    """Make torchvision's: one flat sequence of embedding, stages and mergings, and a flat index buffer."""
     import torchvision
     from torchvision.models.swin_transformer import SwinTransformer
 
@@ -372,7 +372,7 @@ def make_torchvision(_args):
 
 
 def make_mmpretrain(_args):
-    """MMPretrain: a classifier's checkpoint, with the norm of the last stage alone."""
+    """Make MMPretrain's: a classifier's checkpoint, with the norm of the last stage alone."""
     import mmpretrain
     from mmpretrain.models.backbones import SwinTransformer
 

@@ -51,7 +51,7 @@ def randomise(model, name):
 
 
 def last_block_features(model, blocks, *inputs):
-    """As `make_swin_goldens.last_block_features`, for this file's input and in float64, rounded at the end.
+    """Compute `make_swin_goldens.last_block_features` for this file's input in float64, rounded at the end.
 
     Cosine attention and norms after it enlarge round-off, of which there is then half as much to compare.
     """
@@ -83,7 +83,7 @@ def make_timm(_args):
 
 
 def make_timm_old(_args):
-    """timm 0.6.13: Microsoft's layout, with their buffers but for the coordinates."""
+    """Make timm 0.6.13's: Microsoft's layout, with its buffers except the coordinates."""
     import timm
     from timm.models.swin_transformer_v2 import SwinTransformerV2
 
@@ -94,7 +94,7 @@ def make_timm_old(_args):
 
 
 def make_microsoft(args):
-    """Microsoft's classification repository: the state dict below 'model'."""
+    """Make Microsoft's classification repository's: the state dict below 'model'."""
     module = v1.import_models(args.microsoft, 'swin_transformer_v2')
     model = randomise(module.SwinTransformerV2(**settings()), 'microsoft')
     features = last_block_features(model, [layer.blocks[-1] for layer in model.layers])
@@ -102,7 +102,7 @@ def make_microsoft(args):
 
 
 def make_simmim(args):
-    """SimMIM of Microsoft's repository around a V2."""
+    """Make SimMIM's of Microsoft's repository around a V2."""
     module = v1.import_models(args.microsoft, 'simmim')
     encoder = module.SwinTransformerV2ForSimMIM(**settings(num_classes=0, pretrained_window_sizes=(0, 0, 0)))
     model = randomise(module.SimMIM(None, encoder, encoder_stride=16, in_chans=3, patch_size=4), 'simmim')
@@ -158,7 +158,7 @@ def make_hf5_saved(_args):
 
 
 def make_torchvision(_args):
-    """torchvision: one flat sequence; a bias of queries, keys and values, whose keys' part is not used."""
+    """Make torchvision's: one flat sequence; a bias of queries, keys and values, with an unused keys' part."""
     import torchvision
     from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2
 
@@ -173,7 +173,7 @@ def make_torchvision(_args):
 
 
 def make_mmpretrain(_args):
-    """MMPretrain: patch merging opens a stage, in Unfold's order; the norm of the last stage alone."""
+    """Make MMPretrain's: patch merging opens a stage, in Unfold's order; the norm of the last stage alone."""
     import mmpretrain
     from mmpretrain.models.backbones import SwinTransformerV2
 
@@ -206,7 +206,7 @@ def keys_hf(_args):
 
 
 def keys_microsoft(args):
-    """Microsoft's model without a classifier."""
+    """Return the keys of Microsoft's model without a classifier."""
     module = v1.import_models(args.microsoft, 'swin_transformer_v2')
     return without_masks(module.SwinTransformerV2(**settings(num_classes=0)).state_dict())
 

@@ -254,7 +254,7 @@ def test_mmdets_backbone_must_be_able_to_do_the_same(tmp_path):
 
 
 def _gradients(cell, step):
-    """Of the backbone, when the optimizer takes its step."""
+    """Record the backbone's gradients when the optimizer steps."""
     found = []
     handle = cell.optimizer.optimizer.register_step_pre_hook(lambda *_: found.extend(
         parameter.grad.clone() for parameter in cell.model.backbone.parameters() if parameter.grad is not None))

@@ -41,7 +41,7 @@ def detector(files):
 
 @pytest.fixture(scope='session')
 def picture():
-    """(96, 128, 3) RGB uint8, smooth, so that JPEG changes little."""
+    """Return (96, 128, 3) RGB uint8, smooth, so that JPEG changes little."""
     y, x = np.mgrid[:96, :128]
     return np.stack([x * 2, y * 2.6, (x + y)], 2).clip(0, 255).astype(np.uint8)
 

@@ -40,7 +40,7 @@ def save(checkpoint, tmp_path):
 
 
 def detector_state(**settings):
-    """Weights of a detector that differ from what any new one starts with."""
+    """Return weights of a detector that differ from what any new one starts with."""
     return OrderedDict((key, value + 1) for key, value in Detector(**settings).state_dict().items())
 
 

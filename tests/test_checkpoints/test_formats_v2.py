@@ -63,7 +63,7 @@ def image():
 
 
 def outputs(model, dtype=torch.float32):
-    """Without the weights of the output norms, as the golden files have them."""
+    """Return the outputs without the weights of the output norms, as the golden files have them."""
     for index in range(3):
         norm = getattr(model, f'norm{index}')
         norm.weight.data.fill_(1.)

@@ -24,7 +24,7 @@ def micro(**settings) -> SwinPosTransformer:
 
 
 def microsoft_state_dict(window: int = 7) -> Dict[str, Tensor]:
-    """Random weights under the Swin authors' names, with their classifier and index buffers."""
+    """Return random weights under the Swin authors' names, with their classifier and index buffers."""
     state = OrderedDict()
     state['patch_embed.proj.weight'] = torch.randn(16, 3, 4, 4)
     for key in ('patch_embed.proj.bias', 'patch_embed.norm.weight', 'patch_embed.norm.bias'):

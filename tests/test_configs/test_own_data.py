@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def cfg(tmp_path):
-    """As docs/training.md has it, with 3 and 2 images of a cat and a dog in place of its folder."""
+    """Return the config of docs/training.md, with 3 and 2 images of a cat and a dog in place of its folder."""
     (block, ) = re.findall(r"```python\n(_base_[^`]*pets = [^`]*)```", (ROOT / 'docs/training.md').read_text())
     assert "_base_ = 'configs/" in block and block.count('/data/pets/') == 2
     for split, images in (('train', 3), ('val', 2)):

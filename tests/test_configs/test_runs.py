@@ -26,7 +26,7 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def coco(tmp_path_factory):
-    """``COCO_ROOT`` or, where that is not set, digits in COCO's layout under the names of its first classes."""
+    """Return ``COCO_ROOT`` or, where it is not set, digits in COCO's layout with its first class names."""
     if os.environ.get('COCO_ROOT'):
         return Path(os.environ['COCO_ROOT'])
     root = tmp_path_factory.mktemp('coco')

@@ -121,7 +121,7 @@ def test_mistakes(cfg):
 
 
 def predictions(dataset: DigitsOnPhotosDataset, ann_file: Path) -> list[dict]:
-    """Imperfect detections: shifted boxes and masks, misses, false alarms, wrong classes, and hits inside crowds."""
+    """Return imperfect detections: shifted boxes and masks, misses, false alarms, wrong classes, hits in crowds."""
     rng = np.random.default_rng(0)
     api = COCO(ann_file)
     samples = []
@@ -157,7 +157,7 @@ def predictions(dataset: DigitsOnPhotosDataset, ann_file: Path) -> list[dict]:
 
 
 def reference_stats(ann_file: Path, samples: list[dict], iou_type: str, crowds: bool = True) -> dict[str, float]:
-    """AP by pycocotools alone, on the file itself."""
+    """Compute AP by pycocotools alone, on the file itself."""
     api = COCO(ann_file)
     if not crowds:
         for annotation in api.anns.values():

@@ -104,7 +104,7 @@ SETTINGS = {
 
 
 def built(settings, masks):
-    """(image ids, objects by class) of the data set as mmdet builds it and loads its annotations."""
+    """Return (image ids, objects by class) of the data set as mmdet builds it and loads its annotations."""
     dataset = settings['type'](**{key: value for key, value in settings.items() if key != 'type'})
     load = LoadAnnotations(with_bbox=True, with_mask=masks is not None, poly2mask=masks != 'polygon')
     classes, ids = Counter(), []

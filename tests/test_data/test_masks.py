@@ -20,7 +20,7 @@ def encoded(array):
 
 
 def random_masks(number, seed):
-    """Noise (many short runs), rectangles (few long ones), full and empty ones, of several sizes."""
+    """Return noise (many short runs), rectangles (few long ones), full and empty ones, of several sizes."""
     generator = np.random.default_rng(seed)
     masks, sizes = [], []
     for index in range(number):

@@ -16,7 +16,7 @@ from .odd_inputs import ERROR, PASSES, ROWS, Scene
 
 @pytest.fixture
 def said(caplog):
-    """Warnings and other lines of MMEngine's logger."""
+    """Return warnings and other lines of MMEngine's logger."""
     logger = MMLogger.get_current_instance()
     logger.addHandler(caplog.handler)
     yield lambda level=0: '\n'.join(record.getMessage() for record in caplog.records if record.levelno >= level)

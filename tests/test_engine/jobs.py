@@ -125,7 +125,7 @@ def build_micro(head: ConfigDict) -> torch.nn.Module:
 
 
 def micro_batch(copies: bool = False) -> Dict[str, list]:
-    """Four images with boxes and masks; ``copies``: four times the same."""
+    """Return four images with boxes and masks; ``copies``: four times the same."""
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
     generator = torch.Generator().manual_seed(5)

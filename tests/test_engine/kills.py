@@ -193,7 +193,7 @@ class Kills:
 
     @property
     def lost(self) -> int:
-        """After how many kills the newest whole checkpoint was older than after an earlier one."""
+        """Count the kills after which the newest whole checkpoint was older than after an earlier one."""
         return sum(saved < max(self.saved[:place + 1]) for place, saved in enumerate(self.saved))
 
 

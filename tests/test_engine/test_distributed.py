@@ -56,7 +56,7 @@ TABLE = 'backbone.stages.0.blocks.1.attn.w_msa.relative_position_bias_table'
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """With configs, the data set, and a training of two processes, or two machines with one each."""
+    """Return a folder with configs, the data set, and a training of two processes, or two machines with one each."""
     folder = tmp_path_factory.mktemp('distributed')
     texts = dict(tiny=CONFIG, fsdp=FSDP, killed=KILLED, fsdp_killed=FSDP_KILLED, deepspeed=DEEPSPEED)
     for name, text in texts.items():

@@ -112,7 +112,7 @@ def assert_equal(one, other):
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
-    """torch would wait 5 seconds for each persistent worker to end."""
+    """End persistent workers at once: torch would wait 5 seconds for each."""
     monkeypatch.setattr(torch.utils.data._utils, 'MP_STATUS_CHECK_INTERVAL', 0.1)
 
 

@@ -40,7 +40,7 @@ def heads():
 
 @pytest.fixture(scope='module')
 def gradients(tmp_path_factory, heads):
-    """{ranks: {detector: {parameter: gradient}}}"""
+    """Return {ranks: {detector: {parameter: gradient}}}."""
     folder = tmp_path_factory.mktemp('gradients')
     for ranks in (2, 4):
         assert jobs.launch(folder / 'log', jobs.parallel_gradients, folder, heads, ranks=ranks) == [0], (

@@ -57,7 +57,7 @@ def runner(folder, window, epochs, hook=True, optimizer='AdamW', val_interval=99
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """Checkpoints of two epochs at each window."""
+    """Return checkpoints of two epochs at each window."""
     files = {}
     for window in WINDOWS:
         folder = tmp_path_factory.mktemp('trained')

@@ -43,13 +43,13 @@ class Case:
 
 
 def compressed(segmentation: list, height: int = HEIGHT, width: int = WIDTH) -> dict[str, Any]:
-    """Polygons as compressed RLE, as a results file has it."""
+    """Return polygons as compressed RLE, as a results file has it."""
     mask = rle.merge(rle.frPyObjects(segmentation, height, width))
     return dict(size=[height, width], counts=mask['counts'].decode())
 
 
 def scene() -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Annotations, and results equal to them."""
+    """Return annotations, and results equal to them."""
     annotations, results = [], []
     for image in (1, 2, 3):
         for category in (1, 2, 3):
@@ -145,7 +145,7 @@ def crowd_with_detections_inside(gt: dict, results: list) -> None:
 
 
 def hundred_wrong_ones_first(gt: dict, results: list) -> None:
-    """In each image, 100 detections of class 1 where nothing is, surer than the right one."""
+    """Return, in each image, 100 detections of class 1 where nothing is, with higher scores than the right one."""
     polygon = [[70, 50, 75, 50, 75, 55, 70, 55]]
     for image in gt['images']:
         results += [dict(image_id=image['id'], category_id=1, bbox=[70, 50, 5, 5], score=0.95,

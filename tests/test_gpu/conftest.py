@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _exact_products() -> Iterator[None]:
-    """Float32 products in float32: TF32 keeps ten bits."""
+    """Compute float32 products in float32: TF32 keeps ten bits."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     yield

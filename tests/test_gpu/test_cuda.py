@@ -102,7 +102,7 @@ def test_equals_the_cpu(settings):
 
 @pytest.fixture
 def only_efficient() -> Iterator[None]:
-    """Attention that may take the memory-efficient kernels and no others; it raises where they do not fit."""
+    """Allow attention the memory-efficient kernels only; it raises where they do not fit."""
     attention = pytest.importorskip('torch.nn.attention')
     with attention.sdpa_kernel([attention.SDPBackend.EFFICIENT_ATTENTION]):
         yield

@@ -89,7 +89,7 @@ def train_resume_test(folder):
 
 @pytest.fixture
 def without_patches(monkeypatch):
-    """MMEngine as it is; on torch >= 2.6 it needs this variable to read its own checkpoints."""
+    """Leave MMEngine as it is; on torch >= 2.6 it needs this variable to read its own checkpoints."""
     mmengine_patches.revert()
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
     yield

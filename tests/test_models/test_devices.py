@@ -107,7 +107,7 @@ class Masks(TorchFunctionMode):
 
 
 def fake_model(dtype: torch.dtype = torch.float32, **settings: Any) -> SwinPosTransformer:
-    """On a CUDA device that need not be there."""
+    """Build a model on a CUDA device that need not exist."""
     model = SwinPosTransformer(**dict(MICRO, **settings))
     with FakeTensorMode():
         for module in model.modules():

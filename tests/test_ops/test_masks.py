@@ -22,7 +22,7 @@ PLANS = {
 
 
 def queries(plan, device='cpu'):
-    """As much of a tensor of queries as is asked for."""
+    """Return the part of a tensor of queries that is asked for."""
     return SimpleNamespace(device=torch.device(device), dtype=torch.float32, shape=(plan.num_windows, 2, 12, 5),
                            new_zeros=torch.zeros)
 

@@ -58,7 +58,7 @@ def oracle(samples):
 
 @pytest.fixture
 def tested(test_tool, monkeypatch):
-    """Runs test.py with :func:`oracle` for a model; returns the metrics that it logged."""
+    """Run test.py with :func:`oracle` for a model; return the metrics that it logged."""
 
     def run(*arguments, config='tiny.py'):
         build = runner.build_runner

@@ -34,7 +34,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(autouse=True, scope='module')
 def swiftly():
-    """Half of a run of this size is asking compilers for their versions and laying out the config for the log."""
+    """Skip the compilers' versions and the config's layout in the log: half the time of a run of this size."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('mmengine.runner.runner.collect_env', dict)
         for owner in ('mmengine.config.config', 'yapf.yapflib.yapf_api'):  # the forks import it where they use it
@@ -51,7 +51,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 @pytest.fixture(scope='module')
 def trained(config, train_tool, tmp_path_factory):
-    """MMEngine's own checkpoints after one epoch at a learning rate of 0, which is resumed too, so that weights stay.
+    """Return MMEngine's own checkpoints after one epoch, and a resume, at a learning rate of 0: weights stay.
 
     Without and with an absolute position embedding, and of a Swin V2.
     """

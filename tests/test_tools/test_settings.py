@@ -64,7 +64,7 @@ class WeightsSeenHook(Hook):
 
 @pytest.fixture
 def train(train_tool, tmp_path, monkeypatch):
-    """Trains in a folder of its own; returns the exit status."""
+    """Train in a folder of its own; return the exit status."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'tiny.py').write_text(CONFIG)
     return lambda *arguments, run='run': train_tool.main(['tiny.py', '--work-dir', run, *arguments])

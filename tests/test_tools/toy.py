@@ -38,7 +38,7 @@ class ToyDetector(BaseModel):
         self.backbone = MODELS.build(backbone)
 
     def forward(self, image: Tensor, mode: str = 'tensor') -> object:
-        """(B, 3, H, W) images -> the loss, or what the metric averages."""
+        """Map (B, 3, H, W) images to the loss, or to what the metric averages."""
         out = self.neck(self.backbone(image)[-1])
         return dict(loss=F.mse_loss(out, torch.ones_like(out))) if mode == 'loss' else [out]
 

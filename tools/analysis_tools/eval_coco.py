@@ -47,7 +47,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def check_true_masks(gt, path: str) -> None:
-    """Refuses a ground truth without masks, with the way out."""
+    """Refuse a ground truth without masks, and say what to do."""
     from swin_pos_det.data.annotation_file import CocoFileError, check_masks
 
     try:

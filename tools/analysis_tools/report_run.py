@@ -32,7 +32,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def format_seconds(seconds: float) -> str:
-    """Such as ``'45 s'``, ``'7 min 05 s'`` or ``'2 h 03 min'``."""
+    """Return a text such as ``'45 s'``, ``'7 min 05 s'`` or ``'2 h 03 min'``."""
     minutes, rest = divmod(round(seconds), 60)
     if minutes == 0:
         return f'{rest} s'

@@ -34,11 +34,11 @@ class Case:
 
     @property
     def pixels(self) -> int:
-        """Of the whole batch."""
+        """Return the pixels of the whole batch."""
         return self.batch * self.size[0] * self.size[1]
 
     def asdict(self) -> Dict[str, Any]:
-        """For JSON."""
+        """Return a dict for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -68,11 +68,11 @@ class DetectorCase:
 
     @property
     def pixels(self) -> int:
-        """Of the whole batch."""
+        """Return the pixels of the whole batch."""
         return self.batch * self.size[0] * self.size[1]
 
     def asdict(self) -> Dict[str, Any]:
-        """For JSON."""
+        """Return a dict for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:

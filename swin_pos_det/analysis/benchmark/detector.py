@@ -50,7 +50,7 @@ def load_model_config(path: str, backbone: str) -> Any:
 
 
 def write_detector_weights(config: str, path: str, checkpoint: Optional[str] = None) -> None:
-    """Weights of a whole detector for both backbones.
+    """Write weights of a whole detector for both backbones.
 
     Args:
         config: path.
@@ -152,7 +152,7 @@ class DetectorCell:
         self.found: Optional[float] = None
 
     def _zero_stochastic_depth(self) -> None:
-        """So that both models do the same work, whatever they draw."""
+        """Switch off stochastic depth, so that both models do the same work."""
         for module in self.model.backbone.modules():
             if hasattr(module, 'drop_prob'):
                 module.drop_prob = 0.
@@ -188,7 +188,7 @@ class DetectorCell:
             self.found = sum(len(result.pred_instances) for result in results) / len(results)
 
     def breakdown(self) -> Dict[str, float]:
-        """Seconds of each part of one step; what is in none of them is 'other'."""
+        """Return the seconds of each part of one step; the rest is 'other'."""
         watch = Stopwatch(self.device)
         with contextlib.ExitStack() as stack:
             for owner, method, part in self._parts():
@@ -200,7 +200,7 @@ class DetectorCell:
         return watch.seconds
 
     def _parts(self) -> Iterator[Tuple[Any, str, str]]:
-        """(object, method, what it is called) of everything that is timed."""
+        """Yield (object, method, name) of everything that is timed."""
         yield self.model.data_preprocessor, 'forward', 'preprocessing'
         for name, child in self.model.named_children():
             if name in ('backbone', 'neck'):
@@ -256,7 +256,7 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def _num_classes(cfg: Any) -> int:
-    """Of the box head."""
+    """Return the number of classes of the box head."""
     head = cfg.model.get('roi_head', {}).get('bbox_head') or cfg.model.get('bbox_head') or {}
     head = head[0] if isinstance(head, (list, tuple)) else head
     return head.get('num_classes', 80)

@@ -21,7 +21,7 @@ PADDINGS = 'left out', 'attended', 'projected'
 
 
 def swin_flops(variant: Mapping[str, Any], case: Case, padding: str = 'left out') -> int:
-    """Floating-point operations of one step.
+    """Return floating-point operations of one step.
 
     A block on L tokens of C channels projects to queries, keys and values and back (8 L C^2) and has a feed-forward
     network of 4 C hidden channels (16 L C^2). Attention takes 4 C for each pair of tokens in a window (Swin, section
@@ -59,7 +59,7 @@ def swin_flops(variant: Mapping[str, Any], case: Case, padding: str = 'left out'
 
 
 def _pairs(length: int, side: int, shift: bool) -> int:
-    """Pairs of tokens within the windows along an axis, without padding."""
+    """Return pairs of tokens within the windows along an axis, without padding."""
     padded, by = _whole(length, side), side // 2 if shift else 0
     places = [(slot + by) % padded for slot in range(padded)]
     return sum(sum(place < length for place in places[first:first + side])**2 for first in range(0, padded, side))
@@ -86,7 +86,7 @@ def counted_flops(model: nn.Module, size: Pair, batch: int = 1) -> int:
 
 
 def _plain_attention() -> contextlib.AbstractContextManager:
-    """Attention as two matrix products, which every version of the counter knows."""
+    """Compute attention as two matrix products, which every version of the counter knows."""
     try:
         from torch.nn.attention import SDPBackend, sdpa_kernel
     except ImportError:  # torch < 2.3

@@ -45,7 +45,7 @@ class LoaderCost:
         return 1000 / (self.mean + self.pickling)
 
     def workers_for(self, step_ms: float, batch: int) -> int:
-        """Workers that load a batch in the time of a training step."""
+        """Return how many workers load a batch within a training step."""
         return max(1, math.ceil(batch * 1000 / step_ms / self.images_per_second))
 
 
@@ -85,7 +85,7 @@ def _build(cfg: Config) -> Any:
 
 
 def _load(dataset: Any, index: int) -> Optional[Dict[str, float]]:
-    """Milliseconds of each transform and of pickling, and bytes; None if a transform drops the image."""
+    """Return milliseconds of each transform and of pickling, and bytes; None if a transform drops the image."""
     row: Dict[str, float] = defaultdict(float)
     results = dataset.get_data_info(index)
     for transform in dataset.pipeline.transforms:

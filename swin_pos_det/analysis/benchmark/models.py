@@ -38,7 +38,7 @@ def build_ours(variant: Mapping[str, Any], window: Window, size: Pair, weights: 
 
 
 def build_mmdet(variant: Mapping[str, Any], window: Window, size: Pair, weights: Mapping[str, Tensor]) -> nn.Module:
-    """MMDetection's."""
+    """Build MMDetection's backbone."""
     from mmdet.models.backbones.swin import SwinTransformer
     model = SwinTransformer(**variant, window_size=window, drop_path_rate=0.)
     model.load_state_dict(weights, strict=True)
@@ -72,7 +72,7 @@ def _split_norms(weights: Mapping[str, Tensor]) -> Tuple[Dict[str, Tensor], Dict
 
 
 def build_timm(variant: Mapping[str, Any], window: Window, size: Pair, weights: Mapping[str, Tensor]) -> nn.Module:
-    """timm's with fused attention, built for the size at hand, so that its masks are made once.
+    """Build timm's with fused attention for the size at hand, so that its masks are made once.
 
     ``always_partition`` keeps the shift on maps no larger than a window, as mmdet does.
     """
@@ -90,7 +90,7 @@ def build_timm(variant: Mapping[str, Any], window: Window, size: Pair, weights: 
 
 def build_hugging_face(variant: Mapping[str, Any], window: Window, size: Pair,
                        weights: Mapping[str, Tensor]) -> nn.Module:
-    """Hugging Face's ``SwinBackbone`` with torch's ``scaled_dot_product_attention``."""
+    """Build Hugging Face's ``SwinBackbone`` with torch's ``scaled_dot_product_attention``."""
     from transformers import SwinBackbone, SwinConfig
     stages = [f'stage{i + 1}' for i in range(len(variant['depths']))]
     config = SwinConfig(
@@ -115,7 +115,7 @@ class _FeatureMaps(nn.Module):
 
 def build_torchvision(variant: Mapping[str, Any], window: Window, size: Pair,
                       weights: Mapping[str, Tensor]) -> nn.Module:
-    """torchvision's, which has one way of attending only."""
+    """Build torchvision's, which has one implementation of attention only."""
     from torchvision.models.swin_transformer import SwinTransformer
     own, norms = _split_norms(weights)
     model = SwinTransformer(

@@ -22,7 +22,7 @@ def _way(row: Row) -> tuple:
 
 
 def plot_growth(rows: Sequence[Row], path: Path) -> List[Path]:
-    """Time, and memory if it was measured, against pixels, with the fitted exponent of each line; axes are logarithmic.
+    """Plot time, and memory if measured, against pixels on logarithmic axes, with the fitted exponent of each line.
 
     Args:
         rows: of backbones.
@@ -66,7 +66,7 @@ def plot_growth(rows: Sequence[Row], path: Path) -> List[Path]:
 
 
 def _number_plainly(axis: Any, sizes: Sequence[float]) -> None:
-    """Ticks at the sizes that were measured, those that would overlap left out, and numbers without powers of ten."""
+    """Put ticks at the measured sizes, except those that would overlap, with numbers without powers of ten."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
     kept: List[float] = []
     for size in sizes:
@@ -80,7 +80,7 @@ def _number_plainly(axis: Any, sizes: Sequence[float]) -> None:
 
 
 def plot_windows(rows: Sequence[Row], path: Path) -> List[Path]:
-    """Bars of the time at each window, a panel for each way of running, size and batch.
+    """Plot the time at each window as bars, a panel for each way of running, size and batch.
 
     Returns:
         The path, if some panel has two windows.

@@ -114,7 +114,7 @@ class Pool:
 
     @property
     def names(self) -> List[str]:
-        """Of the models that run."""
+        """Return the names of the models that run."""
         return list(self.about)
 
     def fresh(self, name: str) -> Process:
@@ -130,7 +130,7 @@ class Pool:
             raise
 
     def restart(self, name: str) -> None:
-        """After a process has died."""
+        """Start again after a process has died."""
         self.processes[name].close()
         self._start(name)
 

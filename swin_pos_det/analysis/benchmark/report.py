@@ -47,7 +47,7 @@ def floor_share(row: Row, variant: Mapping[str, Any], rates: Mapping[str, float]
 
 
 def backbone_tables(rows: Sequence[Row], variant: Mapping[str, Any], rates: Mapping[str, float]) -> str:
-    """For each way of running a table with a line for each case and model.
+    """Return, for each way of running, a table with a line for each case and model.
 
     Args:
         rows: of backbones.
@@ -79,7 +79,7 @@ def backbone_tables(rows: Sequence[Row], variant: Mapping[str, Any], rates: Mapp
 
 
 def detector_tables(rows: Sequence[Row]) -> str:
-    """For each case the time with each backbone, and where it goes."""
+    """Return, for each case, the time with each backbone and its breakdown."""
     parts = []
     for case, cell in itertools.groupby(rows, lambda row: row.case):
         cell = list(cell)

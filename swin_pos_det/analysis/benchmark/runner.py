@@ -73,7 +73,7 @@ class Row:
 
     @property
     def median(self) -> Optional[float]:
-        """Of the seconds."""
+        """Return the median of the times, in seconds."""
         return statistics.median(self.seconds) if self.seconds else None
 
     @property
@@ -86,7 +86,7 @@ class Row:
         return statistics.quantiles(self.seconds, n=4, method='inclusive')[::2]
 
     def asdict(self) -> Dict[str, Any]:
-        """For JSON."""
+        """Return a dict for JSON."""
         return dict(self.case.asdict(), model=self.model, seconds=self.seconds, median=self.median,
                     quartiles=self.quartiles, mib=self.mib, difference=self.difference, error=self.error,
                     parts=self.parts, found=self.found)
@@ -116,7 +116,7 @@ class Benchmark:
         self._folder.cleanup()
 
     def weights(self, case: AnyCase) -> Mapping[str, str]:
-        """For each model that can run the case, the path of its weights; all are the same weights."""
+        """Return, for each model that can run the case, the path of its weights; all are the same weights."""
         if isinstance(case, DetectorCase):
             key, names = case.config, [name for name in self.pool.names if name in ('ours', 'mmdet')]
         else:
@@ -188,7 +188,7 @@ class Benchmark:
             process.ask('run', seconds=0)
 
     def _disagreeing(self, window: int) -> Dict[str, str]:
-        """Models that do not compute the first model's features where all of them should, and why.
+        """Return the models that do not compute the first model's features where they should, and why.
 
         That is where all maps divide by windows and are larger than one: elsewhere libraries differ in how they pad and
         shift. Shown with a nano Swin, as that takes little time, and weights are loaded strictly anyway.
@@ -215,7 +215,7 @@ class Benchmark:
         process.ask('features', path=self._features(name))
 
     def _multiply(self, dtype: str) -> None:
-        """Matrix products in turn with the models: what the machine can do at this moment."""
+        """Time matrix products in turn with the models, to measure the machine's speed at this moment."""
         process = self.pool.processes[self.pool.names[0]]
         answer = process.ask('matmul', side=self.settings.matmul, dtype=dtype, seconds=self.settings.seconds)
         self.products.setdefault(dtype, []).extend(answer['seconds'])
@@ -256,7 +256,7 @@ class Benchmark:
                 process.ask('drop')
 
     def _lacking_memory(self, case: AnyCase) -> Optional[str]:
-        """Why a case is not run: a bias over the whole map grows with the square of its pixels."""
+        """Return why a case is not run: a bias over the whole map grows with the square of its pixels."""
         if not isinstance(case, Case) or case.window != 'global':
             return None
         needed = 3 * 4 * self.variant['num_heads'][0] * (case.size[0] * case.size[1] // 16)**2
@@ -277,13 +277,13 @@ class Benchmark:
         return str(Path(self._folder.name) / f'features_{name}.pth')
 
     def rates(self) -> Dict[str, float]:
-        """FLOP/s of matrix products of each dtype, the median over the run."""
+        """Return FLOP/s of matrix products of each dtype, the median over the run."""
         return {dtype: 2 * self.settings.matmul**3 / statistics.median(seconds)
                 for dtype, seconds in self.products.items()}
 
 
 def _free_memory() -> Optional[int]:
-    """Bytes of the machine's memory that nobody uses; None where that is not told."""
+    """Return the free bytes of the machine's memory; None where the system does not report them."""
     try:
         return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     except (ValueError, OSError, AttributeError):

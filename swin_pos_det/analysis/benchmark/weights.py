@@ -13,7 +13,7 @@ from .models import GLOBAL_TABLE_WINDOW, MODELS, Window
 
 
 def randomise(model: nn.Module, seed: int = 0) -> None:
-    """Weights that make every part matter to the outputs: tables are large, norms and biases not ones and zeros."""
+    """Draw weights that make every part matter to the outputs: large tables, norms and biases not ones and zeros."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

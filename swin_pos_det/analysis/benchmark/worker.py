@@ -48,7 +48,7 @@ class Cell:
         self.image = torch.randn(case['batch'], 3, *case['size'], generator=generator).to(self.device)
 
     def features(self) -> List[Tensor]:
-        """Float32, eager, for the comparison of what the models compute."""
+        """Return float32 features in eager mode, to compare the results of models."""
         with torch.no_grad():
             return [out.cpu() for out in self.model(self.image)]
 
@@ -89,7 +89,7 @@ def timed(step: Callable[[], None], device: torch.device, seconds: float) -> Lis
 
 
 def resident(field: str) -> Optional[float]:
-    """MiB of ``VmRSS`` or of its peak ``VmHWM``; None where /proc does not tell.
+    """Return MiB of ``VmRSS`` or of its peak ``VmHWM``; None where /proc has none.
 
     Not ``getrusage``: its peak is inherited from the process that started this one.
     """
@@ -120,7 +120,7 @@ class PeakMemory:
         self.before = resident('VmHWM')
 
     def read(self) -> Optional[float]:
-        """MiB above the start."""
+        """Return MiB above the start."""
         if self.device.type == 'cuda':
             torch.cuda.synchronize()
             return torch.cuda.max_memory_allocated() / MIB - self.before
@@ -137,7 +137,7 @@ class Worker:
         self.cell: Any = None
 
     def about(self) -> Dict[str, Any]:
-        """Versions and the device; fails where the library is not installed."""
+        """Return versions and the device; fail where the library is not installed."""
         library = importlib.import_module(MODELS[self.name][2])
         device = torch.cuda.get_device_name() if self.device.type == 'cuda' else None
         return dict(library=MODELS[self.name][2], version=getattr(library, '__version__', ''),
@@ -158,7 +158,7 @@ class Worker:
         return {}
 
     def breakdown(self, steps: int) -> Dict[str, Any]:
-        """Seconds of each part of a detector, for each of some steps, and how many objects it found."""
+        """Return the seconds of each part of a detector, for each of some steps, and how many objects it found."""
         return dict(parts=[self.cell.breakdown() for _ in range(steps)], found=self.cell.found)
 
     def drop(self) -> Dict[str, Any]:
@@ -181,7 +181,7 @@ class Worker:
         return dict(seconds=timed(self.cell.step, self.device, seconds))
 
     def peak(self, steps: int = 2) -> Dict[str, Any]:
-        """MiB that the first runs need; of a compiled model those after compilation."""
+        """Return the MiB that the first runs need; of a compiled model those after compilation."""
         if self.cell.run_model is not self.cell.model:
             self.cell.step()
         memory = PeakMemory(self.device)
@@ -190,7 +190,7 @@ class Worker:
         return dict(mib=memory.read())
 
     def matmul(self, side: int, dtype: str, seconds: float) -> Dict[str, Any]:
-        """Seconds of each product of two square matrices, by the faster of torch's two libraries for a CPU.
+        """Return the seconds of each product of two square matrices, by the faster of torch's two CPU libraries.
 
         This tells what the machine can do at this moment.
         """

@@ -39,7 +39,7 @@ class BlockAttention:
 
     @property
     def real(self) -> Tensor:
-        """(nW, N) bool: which slots hold a token of the map; the others are padding."""
+        """Return (nW, N) bool: which slots hold a token of the map; the others are padding."""
         slots = torch.ones(self.plan.gather.numel(), dtype=torch.bool, device=self.weights.device)
         if self.plan.pad_slots is not None:
             slots[self.plan.pad_slots] = False
@@ -90,7 +90,7 @@ def record_attention(backbone: nn.Module, image: Tensor,
 
 
 def _strides(backbone: nn.Module) -> List[Pair]:
-    """Pixels per token of each stage."""
+    """Return the pixels per token of each stage."""
     strides = [tuple(backbone.patch_embed.projection.stride)]
     for stage in backbone.stages[:-1]:
         step = stage.downsample.sampler.stride
@@ -129,7 +129,7 @@ def uniform_distance(block: BlockAttention) -> Tensor:
 
 
 def _allowed(group: WindowGroup, like: Tensor) -> Tensor:
-    """(count, 1, N, N), 1 for each query and key of a group of windows that may meet, else 0."""
+    """Return (count, 1, N, N), 1 for each query and key of a group of windows that may meet, else 0."""
     mask = group.mask(like.dtype)
     allowed = like.new_ones(1, 1, *like.shape[-2:]) if mask is None else (mask == 0).to(like.dtype)
     return allowed.expand(group.count, -1, -1, -1)
@@ -171,7 +171,7 @@ def attended_from(blocks: Sequence[BlockAttention], token: int, residual: bool =
 
 
 def visible_from(block: BlockAttention, token: int) -> Tensor:
-    """(H, W) bool: the tokens that a token may attend to, which are those of its window and of its side of the shift.
+    """Return (H, W) bool: the tokens that a token may attend to, those of its window and its side of the shift.
 
     Args:
         block: of :func:`record_attention`.

@@ -65,7 +65,7 @@ def rotation_grid(attention: nn.Module, window: Pair) -> Optional[Tensor]:
 
 
 def over_offsets(pairs: Tensor, window: Pair) -> Tensor:
-    """(heads, N, N) of queries and keys, the same for the same offset -> (heads, 2 h - 1, 2 w - 1), differentiable."""
+    """Map (heads, N, N), equal at equal offsets, to (heads, 2 h - 1, 2 w - 1), differentiable."""
     index = relative_position_index(window).flatten().to(pairs.device)
     rows, cols = table_size(window)
     one = index.new_empty(rows * cols)  # for each offset a pair that has it
@@ -74,7 +74,7 @@ def over_offsets(pairs: Tensor, window: Pair) -> Tensor:
 
 
 def resampled_grid(grid: Tensor, source: Pair, target: Pair, mode: str) -> Tensor:
-    """(heads, 2 h - 1, 2 w - 1) of :func:`bias_grid` for one window, resampled to another as a learned table is.
+    """Resample (heads, 2 h - 1, 2 w - 1) of :func:`bias_grid` to another window, as a learned table is resampled.
 
     Raises:
         ValueError: see :func:`~swin_pos_det.layers.resample_table`.
@@ -176,7 +176,7 @@ class BlockDistance:
 
 
 def measure_distances(images: Iterable[Sequence[BlockAttention]]) -> List[BlockDistance]:
-    """Attention distances averaged over images, which are taken one by one: all of them may be too large to keep.
+    """Average attention distances over images, one by one: all of them may be too large to keep.
 
     Args:
         images: for each image the entries of :func:`~.attention_maps.record_attention`; at least one image.
@@ -226,7 +226,7 @@ def plot_attention_distance(blocks: Sequence[BlockDistance], path: Path, title: 
 
 
 def block_pairs(blocks: Sequence[BlockAttention]) -> List[List[BlockAttention]]:
-    """Of each stage the last pair of a plain and a shifted block; its only block where there is but one."""
+    """Return the last pair of a plain and a shifted block of each stage; a stage's only block where it has one."""
     pairs = []
     for stage in sorted({block.stage for block in blocks}):
         own = [block for block in blocks if block.stage == stage]
@@ -321,7 +321,7 @@ def _outline(cell: Pair, stride: Pair, colour: str) -> Rectangle:
 
 
 def _draw_seen(axis: Any, grey: np.ndarray, seen: Tensor, stride: Pair, norm: Normalize) -> Any:
-    """Shares of attention over the image in grey; where there is none, the image alone."""
+    """Return shares of attention over the image in grey; where there is none, the image alone."""
     axis.imshow(grey, cmap='gray', vmin=-80, vmax=300, extent=(0, grey.shape[1], grey.shape[0], 0))
     values = np.ma.masked_less(seen.cpu().numpy(), 1e-6)
     extent = (0, seen.shape[1] * stride[1], seen.shape[0] * stride[0], 0)

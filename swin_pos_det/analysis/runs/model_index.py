@@ -106,7 +106,7 @@ def _model(entry: Mapping[str, Any], root: Path, metafile: str) -> Model:
 
 
 def _measured(results: List[Mapping[str, Any]], where: str) -> List[Figures]:
-    """``Results`` has an item for each task; those of one setup and record are one measurement."""
+    """Group the items of ``Results``, one per task, by setup and record: each group is one measurement."""
     runs: Dict[Tuple[str, str], Dict[str, float]] = {}
     for item in results:
         runs.setdefault((item['Setup'], item['Record']), {}).update(_aps(item['Metrics'], where))

@@ -34,7 +34,7 @@ class Comparison:
 
 
 def evaluated_aps(metrics: Mapping[str, float]) -> Dict[str, float]:
-    """``'box AP'`` and ``'mask AP'``, from 0 to 100, of what ``Runner.test`` returns.
+    """Return ``'box AP'`` and ``'mask AP'``, from 0 to 100, of what ``Runner.test`` returns.
 
     Raises:
         ValueError: if it has neither, as when a model detects nothing at all.
@@ -106,7 +106,7 @@ def find_weights(model: Model, figures: Sequence[Figures], work_dir: Union[str, 
 
 
 def check_trained_to_the_end(cfg: Config, checkpoint: Path, meta: Mapping[str, Any]) -> None:
-    """Refuses a checkpoint that a training of ``cfg`` wrote on its way.
+    """Refuse a checkpoint that a training of ``cfg`` wrote on its way.
 
     Files of others, which tell no epoch or another schedule's, pass.
 
@@ -125,7 +125,7 @@ def check_trained_to_the_end(cfg: Config, checkpoint: Path, meta: Mapping[str, A
 
 
 def check_coco_is_whole(ann_file: Union[str, Path]) -> None:
-    """Figures on COCO are on all images of val2017; a part of it has others.
+    """Check that figures on COCO are compared on all images of val2017; a part of it gives other figures.
 
     Raises:
         ValueError: if the annotation file has another number of images.

@@ -66,12 +66,12 @@ class Training:
 
     @property
     def train_seconds(self) -> float:
-        """Time of the training iterations, data loading included; set-up, evaluations and lost work are not."""
+        """Return the time of the training iterations with data loading, without set-up, evaluations and lost work."""
         return sum(entry['seconds'] for entry in self.train)
 
     @property
     def wall_seconds(self) -> float:
-        """Time from the start to the end of all runs' logs: set-up and evaluations included, gaps between runs not."""
+        """Return the time from start to end of all runs' logs, with set-up and evaluations, without gaps between."""
         return sum(run.seconds for run in self.runs)
 
 

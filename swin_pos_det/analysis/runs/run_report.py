@@ -59,7 +59,7 @@ def write_metrics(metrics: dict[str, Any], path: Union[str, Path]) -> None:
 
 
 def ap_history(training: Training) -> dict[str, list[tuple[int, float]]]:
-    """Metric -> [(iteration, value)]: ``bbox_mAP``, ``segm_mAP``, ..., or VOC's ``mAP``, ..., in the log's order."""
+    """Return metric -> [(iteration, value)], in the log's order: ``bbox_mAP``, ``segm_mAP``, ... or VOC's ``mAP``."""
     history: dict[str, list[tuple[int, float]]] = {}
     for entry in training.val:
         for key, value in entry.items():
@@ -100,7 +100,7 @@ def config_name(work_dir: Union[str, Path]) -> Optional[str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that results depend on."""
+    """Return versions of the packages that results depend on."""
     names = ('torch', 'mmcv', 'mmengine', 'mmdet', 'numpy', 'swin_pos_det')
     return {name: import_module(name).__version__ for name in names}
 

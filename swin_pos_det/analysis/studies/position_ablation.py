@@ -93,7 +93,7 @@ def sweeps(schemes: Sequence[str], recipe: Recipe) -> List[Sweep]:
 
 
 def by_setting(rows: Sequence[Dict[str, Any]], metric: str = 'bbox_mAP') -> Dict[str, Dict[Setting, Dict[int, float]]]:
-    """scheme -> (window, scale) -> seed -> value, of rows of :func:`~.study.collect`."""
+    """Return scheme -> (window, scale) -> seed -> value, of rows of :func:`~.study.collect`."""
     found: Dict[str, Dict[Setting, Dict[int, float]]] = {}
     for row in rows:
         at = found.setdefault(row['training'], {}).setdefault((int(row['window']), row['scale']), {})
@@ -102,7 +102,7 @@ def by_setting(rows: Sequence[Dict[str, Any]], metric: str = 'bbox_mAP') -> Dict
 
 
 def markdown_schemes(rows: Sequence[Dict[str, Any]], recipe: Recipe, metric: str = 'bbox_mAP') -> str:
-    """Schemes down, settings across: mean ± standard deviation over seeds, and the number of seeds."""
+    """Return schemes down, settings across: mean ± standard deviation over seeds, and the number of seeds."""
     found = by_setting(rows, metric)
     return _table(recipe.settings, {
         name: [list(at.get(setting, {}).values()) for setting in recipe.settings] for name, at in found.items()}, '.3f')
@@ -127,7 +127,7 @@ def markdown_lost(rows: Sequence[Dict[str, Any]], recipe: Recipe, metric: str = 
 
 
 def _changes(at: Dict[Setting, Dict[int, float]], recipe: Recipe) -> List[Dict[int, float]]:
-    """For each setting but the first: seed -> value less that of the same weights in the first."""
+    """Return for each setting after the first: seed -> value less that of the same weights in the first."""
     own = at.get(recipe.settings[0], {})
     return [{seed: value - own[seed] for seed, value in at.get(setting, {}).items() if seed in own}
             for setting in recipe.settings[1:]]
@@ -145,7 +145,7 @@ def _table(settings: Sequence[Setting], cells: Dict[str, List[List[float]]], for
 
 
 def setting_name(setting: Setting) -> str:
-    """Such as ``'window 14, images x 2'``."""
+    """Return a text such as ``'window 14, images x 2'``."""
     window, scale = setting
     return f'window {window}' + ('' if scale == 1 else f', images x {scale:g}')
 

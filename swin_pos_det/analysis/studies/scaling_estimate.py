@@ -117,7 +117,7 @@ def collective(data: float, gpus: int, gpu: Gpu, setup: Setup) -> Tuple[float, f
 
 
 def estimate(counts: Counts, gpus: int, gpu: Gpu, setup: Setup) -> Dict[str, Any]:
-    """Time, memory and traffic of a training step.
+    """Return time, memory and traffic of a training step.
 
     Args:
         counts: of one image.
@@ -150,7 +150,7 @@ def estimate(counts: Counts, gpus: int, gpu: Gpu, setup: Setup) -> Dict[str, Any
 
 
 def _traffic(counts: Counts, gpus: int, gpu: Gpu, setup: Setup) -> Tuple[float, float]:
-    """Bytes that a GPU sends in a step, and seconds. Gradients and parameters travel in float32."""
+    """Return bytes that a GPU sends in a step, and seconds. Gradients and parameters travel in float32."""
     if gpus == 1:
         return 0., 0.
     data, passes = 4. * counts.parameters, 3 if setup.fsdp else 2  # FSDP gathers twice and scatters once
@@ -160,7 +160,7 @@ def _traffic(counts: Counts, gpus: int, gpu: Gpu, setup: Setup) -> Tuple[float, 
 
 
 def _memory(counts: Counts, gpus: int, setup: Setup) -> Tuple[float, float]:
-    """Bytes per GPU of states (parameters, gradients, AdamW's two averages, DDP's buckets), and of activations."""
+    """Return bytes per GPU of states (parameters, gradients, AdamW's averages, DDP's buckets) and of activations."""
     if setup.fsdp and gpus > 1:
         states = 16. * counts.parameters / gpus + 2 * 4. * counts.largest_block
     else:
@@ -178,7 +178,7 @@ class ScalingTable:
     rows: List[Tuple[str, ...]]
 
     def to_rich(self) -> Any:
-        """For a terminal."""
+        """Return the table for a terminal."""
         from rich.table import Table
         table = Table(*self.columns)
         for row in self.rows:
@@ -186,7 +186,7 @@ class ScalingTable:
         return table
 
     def to_markdown(self) -> str:
-        """For a document."""
+        """Return the table for a document."""
         lines = [self.columns, ('---', ) * len(self.columns), *self.rows]
         return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 

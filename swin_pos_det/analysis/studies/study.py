@@ -151,7 +151,7 @@ def _note_options(homes: Mapping[Path, List[str]]) -> None:
 
 
 def _last_words(options: Sequence[str]) -> Dict[str, str]:
-    """Key -> value; of a key that is given twice the last counts."""
+    """Map keys to values; the last of a repeated key counts."""
     return {key: value for key, _, value in (option.partition('=') for option in options)}
 
 
@@ -215,7 +215,7 @@ Cell = Tuple[str, str, str, float]
 
 
 def mean_and_spread(rows: Sequence[Dict[str, Any]]) -> Dict[Cell, Tuple[float, float, int]]:
-    """Box AP: mean, sample standard deviation and number of seeds of each (training, setting, window, scale)."""
+    """Return mean, sample standard deviation and number of seeds of box AP per (training, setting, window, scale)."""
     values: Dict[Cell, List[float]] = {}
     for row in rows:
         values.setdefault((row['training'], row['setting'], row['window'], row['scale']), []).append(row['bbox_mAP'])
@@ -224,7 +224,7 @@ def mean_and_spread(rows: Sequence[Dict[str, Any]]) -> Dict[Cell, Tuple[float, f
 
 
 def markdown_table(rows: Sequence[Dict[str, Any]], scale: float) -> str:
-    """Training and setting down, windows across: box AP, mean ± standard deviation over seeds, at one scale."""
+    """Return box AP at one scale, mean ± standard deviation over seeds; trainings and settings down, windows across."""
     cells = {cell: value for cell, value in mean_and_spread(rows).items() if cell[3] == scale}
     windows = sorted({cell[2] for cell in cells}, key=lambda window: (not window.isdigit(), window.zfill(3)))
     lines = ['| trained | evaluated | ' + ' | '.join(windows) + ' |', '|---|---|' + '---|' * len(windows)]
@@ -237,6 +237,6 @@ def markdown_table(rows: Sequence[Dict[str, Any]], scale: float) -> str:
 
 
 def mean_spread_text(values: Sequence[float], form: str = '.3f') -> str:
-    """``mean ± standard deviation`` of at least one value; of one the value alone."""
+    """Format at least one value as ``mean ± standard deviation``; one value without deviation."""
     mean = f'{np.mean(values):{form}}'
     return f'{mean} ± {np.std(values, ddof=1):{form.lstrip("+")}}' if len(values) > 1 else mean

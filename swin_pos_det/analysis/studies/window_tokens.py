@@ -54,7 +54,7 @@ def count_tokens(images: Iterable[Pair], window: int, policy: str, depths: Seque
 
 
 def token_table(images: Sequence[Pair], windows: Sequence[int]) -> List[Dict[str, float]]:
-    """For each window the padding of 'fixed' and 'fit', and what 'fit' saves.
+    """Return, for each window, the padding of 'fixed' and 'fit', and the saving of 'fit'.
 
     Returns:
         A row per window: ``window``; ``fixed`` and ``fit``: processed tokens over those of the maps, minus 1;

@@ -131,7 +131,7 @@ def with_coordinates(state_dict: Dict[str, Tensor], windows: Sequence[Pair], lea
 
 
 def log_coordinates(side: int, learned: int) -> Tensor:
-    """(2 side - 1,): offsets along an axis as Swin V2's position network sees them (its section 3.3, equation 4)."""
+    """Return (2 side - 1,) offsets along an axis as Swin V2's position network sees them (section 3.3, equation 4)."""
     return POSITIONS['log_cpb']().coordinates(side, learned, torch.empty(0))
 
 

@@ -21,7 +21,7 @@ def from_mmdet(state_dict: StateDict, windows: Sequence[Pair]) -> Dict[str, Tens
 
 
 def from_mmpretrain_v2(state_dict: StateDict) -> Dict[str, Tensor]:
-    """mmpretrain's ``SwinTransformerV2``: patch merging moves to the end of the stage before; its order is Unfold's."""
+    """Convert mmpretrain's ``SwinTransformerV2``: its patch merging, in Unfold's order, moves to the stage before."""
     return {re.sub(r'^stages\.(\d+)(?=\.downsample\.)', lambda match: f'stages.{int(match[1]) - 1}', key): value
             for key, value in state_dict.items()}
 

@@ -225,7 +225,7 @@ def _write_split(root: Path, split: str, count: int, seed: int, progress: bool) 
 
 
 def annotate(scene: Scene, image_id: int, first_id: int) -> list[dict]:
-    """COCO annotations of a scene: what each instance shows, i.e. neither covered by a later one nor cut off.
+    """Return COCO annotations of a scene: the part of each instance that is neither covered nor cut off.
 
     Besides COCO's keys each has ``scans`` (indices into scikit-learn's collection) and ``full_area`` (px, were nothing
     hidden). Masks are compressed RLE with text counts, crowds' too; boxes are ``[x, y, w, h]`` in px.

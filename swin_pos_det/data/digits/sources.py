@@ -36,7 +36,7 @@ class Photo(NamedTuple):
 
     @property
     def name(self) -> str:
-        """``package/file``, as recorded in the annotations."""
+        """Return ``package/file``, as recorded in the annotations."""
         return f'{self.package}/{self.file}'
 
 

@@ -28,5 +28,5 @@ class PositionEncodingGenerator(PositionScheme):
         stage.peg = nn.Conv2d(dims, dims, 3, padding=1, groups=dims)
 
     def encode(self, stage: nn.Module, maps: Tensor) -> Tensor:
-        """conv(maps)."""
+        """Return conv(maps)."""
         return stage.peg(maps)

@@ -43,13 +43,13 @@ class _Rotary(PositionScheme):
                                f'4 channels, got {host.head_dims}')
 
     def magnitudes(self, head_dims: int, like: Tensor) -> Tensor:
-        """(head_dims / 4,) the frequencies ``theta ** (-t / (head_dims / 4))``, t = 0, 1, .."""
+        """Return (head_dims / 4,) frequencies ``theta ** (-t / (head_dims / 4))``, t = 0, 1, ..."""
         number = head_dims // 4
         steps = torch.arange(number, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
         return self.theta**(-steps / number)
 
     def frequencies(self, host: nn.Module, like: Tensor) -> Tensor:
-        """(2, heads or 1, head_dims / 2): in radians per token along x and y, for each pair of channels."""
+        """Return (2, heads or 1, head_dims / 2) radians per token along x and y, for each pair of channels."""
         raise NotImplementedError
 
     def rotate(self, host: nn.Module, q: Tensor, k: Tensor, window: Pair) -> Tuple[Tensor, Tensor]:
@@ -64,7 +64,7 @@ class _Rotary(PositionScheme):
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """(nW, heads, N, D) with its pairs of channels turned by angles of (heads or 1, N, D / 2)."""
+    """Rotate the pairs of channels of (nW, heads, N, D) by angles of (heads or 1, N, D / 2)."""
     real, imaginary = x.unflatten(-1, (-1, 2)).unbind(-1)
     turned = torch.stack((real * cos - imaginary * sin, real * sin + imaginary * cos), dim=-1)
     return turned.flatten(-2).to(x.dtype)
@@ -79,7 +79,7 @@ class AxialRotary(_Rotary):
     """
 
     def frequencies(self, host: nn.Module, like: Tensor) -> Tensor:
-        """(2, 1, head_dims / 2)."""
+        """Return (2, heads or 1, head_dims / 2) radians per token along x and y, for each pair of channels."""
         magnitudes = self.magnitudes(host.head_dims, like)
         zeros = torch.zeros_like(magnitudes)
         return torch.stack((torch.cat((magnitudes, zeros)), torch.cat((zeros, magnitudes)))).unsqueeze(1)
@@ -106,7 +106,7 @@ class MixedRotary(_Rotary):
         self.reset_parameters(host)
 
     def reset_parameters(self, host: nn.Module, normal: Optional[Normal] = None) -> None:
-        """Axial frequencies along axes of a random direction, for each head."""
+        """Draw axial frequencies along axes of a random direction, for each head."""
         magnitudes = self.magnitudes(host.head_dims, host.rope_freqs)
         direction = 2 * math.pi * torch.rand(host.num_heads, 1, device=magnitudes.device)
         along = [turn(direction + quarter) * magnitudes for turn in (torch.cos, torch.sin)
@@ -116,5 +116,5 @@ class MixedRotary(_Rotary):
             host.rope_freqs.copy_(drawn)
 
     def frequencies(self, host: nn.Module, like: Tensor) -> Tensor:
-        """(2, heads, head_dims / 2), the learned ones."""
+        """Return (2, heads or 1, head_dims / 2) radians per token along x and y, for each pair of channels."""
         return host.rope_freqs.to(torch.promote_types(host.rope_freqs.dtype, torch.float32))

@@ -65,7 +65,7 @@ def attend_without_padding(attention: nn.Module, tokens: Tensor, norm: Optional[
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Optional[Tensor], scale: float) -> Tensor:
-    """``softmax(q k^T * scale + mask) v`` of (nW, heads, N, channels of a head), with one mask (1, heads, N, N)."""
+    """Compute ``softmax(q k^T * scale + mask) v`` of (nW, heads, N, channels of a head), mask (1, heads, N, N)."""
     if q.dtype == torch.float32 and q.shape[2] < MAX_BMM_TOKENS and TRICKS['bmm']:
         return _attend_by_head(q, k, v, mask, scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)

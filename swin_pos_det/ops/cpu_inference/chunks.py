@@ -51,12 +51,12 @@ def _is_enabled() -> bool:
 
 
 def chunk_size(length: int) -> int:
-    """Of ``length`` tokens, how many are taken at a time."""
+    """Return how many of ``length`` tokens to process at a time."""
     return CHUNK if TRICKS['chunks'] else length
 
 
 def recurring_chunks(length: int, most: int, least: int) -> List[slice]:
-    """Chunks of ``length`` items whose sizes recur at other lengths: ``most``, then powers of two of the rest.
+    """Return chunks of ``length`` items in sizes that recur at other lengths: ``most``, then powers of two.
 
     Powers below ``least`` are not split off.
     """

@@ -19,7 +19,7 @@ MIN_ROWS = 512
 
 
 def prepared_linear(weight: Tensor, bias: Optional[Tensor], rows: Container[int], gelu: bool = False) -> Layer:
-    """``F.linear`` with these weights, optionally followed by GELU, to be called on chunk after chunk.
+    """Return ``F.linear`` with these weights, optionally followed by GELU, to be called on chunk after chunk.
 
     oneDNN computes GELU while a result is still in registers. Its products are faster than those of torch's other
     library on some CPUs, and as fast on the rest (docs/benchmark.md). Nothing is kept from one call of this function

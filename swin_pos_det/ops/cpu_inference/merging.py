@@ -22,7 +22,7 @@ def can_run_merging(merging: nn.Module, x: Tensor) -> bool:
 
 
 def run_merging(merging: nn.Module, x: Tensor, size: Pair) -> Tuple[Tensor, Pair]:
-    """(B, H * W, C) tokens of maps of ``size`` = (H, W) -> (B, H' * W', C') tokens and (H', W').
+    """Merge (B, H * W, C) tokens of maps of ``size`` = (H, W) to (B, H' * W', C') tokens and (H', W').
 
     To interleave the channels of four tokens takes as long as the reduction itself. So the weights are reordered, and
     channels stay in the order of the tokens.
@@ -46,5 +46,5 @@ def run_merging(merging: nn.Module, x: Tensor, size: Pair) -> Tuple[Tensor, Pair
 
 
 def _by_tokens(of_channels: Tensor) -> Tensor:
-    """Parameters of interleaved channels (..., 4 C), in the order of four tokens' channels one after the other."""
+    """Reorder parameters of interleaved channels (..., 4 C) to the channels of four tokens one after the other."""
     return of_channels.unflatten(-1, (-1, 4)).transpose(-2, -1).flatten(-2)

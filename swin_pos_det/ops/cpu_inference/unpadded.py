@@ -104,7 +104,7 @@ class UnpaddedGroup:
 
     @property
     def area(self) -> int:
-        """Slots of a window, the pad token among them: n."""
+        """Return n, the slots of a window including the pad token."""
         return self.gather.shape[1]
 
     def chunks(self, slots: int) -> List[slice]:
@@ -115,7 +115,7 @@ class UnpaddedGroup:
         return recurring_chunks(windows, most, -(-MIN_ROWS // self.area))
 
     def attn_mask(self, of_window: WindowBias) -> Tensor:
-        """Bias plus mask: (1, heads, n, n), of the bias's dtype. Not to be called under autocast."""
+        """Return bias plus mask: (1, heads, n, n), of the bias's dtype. Not to be called under autocast."""
         bias, mask = of_window.bias, self.tokens.mask(of_window.bias.dtype)
         if self.pad_token is None:
             return bias.unsqueeze(0) if mask is None else bias + mask

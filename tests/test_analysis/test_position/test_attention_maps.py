@@ -47,7 +47,7 @@ def place(number, size):
 
 
 def pairs_of(block):
-    """(window, query slot, key slot) -> tokens, of every pair of slots that hold real tokens."""
+    """Yield (window, query slot, key slot) -> tokens, of every pair of slots that hold real tokens."""
     area = block.weights.shape[-1]
     token_at = {int(slot): token for token, slot in enumerate(block.plan.inverse)}
     for window in range(block.plan.num_windows):
@@ -130,7 +130,7 @@ def test_uniform_distance():
 
 
 def full_matrix(block, head=None):
-    """(L, L) attention of a block between all tokens of the map."""
+    """Return (L, L) attention of a block between all tokens of the map."""
     length = block.size[0] * block.size[1]
     matrix = torch.zeros(length, length)
     for (window, query, key), from_token, to_token in pairs_of(block):

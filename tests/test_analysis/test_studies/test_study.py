@@ -29,7 +29,7 @@ TWO = (Sweep('fixed', ('window7', ), windows=(5, 7)),
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Stands in for the tools: notes their command lines and leaves what they leave."""
+    """Replace the tools: note their command lines and leave what they leave."""
     made = []
 
     def call(command, log, jobs):

@@ -26,7 +26,7 @@ from .paths import small_config
 
 
 def readers() -> Dict[str, Tuple[str, Callable[[str], Any]]]:
-    """Reader -> the path of ours that it is held against, and a function of a file."""
+    """Map each reader to the path of ours that it is compared with, and a function of a file."""
     init_default_scope('mmdet')
     cfg = small_config()
     cfg.model.backbone.update(type='SwinTransformer', window_size=7)

@@ -36,7 +36,7 @@ def attributes() -> Attributes:
 
 
 def changes(before: Attributes, after: Attributes) -> List[str]:
-    """Attributes that were replaced, or added to a class; modules get new ones when others are imported."""
+    """Return attributes that were replaced, or added to a class; modules get new ones when others are imported."""
     return [f'{owner}.{key}' for owner, own in before.items() for key, value in after.get(owner, {}).items()
             if own.get(key, value if ':' not in owner else None) != value]
 
