@@ -43,7 +43,7 @@ def scene(tmp_path, monkeypatch):
 
 
 def loader(scene, workers):
-    """Yield batches of one image; the first takes the place of one that is unusable."""
+    """Return batches of one image; the first takes the place of one that is unusable."""
     dataset = DATASETS.build(scene.trained)
     dataset._rand_another = lambda: 0
     more = dict(multiprocessing_context='fork') if workers else {}
