@@ -131,7 +131,7 @@ def train(cfg) -> None:
 
     check_data(cfg, ['train', 'val'])
     use_mixed_precision(cfg, requested=False)
-    add_hook(cfg, type='TrainingGuardHook')
+    add_hook(cfg, type='mmdet.TrainingGuardHook')
     cfg.resume = True
     build_runner(cfg, evaluated='val').train()
 

@@ -39,13 +39,17 @@ def use_test_time_augmentation(cfg) -> None:
     """Wrap the model and the test pipeline of ``cfg`` for test-time augmentation."""
     from mmengine.config import ConfigDict
 
+    from swin_pos_det.type_names import type_name
+
     parts = (cfg.model, cfg.model.get('roi_head') or {})
-    if cfg.get('tta_model', {}).get('type', 'DetTTAModel') == 'DetTTAModel' and any(p.get('mask_head') for p in parts):
+    own = type_name(cfg.get('tta_model') or dict(type='DetTTAModel')) != 'DetTTAModel'
+    if not own and any(p.get('mask_head') for p in parts):
         raise UserError("mmdet's test-time augmentation has no instance masks; for the boxes alone, add "
                         '--cfg-options model.roi_head.mask_head=None test_evaluator.metric=bbox')
     if 'tta_model' not in cfg:
         warnings.warn('the config has no tta_model: results of all views go through one NMS at IoU 0.5', stacklevel=2)
-        cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
+        cfg.tta_model = dict(type='DetTTAModel',
+                             tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
     if 'tta_pipeline' not in cfg:
         warnings.warn('the config has no tta_pipeline: each image is tested as it is and flipped', stacklevel=2)
         dataset = cfg.test_dataloader.dataset
@@ -54,8 +58,8 @@ def use_test_time_augmentation(cfg) -> None:
         keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
         cfg.tta_pipeline = deepcopy(dataset.pipeline)
         cfg.tta_pipeline[-1] = dict(type='TestTimeAug', transforms=[
-            [dict(type='RandomFlip', prob=1.), dict(type='RandomFlip', prob=0.)],
-            [dict(type='PackDetInputs', meta_keys=keys)],
+            [dict(type='mmdet.RandomFlip', prob=1.), dict(type='mmdet.RandomFlip', prob=0.)],
+            [dict(type='mmdet.PackDetInputs', meta_keys=keys)],
         ])
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
@@ -95,7 +99,7 @@ def test(args: argparse.Namespace) -> None:
     if args.tta:
         use_test_time_augmentation(cfg)
     if not is_sharded(args.checkpoint):
-        add_hook(cfg, type='RequireFullCheckpointHook')
+        add_hook(cfg, type='mmdet.RequireFullCheckpointHook')
     runner = build_runner(cfg, evaluated='test')
     if args.out is not None:
         runner.register_hook(ResultsFileHook(args.out))

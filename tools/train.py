@@ -66,7 +66,7 @@ def train(args: argparse.Namespace, argv: Sequence[str]) -> int:
         scale_learning_rate(cfg)
     if args.ema is not None:
         add_hook(cfg, type='EMAHook', momentum=args.ema)
-    add_hook(cfg, type='TrainingGuardHook', allow_nonfinite=args.allow_nonfinite)
+    add_hook(cfg, type='mmdet.TrainingGuardHook', allow_nonfinite=args.allow_nonfinite)
     check_data(cfg, ['train', 'val'], resuming.prepare_resuming(cfg, args.resume))
     runner = build_runner(cfg, evaluated='val')
     return resuming.train(runner, argv)

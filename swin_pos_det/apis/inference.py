@@ -15,7 +15,6 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.model.utils import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from mmengine.utils import import_modules_from_strings
 from torch import nn
@@ -24,6 +23,7 @@ from ..checkpoints import check_heads
 from ..errors import SettingError, SettingTypeError
 from ..models.arguments import WindowSize
 from ..models.data_preprocessor import check_channels
+from ..type_names import use_scope
 from .images import ImageLike
 from .pipeline import InputPipeline
 
@@ -67,7 +67,7 @@ def register_modules(cfg: Config) -> None:
     """Import the modules that a config names, and let its types be looked up in its scope."""
     if cfg.get('custom_imports'):
         import_modules_from_strings(**cfg.custom_imports)
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    use_scope(cfg)
 
 
 def build_detector(cfg: Config, checkpoint: Union[str, Path, None], whole: bool = True) -> nn.Module:

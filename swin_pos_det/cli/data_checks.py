@@ -30,7 +30,7 @@ from ..data.coco_root import SECTIONS, check_coco_root
 from ..data.images import ImageFileError, check_files, sample, size_faults
 from ..data.objects import LOOKS, Objects, evaluated, look_of_boxes
 from ..evaluation import SwinPosCocoMetric
-from ..type_names import type_name
+from ..type_names import resolve_type, type_name
 from .data_comparisons import FileSummary, Reader, check_evaluated_files, check_labels, check_named_files
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def name_bad_images(cfg: Config) -> None:
     skip = _skips_images(cfg)
     for section in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         for step in _steps(cfg.get(section)):
-            if type_name(step) == 'LoadImageFromFile' and _class(step, TRANSFORMS).__module__.startswith('mmcv.'):
-                step['type'] = 'SwinPosLoadImageFromFile'
+            if type_name(step) == 'LoadImageFromFile' and resolve_type(TRANSFORMS, step).__module__.startswith('mmcv.'):
+                step['type'] = 'mmdet.SwinPosLoadImageFromFile'
             if skip and section.startswith('train') and type_name(step) == 'SwinPosLoadImageFromFile':
                 step['ignore_empty'] = True
 
@@ -106,7 +106,7 @@ def _readers(cfg: Config, part: str) -> Iterator[Reader]:
     for section in SECTIONS[part]:
         for where, settings in _with_annotations(cfg.get(section), section):
             if section.endswith('evaluator'):
-                kind = _class(settings, METRICS)
+                kind = resolve_type(METRICS, settings)
                 if isinstance(kind, type) and issubclass(kind, CocoMetric):
                     same = kind in (CocoMetric, SwinPosCocoMetric) and not settings.get('format_only')
                     yield Reader(part, where, settings, settings.get('ann_file'), evaluates=same)
@@ -241,11 +241,6 @@ def _say(message: str, important: Any) -> None:
 
 def _few(names: Sequence[str]) -> str:
     return ', '.join(names[:_MAX_NAMES]) + (', ...' if len(names) > _MAX_NAMES else '')
-
-
-def _class(settings: MutableMapping, registry: Any) -> Any:
-    kind = settings.get('type')
-    return registry.get(kind) if isinstance(kind, str) else kind
 
 
 def _steps(node: Any) -> Iterator[MutableMapping]:

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from ..choices import MAX_DETS
 from ..errors import SettingError
 from ..evaluation.coco_metric import item_names
-from ..type_names import type_name
+from ..type_names import resolve_type, type_name
 from .errors import closest
 
 _MAP_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
@@ -59,7 +59,7 @@ def _given(evaluators: Any) -> list[str] | None:
     """Return the metrics of some evaluators; None if any is of a kind whose metrics are not known here."""
     found: list[str] = []
     for metric in evaluators if isinstance(evaluators, Sequence) else [evaluators]:
-        kind = METRICS.get(metric['type']) if isinstance(metric.get('type'), str) else metric.get('type')
+        kind = resolve_type(METRICS, metric)
         if not (isinstance(kind, type) and issubclass(kind, CocoMetric) and _computes_as_coco(kind)):
             return None
         prefix = metric.get('prefix') or kind.default_prefix

@@ -53,8 +53,8 @@ def prepare_resuming(cfg: Config, resume: str | None) -> dict[str, Any]:
         cfg.resume, cfg.load_from = True, resume
     resumes = bool(cfg.get('resume'))
     meta = check_checkpoint(cfg.load_from, to_resume=resumes) if cfg.get('load_from') else {}
-    add_hook(cfg, type='ResumeHook')
-    add_hook(cfg, type='MissedEvaluationHook')
+    add_hook(cfg, type='mmdet.ResumeHook')
+    add_hook(cfg, type='mmdet.MissedEvaluationHook')
     return meta if resumes else {}
 
 

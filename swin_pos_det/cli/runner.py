@@ -20,6 +20,7 @@ from ..engine.strategies import check_strategy, choose_runner, run_on_cpu
 from ..errors import UserError
 from ..evaluation.evaluator_checks import check_evaluators, check_masks_predicted, use_own_metric
 from ..models.data_preprocessor import check_channels
+from ..type_names import use_scope
 from .checkpoint_checks import classes_of
 from .config_checks import check_config
 from .data_checks import check_configured, name_bad_images
@@ -52,13 +53,14 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = osp.join('./work_dirs', osp.splitext(osp.basename(args.config))[0])
     if osp.exists(cfg.work_dir) and not osp.isdir(cfg.work_dir):
         raise UserError(f'the work dir {cfg.work_dir} is a file; --work-dir names a folder, which is made if need be')
+    use_scope(cfg)
     check_config(cfg, args.cfg_options or ())
     apply_coco_root(cfg)
     return cfg
 
 
 def add_hook(cfg: Config, **hook: Any) -> None:
-    """Add a hook, by its settings, to those of the config."""
+    """Add a hook, by its settings, to those of the config; its type names its scope, as the config may have any."""
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from mmdet.models.necks import FPN
 from mmdet.registry import DATASETS, MODELS, OPTIMIZERS
 from mmengine.config import Config
-from mmengine.registry import Registry
 
 from ..data import DigitsOnPhotosDataset
 from ..errors import SettingError
 from ..models import SwinPosTransformer
+from ..type_names import resolve_type
 from .data_checks import coco_datasets
 from .errors import closest
 
@@ -45,8 +45,9 @@ def check_optimizer(cfg: Config) -> None:
     Raises:
         SettingError: if it is not; MMEngine would say ``None is not a callable object``.
     """
-    name = ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('type')
-    if isinstance(name, str) and cfg.get('default_scope', 'mmdet') == 'mmdet' and OPTIMIZERS.get(name) is None:
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    name = optimizer.get('type')
+    if isinstance(name, str) and resolve_type(OPTIMIZERS, optimizer) is None:
         known = [*OPTIMIZERS.module_dict, *OPTIMIZERS.parent.module_dict]
         raise SettingError(f'there is no optimizer called {name!r}{closest(name, known)}')
 
@@ -80,7 +81,7 @@ def _classified(loader: Any) -> Iterator[tuple[str, Sequence[str]]]:
     """Yield (annotation file, classes) of each data set in COCO's format, the one that makes itself included."""
     yield from coco_datasets(loader)
     for settings in _nodes(loader):
-        kind = _resolve(DATASETS, settings.get('type'))
+        kind = resolve_type(DATASETS, settings)
         if isinstance(kind, type) and issubclass(kind, DigitsOnPhotosDataset):
             classes = kind._load_metainfo(settings.get('metainfo') or {})['classes']
             yield settings.get('ann_file') or kind.__name__, () if isinstance(classes, str) else classes
@@ -98,7 +99,7 @@ def check_necks(cfg: Config) -> None:
         if not (isinstance(backbone, Mapping) and isinstance(neck, Mapping)
                 and isinstance(neck.get('in_channels'), Sequence)):
             continue
-        kinds = [_resolve(MODELS, part.get('type')) for part in (backbone, neck)]
+        kinds = [resolve_type(MODELS, part) for part in (backbone, neck)]
         if not all(isinstance(kind, type) and issubclass(kind, base)
                    for kind, base in zip(kinds, (SwinPosTransformer, FPN))):
             continue
@@ -115,10 +116,6 @@ def _nodes(node: Any) -> Iterator[Mapping]:
         yield node
     for value in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
         yield from _nodes(value)
-
-
-def _resolve(registry: Registry, kind: Any) -> Any:
-    return registry.get(kind) if isinstance(kind, str) else kind
 
 
 def _default(kind: type, name: str) -> Any:

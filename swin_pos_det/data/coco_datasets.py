@@ -11,6 +11,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
 from ..errors import SettingError
+from ..type_names import resolve_type
 from .objects import Objects, Tally, learned, loaded, used_images
 
 # Where all of these are CocoDataset's own, the file is read as it reads it.
@@ -39,8 +40,7 @@ def dataset_class(settings: Mapping) -> Optional[type]:
 
     A class that overrides how a file is loaded can say that it comes to the same: ``READS_AS_COCO = True``.
     """
-    kind = settings.get('type')
-    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    kind = resolve_type(DATASETS, settings)
     if not isinstance(kind, type) or not issubclass(kind, CocoDataset):
         return None
     same = all(_same(getattr(kind, name), getattr(CocoDataset, name)) for name in _READING)

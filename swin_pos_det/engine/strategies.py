@@ -103,7 +103,7 @@ def check_strategy(cfg: Config) -> None:
          'Weights to start from can be given as model.backbone.init_cfg'),
         (name in _FSDP and wrapper.get('clip_grad'),
          'optim_wrapper.clip_grad would clip each shard by its own norm: set it to None'),
-        (name in _FSDP and wrapper.get('constructor') == 'SwinLayerDecayOptimWrapperConstructor',
+        (name in _FSDP and 'SwinLayerDecayOptimWrapperConstructor' in str(wrapper.get('constructor')),
          'layer-wise decay of the learning rate looks at the shapes of parameters, which FSDP flattens: leave it out'),
         (name in _FSDP and wrapper.get('accumulative_counts', 1) > 1,
          'gradients that wait for the next iteration are not sharded: use a larger batch or with_cp instead of '

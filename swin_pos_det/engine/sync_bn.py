@@ -7,7 +7,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-_SYNCHRONISED = ('SyncBN', 'MMSyncBN')
+from ..type_names import type_name
+
+_SYNCHRONISED = ('SyncBN', 'SyncBatchNorm', 'MMSyncBN', 'NaiveSyncBatchNorm')
 
 
 def use_plain_batch_norm(cfg: Config) -> int:
@@ -24,7 +26,7 @@ def use_plain_batch_norm(cfg: Config) -> int:
     """
     replaced = 0
     for node in _dicts(cfg.model):
-        if node.get('type') in _SYNCHRONISED:
+        if type_name(node) in _SYNCHRONISED:
             node['type'] = 'BN'
             replaced += 1
     if replaced:

@@ -67,7 +67,7 @@ def use_own_visualization(cfg: Config) -> None:
                                ('visualization', 'DetVisualizationHook', SwinPosVisualizationHook)):
         settings = (cfg if part == 'visualizer' else cfg.default_hooks).get(part)
         if settings and type_name(settings) == theirs:
-            settings['type'] = ours.__name__
+            settings['type'] = f'mmdet.{ours.__name__}'
 
 
 def _path(path: Union[str, Sequence[str]]) -> str:

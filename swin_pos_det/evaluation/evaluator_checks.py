@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ..errors import SettingError
+from ..type_names import resolve_type
 from .coco_metric import SwinPosCocoMetric
 from .digits_metric import DigitsOnPhotosMetric
 
@@ -49,7 +50,7 @@ def use_own_metric(runner: Runner) -> None:
     """
     for evaluator in (runner._val_evaluator, runner._test_evaluator):
         for settings in _metric_settings(evaluator):
-            if _class_of(settings) is CocoMetric:
+            if resolve_type(METRICS, settings) is CocoMetric:
                 settings['type'] = SwinPosCocoMetric
                 print_log('CocoMetric is evaluated by SwinPosCocoMetric: the same numbers, with checks', 'current')
 
@@ -70,8 +71,9 @@ def check_masks_predicted(runner: Runner, part: str) -> None:
         return
     name = f'{part}_evaluator'
     for settings in _metric_settings(getattr(runner, f'_{name}')):
-        kinds = settings.get('metric', ('bbox', 'segm') if _class_of(settings) is DigitsOnPhotosMetric else 'bbox')
-        if _class_of(settings) in _KNOWN and 'segm' in ([kinds] if isinstance(kinds, str) else kinds):
+        metric = resolve_type(METRICS, settings)
+        kinds = settings.get('metric', ('bbox', 'segm') if metric is DigitsOnPhotosMetric else 'bbox')
+        if metric in _KNOWN and 'segm' in ([kinds] if isinstance(kinds, str) else kinds):
             raise SettingError(f"{name}.metric has 'segm', which evaluates masks, but {type(model).__name__} with "
                                f"these heads predicts none: set {name}.metric to 'bbox', or give the detector a mask "
                                'head')
@@ -94,11 +96,6 @@ def _metric_settings(evaluator: Any) -> Iterator[MutableMapping]:
             yield settings
 
 
-def _class_of(settings: Mapping) -> Any:
-    kind = settings.get('type')
-    return METRICS.get(kind) if isinstance(kind, str) else kind
-
-
 def _check_multi_datasets(name: str, evaluator: Any, dataloader: Any) -> None:
     """Check that metrics, prefixes and data sets are equally many: mmdet ignores what exceeds the shortest list."""
     if not isinstance(evaluator, Mapping) or 'MultiDatasetsEvaluator' not in str(evaluator.get('type')):
@@ -116,7 +113,7 @@ def _check_multi_datasets(name: str, evaluator: Any, dataloader: Any) -> None:
 
 def _check_metric(name: str, settings: Mapping) -> None:
     """Build a metric without its annotation file: its settings are checked then."""
-    kind = _class_of(settings)
+    kind = resolve_type(METRICS, settings)
     if kind not in _KNOWN:
         return
     plain = {key: value for key, value in settings.items() if key not in ('type', 'ann_file', '_scope_')}

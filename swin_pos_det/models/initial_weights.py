@@ -4,13 +4,14 @@ from __future__ import annotations
 import os
 import warnings
 from functools import partial
-from typing import Any, Optional
+from typing import Any, Mapping, Optional
 
 from mmengine.model.weight_init import constant_init, trunc_normal_, trunc_normal_init
 from torch import nn
 
 from ..errors import SettingError, SettingTypeError
 from ..layers import WindowAttention
+from ..type_names import type_name
 from .swin_blocks import SwinBlock
 
 
@@ -38,6 +39,11 @@ def reset_parameters(backbone: nn.Module) -> None:
             constant_init(module.norm2, 0.)
 
 
+def is_pretrained(cfg: Mapping[str, Any]) -> bool:
+    """Return whether an entry of ``init_cfg`` names a checkpoint: ``'Pretrained'``, or its class ``PretrainedInit``."""
+    return type_name(cfg) in ('Pretrained', 'PretrainedInit')
+
+
 def resolve_init_cfg(init_cfg: Any, pretrained: Optional[str]) -> Any:
     """Return the ``init_cfg`` that results from ``init_cfg`` and the deprecated ``pretrained``.
 
@@ -49,7 +55,7 @@ def resolve_init_cfg(init_cfg: Any, pretrained: Optional[str]) -> Any:
         if not isinstance(cfg, dict) or 'type' not in cfg:
             raise SettingError("init_cfg needs a type, such as dict(type='Pretrained', checkpoint='swin.pth'), "
                                f'got {init_cfg!r}')
-        if cfg['type'] == 'Pretrained' and not isinstance(cfg.get('checkpoint'), (str, os.PathLike)):
+        if is_pretrained(cfg) and not isinstance(cfg.get('checkpoint'), (str, os.PathLike)):
             raise SettingError("init_cfg=dict(type='Pretrained') needs checkpoint, a path or URL; got "
                                f'{cfg.get("checkpoint")!r}. For random weights, init_cfg=None')
     if pretrained is None:

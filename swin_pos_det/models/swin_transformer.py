@@ -31,7 +31,7 @@ from .arguments import (
     window_rules,
 )
 from .data_preprocessor import valid_sizes
-from .initial_weights import reset_parameters, resolve_init_cfg
+from .initial_weights import is_pretrained, reset_parameters, resolve_init_cfg
 from .padding import downsample_sizes, mask_padding
 from .patches import PatchEmbed, PatchMerging
 from .swin_blocks import NORM_ORDERS, SwinStage
@@ -333,7 +333,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
             CheckpointError, ValueError: if the checkpoint cannot be read or does not fit.
         """
         cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg] * bool(self.init_cfg)
-        pretrained = [cfg for cfg in cfgs if cfg.get('type') == 'Pretrained']
+        pretrained = [cfg for cfg in cfgs if is_pretrained(cfg)]
         if not pretrained:
             print_log(f'No pretrained weights for {type(self).__name__}: training starts from scratch',
                       logger='current')

@@ -14,7 +14,7 @@ from swin_pos_det.errors import UserError
 from tests.test_engine.test_exact_resume import make_runner
 from tests.test_engine.test_restart import save_training_state
 
-HOOKS = ['ResumeHook', 'MissedEvaluationHook']
+HOOKS = ['mmdet.ResumeHook', 'mmdet.MissedEvaluationHook']
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ NUMBERS = itertools.count()  # MMEngine keeps one visualizer for each name
 
 
 def visualizer(**settings):
-    made = VISUALIZERS.build(dict(type='SwinPosVisualizer', name=f'visualizer {next(NUMBERS)}', **settings))
+    made = VISUALIZERS.build(dict(type='mmdet.SwinPosVisualizer', name=f'visualizer {next(NUMBERS)}', **settings))
     made.dataset_meta = dict(classes=[f'thing {index}' for index in range(300)], palette='random')
     return made
 
@@ -46,7 +46,7 @@ def images(tmp_path):
 def test_images_of_one_name_are_both_kept(images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     SwinPosVisualizer.get_instance('hook').dataset_meta = dict(classes=('cat', ), palette=None)
-    hook = HOOKS.build(dict(type='SwinPosVisualizationHook', draw=True, test_out_dir='shown'))
+    hook = HOOKS.build(dict(type='mmdet.SwinPosVisualizationHook', draw=True, test_out_dir='shown'))
     dataset = type('Images', (), dict(__len__=lambda self: 4, get_data_info=lambda self, i: dict(img_path=images[i])))()
     runner = SimpleNamespace(work_dir='work', timestamp='now', test_dataloader=SimpleNamespace(dataset=dataset))
     hook.before_test(runner)
@@ -115,8 +115,8 @@ def test_configs_of_mmdet_get_them():
     cfg = Config(dict(visualizer=dict(type='mmdet.DetLocalVisualizer', name='v', alpha=0.3),
                       default_hooks=dict(visualization=dict(type='DetVisualizationHook', draw=True))))
     use_own_visualization(cfg)
-    assert cfg.visualizer == dict(type='SwinPosVisualizer', name='v', alpha=0.3)
-    assert cfg.default_hooks.visualization == dict(type='SwinPosVisualizationHook', draw=True)
+    assert cfg.visualizer == dict(type='mmdet.SwinPosVisualizer', name='v', alpha=0.3)
+    assert cfg.default_hooks.visualization == dict(type='mmdet.SwinPosVisualizationHook', draw=True)
     other = Config(dict(visualizer=dict(type='Mine'),
                         default_hooks=dict(visualization=dict(type='TrackVisualizationHook'))))
     before = other.to_dict()

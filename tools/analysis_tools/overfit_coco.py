@@ -42,7 +42,7 @@ def overfit(args: argparse.Namespace) -> None:
     except ValueError as error:
         raise UserError(f'--images: {error}') from error
     use_subset(cfg, subset)
-    add_hook(cfg, type='TrainingGuardHook')
+    add_hook(cfg, type='mmdet.TrainingGuardHook')
     runner = build_runner(cfg)
     runner.train()
     metrics = runner.val_loop.run()

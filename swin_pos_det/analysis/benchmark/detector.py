@@ -13,6 +13,8 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from ...type_names import type_name, use_scope
+
 # Arguments of this project's backbone that say what mmdet's does anyway.
 _SAME_AS_MMDET = dict(window_policy='fixed', padding='attend', reference_size=None, position='relative',
                       attention='dot', key_bias=True, norm_order='pre')
@@ -32,10 +34,11 @@ def load_model_config(path: str, backbone: str) -> Any:
     """
     from mmengine.config import Config
     cfg = Config.fromfile(path)
+    use_scope(cfg)
     settings = cfg.model.backbone
-    if settings.type.rpartition('.')[2] not in ('SwinPosTransformer', 'SwinTransformer'):
-        raise ValueError(f'the backbone of {path} is {settings.type}, not a Swin')
-    settings.type = {'ours': 'SwinPosTransformer', 'mmdet': 'mmdet.SwinTransformer'}[backbone]
+    if type_name(settings) not in ('SwinPosTransformer', 'SwinTransformer'):
+        raise ValueError(f'the backbone of {path} is {type_name(settings)}, not a Swin')
+    settings.type = {'ours': 'mmdet.SwinPosTransformer', 'mmdet': 'mmdet.SwinTransformer'}[backbone]
     settings.init_cfg = None
     settings.pop('pretrained', None)
     if backbone == 'mmdet':
@@ -59,11 +62,9 @@ def write_detector_weights(config: str, path: str, checkpoint: Optional[str] = N
             are found as a detector may return, so that the mask head and the pasting of masks have their share.
     """
     from mmdet.registry import MODELS
-    from mmengine.registry import init_default_scope
     from mmengine.runner import load_checkpoint
 
     from .weights import randomise
-    init_default_scope('mmdet')
     cfg = load_model_config(config, 'ours')
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
@@ -132,10 +133,8 @@ class DetectorCell:
     def __init__(self, name: str, case: Mapping[str, Any], weights: str, device: str) -> None:
         from mmdet.registry import MODELS
         from mmdet.testing import demo_mm_inputs
-        from mmengine.registry import init_default_scope
 
         import swin_pos_det  # noqa: F401 - registers the backbone
-        init_default_scope('mmdet')
         self.device = torch.device(device)
         self.train = case['mode'] == 'train'
         cfg = load_model_config(case['config'], name)

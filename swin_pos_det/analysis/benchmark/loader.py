@@ -12,10 +12,10 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 from mmdet.registry import DATASETS
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from tqdm import tqdm
 
 from ...engine.compact_masks_hook import load_compact_masks
+from ...type_names import use_scope
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def measure(cfg: Config, images: int = 100) -> Dict[str, LoaderCost]:
 
 
 def _build(cfg: Config) -> Any:
-    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    use_scope(cfg)
     dataset = cfg.train_dataloader.dataset
     while 'dataset' in dataset and 'pipeline' not in dataset:
         dataset = dataset.dataset

@@ -90,7 +90,7 @@ def sweep(cfg: Config, checkpoint: str, windows: Sequence[Window], scales: Seque
         return rows
     cfg = cfg.copy()
     cfg.load_from = checkpoint
-    add_hook(cfg, type='RequireFullCheckpointHook')
+    add_hook(cfg, type='mmdet.RequireFullCheckpointHook')
     runner = Runner.from_cfg(cfg)
     runner.call_hook('before_run')
     runner.load_or_resume()
