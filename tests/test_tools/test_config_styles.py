@@ -92,7 +92,7 @@ model.update(dict(backbone=dict(window_size=4)))
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """A folder with a config in plain Python, its data and a checkpoint that ``tools/train.py`` has made."""
+    """Make a folder with a config in plain Python, its data and a checkpoint that ``tools/train.py`` has made."""
     folder = tmp_path_factory.mktemp('styles')
     (folder / 'base.py').write_text(BASE)
     (folder / 'plain.py').write_text(CONFIG)
