@@ -64,7 +64,8 @@ setup(
     # 3.13 is out of reach for both stacks: mmcv 2.1.0's setup.py reads names that exec() left in locals().
     python_requires='>=3.9,<3.13',
     install_requires=read_requirements('runtime'),
-    extras_require={name: read_requirements(name) for name in ('openmmlab', 'onedl', 'faster', 'export', 'test')},
+    extras_require={path.stem: read_requirements(path.stem) for path in (HERE / 'requirements').glob('*.txt')
+                    if path.stem != 'runtime'},
     classifiers=[
         'Development Status :: 4 - Beta',
         'Intended Audience :: Science/Research',

@@ -5,9 +5,10 @@ import sys
 import zipfile
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from envsetup import checks, commands, mmcv_wheel, setup
+from envsetup import checks, commands, mmcv_wheel, setup, torchvision
 
 KEY = 'cp311-torch2.13.0+cpu-linux-x86_64'
 
@@ -203,3 +204,28 @@ def test_cuda_operators_need_both_torch_and_compiler(cuda, nvcc, force, tmp_path
     assert env['CUDA_VISIBLE_DEVICES'] == ('0' if force == '1' else '')
     assert env['PATH'].startswith(str(tmp_path / 'venv' / 'bin'))
     assert env['CFLAGS'] == '-g0 -O1'
+
+
+@pytest.mark.parametrize('stack', ['openmmlab', 'onedl'])
+def test_the_environment_has_the_libraries_of_classification_and_segmentation(stack):
+    _, packages = setup.requirements(stack)
+    named = ' '.join(packages)
+    assert all(name in named for name in ('mmpretrain==', 'mmsegmentation==', 'torchvision', 'scikit-image'))
+
+
+def test_torchvision_imports_without_operators(tmp_path, monkeypatch):
+    (tmp_path / 'extension.py').write_text('def _has_ops():\n    return False\n')
+    (tmp_path / '_meta_registrations.py').write_text(
+        '@torch.library.register_fake("torchvision::nms")\ndef meta_nms(): ...\n')
+    ran, works = [], iter([False, False])
+    monkeypatch.setattr(torchvision, 'run_python', lambda *_: SimpleNamespace(stdout=f'{tmp_path}\n'))
+    monkeypatch.setattr(torchvision, 'run_logged', lambda command, log: ran.append(command[2:]))
+    monkeypatch.setattr(torchvision, 'imports', lambda _: next(works, True))
+    assert torchvision.ensure_torchvision(Path('python'), tmp_path).startswith('removed')
+    assert ran == [['pip', 'uninstall', '-y', 'torchvision']]
+
+    declared = []
+    scope = dict(torch=SimpleNamespace(library=SimpleNamespace(define=lambda *args: declared.append(args))))
+    exec((tmp_path / 'extension.py').read_text(), scope)
+    assert declared == [('torchvision::nms', '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')]
+    assert torchvision.ensure_torchvision(Path('python'), tmp_path) == 'kept'

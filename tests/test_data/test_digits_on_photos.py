@@ -19,6 +19,7 @@ from swin_pos_det.data.digits import sources as digit_sources
 from swin_pos_det.data.digits.preview import preview_sheet
 from swin_pos_det.data.digits.scenes import CROWD_AT, CYCLE, EMPTY_AT, MASK_LEVEL, render_digit
 from swin_pos_det.data.digits.sources import PHOTOS, TRAIN_PHOTOS, find_photo, load_photos, load_scans
+from swin_pos_det.errors import MissingPackageError
 
 SPLITS = ('train', 'val')
 FORK = multiprocessing.get_context('fork')
@@ -291,7 +292,7 @@ def test_a_missing_photograph_is_named_before_anything_is_made(tmp_path, monkeyp
     with pytest.raises(FileNotFoundError, match='scikit-image does not ship the photograph astronaut.png'):
         make_digits_on_photos(tmp_path / 'digits', 1, 1, progress=False)
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    with pytest.raises(FileNotFoundError, match='pip install scikit-learn'):
+    with pytest.raises(MissingPackageError, match=r'scikit-learn, which is not installed: pip install .*\[demo\]'):
         find_photo(TRAIN_PHOTOS[0])
     assert list(tmp_path.iterdir()) == []
 

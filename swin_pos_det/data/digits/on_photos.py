@@ -114,7 +114,7 @@ def make_digits_on_photos(data_root: str | os.PathLike | None = None, num_train:
     Raises:
         TypeError, ValueError: a bad parameter; or the folder holds a data set made with others, or by another version.
         FileExistsError: the folder holds something else, which is never touched.
-        FileNotFoundError, ModuleNotFoundError: a package with the digits or a photograph is missing.
+        MissingPackageError, MissingFileError: a package with the digits, or a photograph, is missing.
         OSError: the folder cannot be written.
     """
     given = _checked(num_train, num_val, seed)

@@ -21,6 +21,7 @@ VAL_EVERY = 5
 
 #: Where each package keeps its sample photographs, below its own folder.
 PHOTO_FOLDERS = {'sklearn': 'datasets/images', 'skimage': 'data', 'matplotlib': 'mpl-data/sample_data'}
+_INSTALL = "pip install 'swin-pos-det[demo]'"
 INSTALL_NAMES = {'sklearn': 'scikit-learn', 'skimage': 'scikit-image', 'matplotlib': 'matplotlib'}
 
 CC0 = 'https://creativecommons.org/publicdomain/zero/1.0/'
@@ -95,14 +96,14 @@ def load_scans(split: str) -> DigitScans:
 
     Raises:
         ValueError: ``split`` is neither.
-        ModuleNotFoundError: scikit-learn is not installed.
+        MissingPackageError: if scikit-learn is not installed.
     """
     check_split(split)
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
         raise MissingPackageError(
-            'the embedded data set needs scikit-learn for its digits: pip install scikit-learn') from error
+            f'the embedded digits come with scikit-learn, which is not installed: {_INSTALL}') from error
     bunch = load_digits()
     is_val = np.zeros(len(bunch.target), dtype=bool)
     for label in range(10):
@@ -116,12 +117,13 @@ def find_photo(photo: Photo) -> Path:
     """Return the path of a photograph without importing the package that ships it.
 
     Raises:
-        FileNotFoundError: the package is not installed, or its version does not ship the file.
+        MissingPackageError: if the package is not installed.
+        MissingFileError: if its version does not ship the file.
     """
     spec = importlib.util.find_spec(photo.package)
     if spec is None or spec.origin is None:
-        raise MissingFileError(f'the photograph {photo.file} comes with {INSTALL_NAMES[photo.package]}, which is not '
-                               f'installed: pip install {INSTALL_NAMES[photo.package]}')
+        raise MissingPackageError(f'the photograph {photo.file} of the embedded data comes with '
+                                  f'{INSTALL_NAMES[photo.package]}, which is not installed: {_INSTALL}')
     path = Path(spec.origin).parent / PHOTO_FOLDERS[photo.package] / photo.file
     if not path.is_file():
         raise MissingFileError(f'the installed {INSTALL_NAMES[photo.package]} does not ship the photograph '
@@ -134,7 +136,7 @@ def load_photos(split: str) -> list[Image.Image]:
 
     Raises:
         ValueError: ``split`` is not ``'train'`` or ``'val'``.
-        FileNotFoundError: see :func:`find_photo`.
+        MissingPackageError, MissingFileError: see :func:`find_photo`.
     """
     check_split(split)
     photos = []

@@ -13,12 +13,15 @@ from pathlib import Path
 from . import checks
 from .commands import SetupError, run_logged, run_python
 from .mmcv_wheel import ensure_mmcv
+from .torchvision import ensure_torchvision
 
 REPO = Path(__file__).resolve().parents[3]
 DEFAULT_TORCH = 'torch==2.13.0'
 # setuptools 80 and later have no pkg_resources, which mmcv's setup.py and mmengine 0.10.7 import.
 BUILD_TOOLS = ('setuptools<80', 'wheel', 'ninja')
 VENVS = {'openmmlab': '.venv', 'onedl': '.venv-onedl'}  # the stacks own the same import names: one environment each
+REQUIREMENTS = {'openmmlab': ('runtime', 'openmmlab', 'demo', 'classification', 'segmentation', 'test'),
+                'onedl': ('runtime', 'onedl', 'demo', 'onedl-classification', 'onedl-segmentation', 'test')}
 VENV_BYTES = 3 * checks.GIB  # measured with a CPU build of torch: 1.7 GiB
 _IMPORTS = '''
 import cv2, torch, mmengine, mmcv.ops, mmdet.apis
@@ -34,7 +37,7 @@ A finished set-up returns at once; after an interruption run it again. To start 
 
 def requirements(stack: str) -> tuple[str, list[str]]:
     """Return the pinned mmcv and the other packages; torch is left out, as it is installed first."""
-    text = '\n'.join((REPO / 'requirements' / f'{name}.txt').read_text('utf-8') for name in ('runtime', stack, 'test'))
+    text = '\n'.join((REPO / 'requirements' / f'{name}.txt').read_text('utf-8') for name in REQUIREMENTS[stack])
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(('#', 'torch>'))]
     mmcv = [line for line in lines if re.match(r'(onedl-)?mmcv==', line)]
     assert len(mmcv) == 1, f'requirements/{stack}.txt must pin mmcv with =='
@@ -103,6 +106,7 @@ def run_steps(stack: str, venv: Path, cache: Path) -> None:
              f'{torch}, {", ".join(BUILD_TOOLS)}': install_torch,
              f'mmdet, mmengine and the other packages ({stack})': install_packages,
              f'{mmcv} with operators': lambda: print(f'        {ensure_mmcv(python, mmcv, cache, logs)}', flush=True),
+             'torchvision': lambda: print(f'        {ensure_torchvision(python, logs)}', flush=True),
              'this package, editable': lambda: pip('editable', '--no-deps', '--editable', str(REPO)),
              'a fresh process imports the stack': check_imports}
     for number, (title, action) in enumerate(steps.items(), start=1):
