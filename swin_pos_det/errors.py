@@ -1,4 +1,4 @@
-"""Errors that a user can mend: each message names the offending value or file and says what would be right.
+"""Errors that a user can fix: each message names the offending value or file and says what would be right.
 
 The tools print them in one line. Anything else that is raised is a bug and keeps its traceback. Every class is also the
 built-in exception that one would expect, so that ``except ValueError`` works as ever.
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """Base of all errors that a user can mend."""
+    """Base of all errors that a user can fix."""
 
 
 class SettingError(UserError, ValueError):

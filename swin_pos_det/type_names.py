@@ -1,4 +1,4 @@
-"""Classes that a config names: by a class itself or by a name, in the scope of whichever library."""
+"""Classes that a config names: by the class itself or by its name, in the scope of any library."""
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Mapping, MutableMapping

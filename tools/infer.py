@@ -19,7 +19,7 @@ def get_parser() -> argparse.ArgumentParser:
         description='Detect objects in images and videos. Writes DIR/vis/ with pictures and DIR/predictions.json, a '
                     'COCO data set whose annotations have scores.',
         epilog='Exit status: 0: all inputs were run; 1: an error, printed in one line; 2: a wrong command line; '
-               f'{SOME_SKIPPED}: some inputs could not be read, each was named and skipped. '
+               f'{SOME_SKIPPED}: some inputs were unreadable, each was named and skipped. '
                'Example: python tools/infer.py CONFIG work_dirs/demo/epoch_4.pth photos/ --out found --window 12')
     parser.add_argument('config', help='path of the config file')
     parser.add_argument('checkpoint', help='the .pth file with the weights')

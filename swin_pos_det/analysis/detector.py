@@ -44,7 +44,7 @@ def model_input(model: nn.Module, path: Union[str, Path]) -> Tuple[Tensor, np.nd
         padding; the factors (across, down) by which it was resized.
 
     Raises:
-        ImageError: if the file cannot be read.
+        ImageError: if the file is unreadable.
     """
     pipeline = InputPipeline(model)
     image = pipeline.read(path)

@@ -18,13 +18,13 @@ from .writer import PredictionWriter
 
 @dataclass
 class PredictionReport:
-    """What :func:`predict_files` did.
+    """The outcome of :func:`predict_files`.
 
     Attributes:
         json: the file with all detections.
         images: how many images and frames of videos were run.
         detections: how many objects were found in them.
-        skipped: what could not be read: its path and the reason, which names it too.
+        skipped: path of each unreadable file -> the reason, which names it too.
     """
     json: Path
     images: int = 0
@@ -55,10 +55,10 @@ def predict_files(model: nn.Module, inputs: Union[Inputs, Mapping[Path, str]], o
         font: path of a font for class names; see :func:`~swin_pos_det.visualization.find_font`.
 
     Returns:
-        What was done. Files that cannot be read are skipped and listed in ``skipped``.
+        The outcome. Unreadable files are skipped and listed in ``skipped``.
 
     Raises:
-        SettingError: if there are no inputs, none can be read, or ``out_dir`` cannot be made; see
+        SettingError: if there are no inputs, none is readable, or creating ``out_dir`` fails; see
             :func:`find_inputs`, :func:`~swin_pos_det.apis.predict`.
     """
     check_settings(batch_size, score_threshold)

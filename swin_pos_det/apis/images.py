@@ -1,4 +1,4 @@
-"""Images as detectors take them, whatever they are stored as."""
+"""Images in the form that detectors take, from any file format or array."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -14,7 +14,7 @@ ImageLike = Union[str, Path, np.ndarray, Sequence[Union[str, Path]]]
 
 
 class ImageError(UserError, ValueError):
-    """An image cannot be used; the message names it, if it is a file, and says why."""
+    """An image is unusable; the message names it, if it is a file, and says why."""
 
 
 def read_image(image: ImageLike, loader: Callable[[dict], Any]) -> np.ndarray:
@@ -47,7 +47,7 @@ def read_image(image: ImageLike, loader: Callable[[dict], Any]) -> np.ndarray:
     try:
         return loader(dict(img_path=[str(path) for path in paths] if is_multi_channel(loader) else str(image)))['img']
     except (AssertionError, OSError, ValueError, cv2.error) as error:
-        raise ImageError(f'{image} cannot be decoded ({_first_line(error)})') from error
+        raise ImageError(f'{image} is not decodable ({_first_line(error)})') from error
 
 
 def is_multi_channel(loader: Callable[[dict], Any]) -> bool:

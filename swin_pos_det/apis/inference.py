@@ -48,7 +48,7 @@ def init_detector(config: Union[str, Path, Config], checkpoint: Union[str, Path,
         checkpoint, else of the config's test data.
 
     Raises:
-        CheckpointError: if the checkpoint cannot be read, or leaves a part of the detector without weights.
+        CheckpointError: if the checkpoint is unreadable, or leaves a part of the detector without weights.
         SettingError: if the config has no test data, the window is invalid, the backbone has none, or the data
             preprocessor and the backbone disagree on the number of channels.
     """
@@ -82,7 +82,7 @@ def build_detector(cfg: Config, checkpoint: Union[str, Path, None], whole: bool 
         The detector on the CPU, with ``cfg`` and ``dataset_meta``.
 
     Raises:
-        CheckpointError: if the checkpoint cannot be read, or does not fit.
+        CheckpointError: if the checkpoint is unreadable, or does not fit.
     """
     register_modules(cfg)
     if checkpoint is not None:
@@ -119,7 +119,7 @@ def predict(model: nn.Module, images: Sequence[ImageLike], batch_size: int = 1,
         detector makes them, ``masks`` (N, H, W) booleans.
 
     Raises:
-        ImageError: if one of the images cannot be used.
+        ImageError: if one of the images is unusable.
         ValueError: if a setting is out of range, or the detector finds no instances (a panoptic one).
     """
     check_settings(batch_size, score_threshold)
@@ -174,6 +174,6 @@ def _dataset_meta(cfg: Config, meta: dict[str, Any]) -> dict[str, Any]:
 def _set_window(model: nn.Module, window: Optional[WindowSize], policy: Optional[str]) -> None:
     backbone = getattr(model, 'backbone', None)
     if not hasattr(backbone, 'set_window_size'):
-        raise SettingError(f'the window cannot be set: the backbone is a {type(backbone).__name__}, not a '
+        raise SettingError(f'cannot set the window: the backbone is a {type(backbone).__name__}, not a '
                            'SwinPosTransformer')
     backbone.set_window_size(backbone.window_size if window is None else window, policy)

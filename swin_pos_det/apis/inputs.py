@@ -140,7 +140,7 @@ def count_frames(path: Path) -> int:
 
 
 def read_frames(found: dict[Path, str], pipeline: InputPipeline, skipped: dict[Path, str]) -> Iterator[Frame]:
-    """Yield all images and frames one by one; what cannot be read goes into ``skipped`` with its reason."""
+    """Yield all images and frames one by one; unreadable ones go into ``skipped`` with a reason."""
     for path, name in found.items():
         try:
             if kind_of(path) == 'video' and path.is_file():

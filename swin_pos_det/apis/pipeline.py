@@ -1,4 +1,4 @@
-"""What a config's test pipeline does to an image, for files, arrays and frames of videos alike."""
+"""A config's test pipeline, for files, arrays and frames of videos alike."""
 from __future__ import annotations
 
 import copy
@@ -43,7 +43,7 @@ class InputPipeline:
         """Read a file or convert an array; see :func:`~swin_pos_det.apis.images.read_image`.
 
         Raises:
-            ImageError: if it cannot be read, or has another number of channels than the detector takes.
+            ImageError: if it is unreadable, or has another number of channels than the detector takes.
         """
         loaded = read_image(image, self._load)
         channels = loaded.shape[2] if loaded.ndim == 3 else 1
@@ -63,7 +63,7 @@ class InputPipeline:
             return self._prepare(dict(img=image, img_id=index))
         except (cv2.error, ValueError, ZeroDivisionError) as error:
             height, width = image.shape[:2]
-            raise ImageError(f"an image of {width}x{height} pixels cannot be prepared by the config's test pipeline "
+            raise ImageError(f"the config's test pipeline cannot prepare an image of {width}x{height} pixels "
                              f'({type(error).__name__})') from error
 
 

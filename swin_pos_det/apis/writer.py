@@ -137,7 +137,7 @@ class VideoFile:
             return
         self._draft.unlink(missing_ok=True)
         if whole:
-            raise UserError(f'{self._path} could not be written: {written} of {self._frames} frames arrived on the '
+            raise UserError(f'failed to write {self._path}: {written} of {self._frames} frames arrived on the '
                             'disk, which may be full')
 
 

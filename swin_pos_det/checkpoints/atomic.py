@@ -25,22 +25,22 @@ except ImportError:  # Windows
 _DRAFT = re.compile(r'\.(.+)\.[a-z0-9_]{8}\.tmp', re.DOTALL)
 # No draft can be made beside the file: its folder is not ours to write to, or the name has no room for more letters.
 _NO_DRAFT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
-# The file cannot be replaced: it is a mount point, say, or the folder is sticky.
+# Replacing the file is impossible: it is a mount point, for example, or the folder is sticky.
 _NO_RENAME = (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.ETXTBSY)
 
 
 class UnwritableFileError(CheckpointError, OSError):
-    """A file cannot be written; the message names it and says why."""
+    """Writing a file failed; the message names it and the reason."""
 
 
 @contextmanager
 def atomic_write(path: Union[str, os.PathLike]) -> Iterator[Path]:
     """Write a file under another name beside its own, and rename it when it is complete and on the disk.
 
-    An existing file is replaced only if that harms nobody: a regular file of this user with one name. The new one has
-    the mode and the group of the old, and a symbolic link goes on pointing at it. Devices, pipes, ``/dev/stdout``,
-    files of other users, files with several hard links, and files that cannot be renamed (mounted ones, or in a folder
-    that is not writable) are written in place, as ``open`` does. A kill can then leave half of them.
+    An existing file is replaced only if that is safe: a regular file of this user with one hard link. The new file
+    keeps the mode and group of the old one, and a symbolic link still points at it. Devices, pipes, ``/dev/stdout``,
+    files of other users, files with several hard links, and files that a rename does not replace (mount points, or in
+    a folder that is not writable) are written in place, as ``open`` does. A kill can then leave half of such a file.
 
     Args:
         path: of the file; its folder is made.
@@ -49,7 +49,7 @@ def atomic_write(path: Union[str, os.PathLike]) -> Iterator[Path]:
         The path to write to.
 
     Raises:
-        UnwritableFileError: if it cannot be written, for a full disk or a read-only folder.
+        UnwritableFileError: if writing fails, on a full disk or a read-only folder.
     """
     path = Path(path)
     draft, lock, in_place = None, None, False
@@ -152,7 +152,7 @@ def _sync(path: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError, kept: str = '') -> UnwritableFileError:
-    told = UnwritableFileError(f'{path} cannot be written ({error.strerror or error})' + (f'; {kept}' if kept else ''))
+    told = UnwritableFileError(f'cannot write {path} ({error.strerror or error})' + (f'; {kept}' if kept else ''))
     told.errno = error.errno
     return told
 
@@ -196,7 +196,7 @@ def write_json(content: Any, path: Union[str, os.PathLike], indent: Optional[int
         allow_nan: whether infinity and NaN are written, which Python reads and others may not.
 
     Raises:
-        CheckpointError: if it cannot be written.
+        CheckpointError: if writing fails.
         ValueError: for infinity or NaN that is not allowed.
     """
     with atomic_write(path) as draft:

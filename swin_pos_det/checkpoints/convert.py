@@ -33,7 +33,7 @@ _DETECTOR = re.compile(r'(^|\.)bbox_head\.(\d+\.)?fc_cls\.weight')  # one class 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a checkpoint is.
+    """The content of a checkpoint.
 
     Attributes:
         weights: the backbone's.
@@ -121,7 +121,7 @@ def convert(weights: SwinWeights, to: str = 'mmdet', window: Optional[Union[int,
 
     Raises:
         ValueError: for an unknown format, weights that are no finite floating-point numbers, a backbone that other
-            libraries do not have, or tables of a window that cannot be told.
+            libraries do not have, or tables of an unknown window.
     """
     if to not in EXPORTS:
         raise SettingError(f'unknown format {to!r}: write one of {", ".join(EXPORTS)}')
@@ -170,7 +170,7 @@ def _others_have(variant: Variant, state_dict: Mapping[str, Tensor]) -> bool:
 def _to_v1(state_dict: Dict[str, Tensor], variant: Variant, to: str, target: Optional[Pair],
            mode: str) -> Dict[str, Tensor]:
     if None in variant.windows:
-        raise SettingError('the windows of the tables cannot be told from the checkpoint')
+        raise SettingError('the checkpoint does not show the windows of its tables')
     windows = list(variant.windows)
     if target is not None:
         for key, value in state_dict.items():
@@ -180,8 +180,8 @@ def _to_v1(state_dict: Dict[str, Tensor], variant: Variant, to: str, target: Opt
     embedding = state_dict.get('absolute_pos_embed')
     if to == 'microsoft' and embedding is not None and embedding.dim() == 3:
         if variant.absolute_grid is None:
-            raise SettingError('the Swin authors have an absolute position embedding as a map, whose grid cannot be '
-                               f'told from the checkpoint, which has {embedding.shape[1]} tokens')
+            raise SettingError('the Swin authors have an absolute position embedding as a map; the checkpoint '
+                               f'does not show the grid of its {embedding.shape[1]} tokens')
         state_dict['absolute_pos_embed'] = embedding.transpose(1, 2).unflatten(2, variant.absolute_grid)
     return EXPORTS[to].from_mmdet(state_dict, windows)
 
@@ -215,7 +215,7 @@ def save_weights(state_dict: Mapping[str, Tensor], path: Union[str, os.PathLike]
         position: the name of the position scheme.
 
     Raises:
-        CheckpointError: if it cannot be written.
+        CheckpointError: if writing fails.
     """
     path = Path(path)
     notes = {TABLE_WINDOWS: windows and [list(window) for window in windows], ABSOLUTE_GRID: grid and list(grid),

@@ -1,4 +1,4 @@
-"""Loading whole detectors through MMEngine: backbones get their weights, whatever these are called, or nothing is done.
+"""Loading whole detectors through MMEngine: backbones get their weights under any naming, or nothing is changed.
 
 :mod:`swin_pos_det.mmengine_patches` puts :func:`remap_backbone_keys` before MMEngine's ``load_state_dict``, through
 which ``load_from``, ``--resume``, ``tools/test.py``, ``mmdet.apis`` and the ``EMAHook`` load. Models without a backbone

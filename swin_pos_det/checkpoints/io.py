@@ -21,7 +21,7 @@ _DEPTH = 4  # of dicts within dicts that are looked into
 
 
 class CheckpointError(UserError, RuntimeError):
-    """A checkpoint cannot be used; the message names the file and says what is wrong with it."""
+    """A checkpoint is unusable; the message names the file and says what is wrong with it."""
 
 
 class MissingCheckpointError(CheckpointError, MissingFileError):
@@ -66,7 +66,7 @@ def _read_pickle(source: Source, name: str, map_location: MapLocation, mmap: boo
             raise CheckpointError(f'{name} is not a PyTorch checkpoint, or is damaged (reading it ended in '
                                   f'{type(error).__name__})') from error
         detail = (str(error).strip() or 'no details').splitlines()[0]
-        raise CheckpointError(f'checkpoint {name} cannot be read ({type(error).__name__}: {detail})') from error
+        raise CheckpointError(f'cannot read checkpoint {name} ({type(error).__name__}: {detail})') from error
 
 
 def _with_tensors(checkpoint: Any) -> Any:

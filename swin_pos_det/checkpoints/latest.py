@@ -25,7 +25,7 @@ def find_resumable(work_dir: str) -> Optional[str]:
     that was removed since; a work dir that was moved has notes of the old place.
 
     Raises:
-        CheckpointError: if the named checkpoint is there and cannot be resumed from, or is not there and neither is
+        CheckpointError: if the named checkpoint exists and is unfit for resuming, or is not there and neither is
             another.
     """
     pointer = Path(work_dir, POINTER)
@@ -52,7 +52,7 @@ def check_resumable(path: str) -> Dict[str, Any]:
         Its ``meta``; nothing of a folder.
 
     Raises:
-        CheckpointError: if it cannot be loaded, lacks a part, or has a part of another kind than MMEngine saves.
+        CheckpointError: if it does not load, lacks a part, or has a part of another kind than MMEngine saves.
     """
     if is_sharded(path):
         return {}
@@ -60,10 +60,10 @@ def check_resumable(path: str) -> Dict[str, Any]:
     instead = f'To start a new training from its weights, use --cfg-options load_from={path}'
     lacking = [key for key in _NEEDED if key not in checkpoint]
     if lacking:
-        raise CheckpointError(f'checkpoint {path} cannot be resumed from: it has no {", ".join(lacking)}. {instead}')
+        raise CheckpointError(f'cannot resume from checkpoint {path}: it has no {", ".join(lacking)}. {instead}')
     malformed = list(_malformed(checkpoint))
     if malformed:
-        raise CheckpointError(f'checkpoint {path} cannot be resumed from: {malformed[0]}. {instead}')
+        raise CheckpointError(f'cannot resume from checkpoint {path}: {malformed[0]}. {instead}')
     return checkpoint['meta']
 
 

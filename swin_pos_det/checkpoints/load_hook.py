@@ -1,4 +1,4 @@
-"""The hook that every load goes through, whoever calls it: it makes any Swin's weights fit the backbone."""
+"""The hook that every load goes through: it adapts the weights of any Swin to the backbone."""
 from __future__ import annotations
 
 import logging
@@ -27,10 +27,10 @@ _ATTENTION = re.compile(r'stages\.(\d+)\.blocks\.\d+\.attn\.w_msa\.(.+)')
 
 
 class LoadsAnySwin:
-    """Mixed into a backbone, before ``nn.Module``: whatever loads weights into it goes through this module's hook.
+    """A mixin for a backbone, before ``nn.Module``: every load of weights goes through this module's hook.
 
     Attributes:
-        variant: of the backbone as it was built, whatever has been put into it since.
+        variant: of the backbone as its constructor built it, regardless of later changes to its modules.
         load_report: what the last load did; None before the first.
     """
 
@@ -67,7 +67,7 @@ def adapt_state_dict(state_dict: Dict[str, Any], prefix: str, backbone: nn.Modul
     of channels. Parameters of another position scheme than the model's are left out and reported.
 
     Called by ``backbone._load_from_state_dict``, so ``init_cfg``, ``load_from``, resuming and
-    ``load_state_dict`` all pass here, strict or not. What was done is logged, and kept as ``backbone.load_report``.
+    ``load_state_dict`` all pass here, strict or not. The outcome is logged and kept as ``backbone.load_report``.
 
     Args:
         state_dict: with tensors; keys under other prefixes are not touched.
@@ -87,7 +87,7 @@ def adapt_state_dict(state_dict: Dict[str, Any], prefix: str, backbone: nn.Modul
     try:
         fitted, report = fit_state_dict(state_dict, prefix, backbone, local_metadata)
     except ValueError:
-        # A part of what is loaded already, such as an adapter: if asked to be strict, torch says what is missing.
+        # Part of a loaded model, such as an adapter: with strict=True, torch reports what is missing.
         part, state = _under(state_dict, prefix), backbone.state_dict()
         if backbone.load_report is None or not all(name in state and is_alike(value, state[name])
                                                    for name, value in part.items()):

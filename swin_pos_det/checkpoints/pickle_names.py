@@ -1,4 +1,4 @@
-"""What the names in a checkpoint's pickle stand for: functions that check their arguments and build plain values.
+"""The meaning of the names in a checkpoint's pickle: functions that check their arguments and build plain values.
 
 Setting state is as guarded: it is done for five types, and each looks at what it is given.
 """
@@ -15,7 +15,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
-# What a pickle may expand a tensor to beyond the numbers that it holds (strides of 0).
+# Limit of the elements that a pickle may expand a tensor to beyond its stored numbers (strides of 0).
 MAX_EXPANDED_BYTES = 2**26
 _PLAIN_DTYPE = re.compile(r'[<>=|]?(?:[?bBhHiIlLqQefdgFDG]|[biufc]\d{1,2}|[US]\d{0,6})')
 _HISTORY_BUFFER = 'mmengine.logging.history_buffer.HistoryBuffer'

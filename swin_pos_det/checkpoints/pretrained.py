@@ -39,7 +39,7 @@ def load_pretrained(backbone: nn.Module, filename: str, prefix: Optional[str] = 
         prefix: take only the keys under it. Default: wherever a Swin backbone is found.
 
     Raises:
-        CheckpointError: if the file cannot be read.
+        CheckpointError: if the file is unreadable.
         ValueError: if it does not fit, see :func:`~swin_pos_det.checkpoints.adapt_state_dict`.
     """
     if _following.get() is not None:

@@ -1,4 +1,4 @@
-"""What became of a checkpoint's weights."""
+"""The load report: the outcome for each of a checkpoint's weights."""
 from __future__ import annotations
 
 from collections import Counter

@@ -1,6 +1,6 @@
 """Unpickling checkpoints without running code that they carry.
 
-A ``.pth`` file is a pickle, and a pickle calls whatever it names. torch >= 2.6 guards against that with
+A ``.pth`` file is a pickle, and a pickle can call any function it names. torch >= 2.6 guards against that with
 ``weights_only=True``, which does not fit here in both directions: it does not know classes in MMEngine's own
 checkpoints (``HistoryBuffer``, NumPy values), and what it calls by itself or once they are allowed lets a file set
 attributes of classes and corrupt memory.
@@ -53,7 +53,7 @@ def _python3_name(module: str, name: str) -> str:
 class Unpickler(pickle._Unpickler):
     """Builds what :data:`NAMES` knows; the opcodes of Python's own unpickler in Python, the dangerous ones replaced.
 
-    Python's unpickler in C cannot be used: it sets state on classes and functions too.
+    Python's unpickler in C is unsuitable: it sets state on classes and functions too.
     """
 
     names: Mapping[str, Any] = NAMES

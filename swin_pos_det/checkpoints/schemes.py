@@ -43,7 +43,7 @@ def load_from_http(filename: str, map_location: MapLocation = None) -> dict:
             os.makedirs(folder, exist_ok=True)
             torch.hub.download_url_to_file(filename, path, progress=os.isatty(2))
     except (URLError, OSError) as error:
-        raise CheckpointError(f'checkpoint {filename} cannot be downloaded ({error})') from error
+        raise CheckpointError(f'cannot download checkpoint {filename} ({error})') from error
     finally:
         barrier()  # the other processes of this machine wait for the file, and are let go when it does not come
     return load_checkpoint_file(path, map_location)
@@ -56,7 +56,7 @@ _SHARED_NAMES = ('checkpoint', 'latest', 'model', 'model_best', 'pytorch_model',
 def _cached_name(url: str, folder: str) -> str:
     """Return the file name for a URL: its own if that holds a hash, as PyTorch's do, else with a hash of the URL.
 
-    Its own too if there is such a file, put by torch or, without a network, by hand; unless models share that name.
+    Also its own if such a file exists, written by torch or copied there by a user, unless models share that name.
     """
     stem, suffix = osp.splitext(osp.basename(urlparse(url).path))
     there = stem not in _SHARED_NAMES and osp.exists(osp.join(folder, stem + suffix))
@@ -95,7 +95,7 @@ def load_from_ceph(filename: str, map_location: MapLocation = None) -> dict:
 
 def load_from_pavi(filename: str, map_location: MapLocation = None) -> dict:
     """Refuse ``pavi://``: that service is not public, and MMEngine's loader for it unpickles without protection."""
-    raise CheckpointError(f'checkpoint {filename} cannot be loaded: pavi:// is not supported; use a local file')
+    raise CheckpointError(f'cannot load checkpoint {filename}: pavi:// is not supported; use a local file')
 
 
 def _look_up(urls: dict[str, str], filename: str) -> str:
@@ -130,7 +130,7 @@ def read_checkpoint(filename: str, map_location: MapLocation = None) -> dict:
         map_location: as in :func:`torch.load`.
 
     Raises:
-        CheckpointError: if the file cannot be read, or asks for more than data.
+        CheckpointError: if the file is unreadable, or asks for more than data.
     """
     loader = next((loader for prefix, loader in LOADERS.items() if prefix and re.match(prefix, filename)), None)
     if loader is None and '://' in filename:

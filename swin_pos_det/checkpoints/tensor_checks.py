@@ -1,4 +1,4 @@
-"""Whether a value from a file can be a parameter: PyTorch copies integers, NaN and more into it without a word."""
+"""Checks that a value from a file can be a parameter: PyTorch copies integers, NaN and more without warning."""
 from __future__ import annotations
 
 from typing import Any, Iterable, Mapping, Tuple
@@ -64,7 +64,7 @@ def _kind_problem(value: Any, own: Any) -> str | None:
     if value.is_quantized != own.is_quantized or value.is_complex() != own.is_complex() \
             or value.is_floating_point() != own.is_floating_point():
         wanted = 'floating-point numbers' if own.is_floating_point() else str(own.dtype)[6:]
-        return f'{str(value.dtype)[6:]}, not {wanted}' + '; quantised weights cannot be used' * value.is_quantized
+        return f'{str(value.dtype)[6:]}, not {wanted}' + '; quantised weights are not supported' * value.is_quantized
     return None
 
 

@@ -1,4 +1,4 @@
-"""What a Swin backbone is, read from its weights: widths, depths, heads, windows, and the paper's name for that."""
+"""The variant of a Swin backbone, read from its weights: widths, depths, heads, windows and the paper's name."""
 from __future__ import annotations
 
 import math
@@ -36,7 +36,7 @@ class Variant:
         windows: the window (h, w) of each stage's tables; None where no square window has that many rows.
         patch_size: (h, w) in pixels.
         in_channels: of the image.
-        absolute_grid: (h, w) in patches of the absolute position embedding; None without one, or if it cannot be told.
+        absolute_grid: (h, w) in patches of the absolute position embedding; None without one, or if it is unknown.
         mlp_ratio: hidden channels of the feed-forward networks over C.
         qkv_bias: whether queries, keys and values have a bias.
         patch_norm: whether a norm follows the patch embedding.
@@ -44,7 +44,7 @@ class Variant:
         attention: 'dot', or 'cosine' as in Swin V2.
         key_bias: whether keys have a bias where queries have.
         norm_order: 'pre', or 'res-post' as in Swin V2; 'pre' where there is nothing to tell it by.
-        position: the name of the position scheme; None if it cannot be told.
+        position: the name of the position scheme; None if it is unknown.
         position_parameters: names of the parameters and modules that it has in an attention module.
     """
 

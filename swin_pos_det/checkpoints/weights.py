@@ -1,4 +1,4 @@
-"""Finding the weights of a Swin backbone in whatever a checkpoint's file holds."""
+"""Finding the weights of a Swin backbone in the content of a checkpoint file."""
 from __future__ import annotations
 
 import math
@@ -268,7 +268,7 @@ def with_state_dict(checkpoint: Dict[Any, Any]) -> Dict[Any, Any]:
 
     Without that entry MMEngine takes the whole file for the weights, and its ``EMAHook`` fails. The entry is the one
     that :func:`unwrap` finds, so ``load_from`` takes averaged weights where ``init_cfg`` does. MMEngine's own training
-    checkpoints, which a training may go on from, stay as they are: there the averaged weights are in that entry.
+    checkpoints, which a training may resume from, stay as they are: there the averaged weights are in that entry.
 
     Args:
         checkpoint: as read.

@@ -107,5 +107,5 @@ def device(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
-        raise argparse.ArgumentTypeError(f'{name!r} cannot be used ({str(error).splitlines()[0]})') from error
+        raise argparse.ArgumentTypeError(f'cannot use {name!r} ({str(error).splitlines()[0]})') from error
     return name

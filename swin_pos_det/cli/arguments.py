@@ -21,7 +21,7 @@ class _Options(argparse.Action):
                 raise argparse.ArgumentError(self, f'{pair!r} is not of the form key=value')
             key, _, value = pair.partition('=')
             if _A_DICT.match(value):
-                raise argparse.ArgumentError(self, f'{pair!r}: a dict cannot be given here; set its keys one by one, '
+                raise argparse.ArgumentError(self, f'{pair!r}: a dict is not allowed here; set its keys one by one, '
                                                    f'{key}.KEY=VALUE, or write it into a config file')
         try:
             DictAction(self.option_strings, self.dest, self.nargs)(parser, namespace, values, option_string)

@@ -21,7 +21,7 @@ def check_checkpoint(path: str, to_resume: bool = False) -> Dict[str, Any]:
         Its ``meta``, for :func:`classes_of` and others; nothing of one without it, or that is left to others.
 
     Raises:
-        CheckpointError: if it cannot be loaded, or, with ``to_resume``, if it holds no whole training state.
+        CheckpointError: if it does not load, or, with ``to_resume``, if it holds no whole training state.
     """
     if not isinstance(path, str):
         raise CheckpointError(f'{path!r} is not the path of a checkpoint; --cfg-options splits a value at commas, so '

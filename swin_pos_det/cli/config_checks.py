@@ -17,7 +17,7 @@ from mmengine.runner._flexible_runner import FlexibleRunner
 from ..errors import SettingTypeError
 from .errors import closest
 
-# What MMEngine, MMDetection and this package (data_checks.py) read beside the arguments of their runners.
+# Settings that MMEngine, MMDetection and this package (data_checks.py) read beside their runners' arguments.
 _ALSO_READ = {
     'activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_imports', 'efficient_conv_bn_eval',
     'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'skip_unreadable_images', 'strategy', 'sync_bn',
@@ -35,7 +35,7 @@ def check_config(cfg: Config, overridden: Iterable[str] = ()) -> None:
     Args:
         cfg: an MMDetection config.
         overridden: keys of ``--cfg-options``, such as ``'train_cfg.max_epochs'``. One that nothing reads is reported
-            whatever its name: variables of a config file have been used by the time that options are merged.
+            with any name: variables of a config file have been used by the time that options are merged.
 
     Raises:
         SettingTypeError: if a setting that must be a dict, or a list of dicts, is not.

@@ -36,7 +36,7 @@ from .data_comparisons import FileSummary, Reader, check_evaluated_files, check_
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-# What launchers call the number of a process; torchrun's own comes first.
+# Environment variables with the rank of a process; torchrun's comes first.
 _RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 # Names of a list that are shown.
 _MAX_NAMES = 5
@@ -56,7 +56,7 @@ def check_configured(cfg: Config, needed_for: Iterable[str] = ('train', 'val'),
 
     Raises:
         CocoRootError: see :func:`~swin_pos_det.data.coco_root.check_coco_root`.
-        CocoFileError, ImageFileError, SettingError: if a file cannot be used, nothing is left to learn or to find, or
+        CocoFileError, ImageFileError, SettingError: if a file is unusable, nothing is left to learn or to find, or
             parts of the config do not fit each other. The rest is logged.
     """
     parts = list(needed_for)
@@ -182,7 +182,7 @@ def _check_evaluation(reader: Reader, objects: Objects, classes: Optional[Sequen
     if look == 'shares':
         raise CocoFileError(f'{path}: nothing can be found: {LOOKS[look]}. AP would be 0')
     if tally.left == 0:
-        raise CocoFileError(f'{path}: nothing can be found: {tally}. AP would be -1 or 0 whatever is detected')
+        raise CocoFileError(f'{path}: nothing can be found: {tally}. AP would be -1 or 0 for any detections')
     _say(f'{path}: {tally} of the evaluation', tally.dropped)
 
 
@@ -207,7 +207,7 @@ def _check_images(reader: Reader, images: Sequence[dict[str, Any]], with_masks: 
         return
     first, fault = next(iter(faults.items()))
     message = f'{len(faults)} of {len(chosen)} images of {reader.path} are not as it says: {first} {fault}'
-    if 'cannot be read' in fault and skips_images:
+    if 'is not readable' in fault and skips_images:
         _say(message, True)
         return
     raise ImageFileError(f'{message}. check_coco.py {reader.path} {folder} --fix OUT.json corrects the sizes')

@@ -50,7 +50,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class FileSummary:
-    """What is remembered of an annotation file.
+    """The summary of an annotation file.
 
     Attributes:
         names: of its categories, in its order.
@@ -67,7 +67,7 @@ class FileSummary:
         return cls([category['name'] for category in content.get('categories') or []], images)
 
     def labels(self, classes: Sequence[str]) -> list[str]:
-        """Return the names of labels 0, 1, ...: mmdet numbers them by the file, whatever the order of its classes."""
+        """Return the names of labels 0, 1, ...: mmdet numbers them in the order of the file, not of its classes."""
         return [name for name in self.names if not classes or name in classes]
 
 

@@ -1,8 +1,8 @@
 """Report a user's errors in one line; bugs keep their traceback.
 
-This package raises a class of :mod:`swin_pos_det.errors` for what a user can mend, so anything else that its own code
-raises is a bug. Other code has no such classes. There, an error is a user's if it leaves one of MMEngine's builders
-while a part of the config is built, and is
+This package raises a class of :mod:`swin_pos_det.errors` for errors that a user can fix, so anything else that its own
+code raises is a bug. Other code has no such classes. An error from there is a user's if one of MMEngine's builders
+raises it while it builds a part of the config, and it is
 
 - about a part or a setting that does not exist, or a setting that is missing;
 - about a package that is not installed (this one wherever it is raised: MMEngine's visualizers import theirs late);

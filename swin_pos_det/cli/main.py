@@ -12,7 +12,7 @@ import swin_pos_det
 from ..errors import UserError
 from .errors import user_errors
 
-# What the system says when files cannot be written.
+# Errors of the system when it fails to write files.
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR,
                  errno.EEXIST)
 

@@ -25,7 +25,7 @@ _INTERRUPTED = 130  # the exit status of programs that Ctrl-C ends
 
 
 def prepare_resuming(cfg: Config, resume: str | None) -> dict[str, Any]:
-    """Set what a training goes on from, and add the hooks that make it equal to one without an interruption.
+    """Set the checkpoint to resume from, and add the hooks that make a resumed training equal an uninterrupted one.
 
     Args:
         cfg: its ``resume`` and ``load_from`` are set. Without a checkpoint to resume from, ``load_from`` stays.
@@ -36,7 +36,7 @@ def prepare_resuming(cfg: Config, resume: str | None) -> dict[str, Any]:
         which may have been trained on other classes.
 
     Raises:
-        CheckpointError: if the checkpoint cannot be used.
+        CheckpointError: if the checkpoint is unusable.
     """
     restarted = None
     if may_restart():
@@ -88,7 +88,7 @@ def _training_errors(runner: Runner) -> Iterator[None]:
         if osp.isdir(runner.log_dir):
             raise
         raise UserError(f'the work dir {runner.work_dir}, or its folder {osp.basename(runner.log_dir)}, was removed '
-                        f'during the training ({error.filename} cannot be written)') from error
+                        f'during the training (cannot write {error.filename})') from error
     except Exception as error:
         frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
         if not any(code in _RESUMES for code in frames) or 'load_state_dict' not in [code.co_name for code in frames]:
@@ -105,13 +105,13 @@ def _how_to_go_on(runner: Runner, argv: Sequence[str]) -> str:
         latest = find_resumable(runner.work_dir)
         if latest:
             if runner.launcher != 'none':
-                return f'{where}. Start it as before, with --resume, to go on from {latest}'
-            return f'{where}. To go on from {latest}: {resume_command(argv)}'
+                return f'{where}. Start it as before, with --resume, to continue from {latest}'
+            return f'{where}. To continue from {latest}: {resume_command(argv)}'
     return f'{where}, before a checkpoint was saved'
 
 
 def resume_command(argv: Sequence[str]) -> str:
-    """Return the command that goes on with a training.
+    """Return the command that resumes a training.
 
     Args:
         argv: of the training, without the program's name. Of several ``--resume`` the last one counts.

@@ -31,7 +31,7 @@ def load_config(args: argparse.Namespace) -> Config:
     """Read ``args.config`` with the command line's changes: options, launcher, work dir, ``COCO_ROOT``.
 
     Raises:
-        UserError: if the config cannot be read, an option does not fit it, or the launcher has not started this.
+        UserError: if the config is unreadable, an option does not fit it, or the launcher has not started this.
     """
     check_launcher(args.launcher)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -40,7 +40,7 @@ def load_config(args: argparse.Namespace) -> Config:
     try:
         cfg = Config.fromfile(args.config)
     except Exception as error:
-        raise UserError(f'config {args.config} cannot be read: {type(error).__name__}: {error}') from error
+        raise UserError(f'cannot read config {args.config}: {type(error).__name__}: {error}') from error
     cfg.launcher = args.launcher
     if args.cfg_options is not None:
         try:
@@ -65,9 +65,9 @@ def add_hook(cfg: Config, **hook: Any) -> None:
 
 
 def check_data(cfg: Config, needed_for: Iterable[str], checkpoint_meta: Mapping[str, Any] | None = None) -> None:
-    """Fail early, and in one line, when the data that ``cfg`` names are not there or cannot be used.
+    """Fail early, and in one line, when the data that ``cfg`` names are missing or unusable.
 
-    Everything that MMDetection would drop in silence is counted and logged, and images that cannot be read will be
+    Everything that MMDetection would drop in silence is counted and logged, and unreadable images will be
     named; see docs/data.md.
 
     Args:

@@ -17,7 +17,7 @@ from ..type_names import resolve_type
 from .data_checks import coco_datasets
 from .errors import closest
 
-# What a launcher tells its processes, and how the processes are started with it.
+# The variables that a launcher sets for its processes, and the command that starts them.
 _LAUNCHED = {
     'pytorch': (('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'), 'bash tools/dist_train.sh CONFIG GPUS'),
     'slurm': (('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'), 'bash tools/slurm_train.sh'),

@@ -21,12 +21,12 @@ from .masks import rle_problems
 
 FilePath = Union[str, Path]
 
-# A check of one value, whose docstring says what it must be, and one of many at once that may say no too often.
+# A check of one value, and a fast one of many at once that may reject too many.
 Rule = Tuple[Callable[[Any], bool], Callable[[list], bool]]
 
 
 class CocoFileError(UserError, ValueError):
-    """A file of annotations or results cannot be used; the message names it and says what is wrong."""
+    """A file of annotations or results is unusable; the message names it and says what is wrong."""
 
 
 def read_json(path: FilePath) -> Any:
@@ -66,7 +66,7 @@ def check_encoding(path: FilePath) -> None:
 
     Raises:
         CocoFileError: if the file is in another encoding or starts with a byte order mark, with the command that
-            writes it anew.
+            rewrites it.
     """
     with open(path, 'rb') as file:
         encoding = json.detect_encoding(file.read(4))
@@ -288,7 +288,7 @@ def _are_masks(values: list) -> bool:
         math.isfinite(sum(map(sum, chain.from_iterable(polygons)))))
 
 
-# What a field must be, for messages.
+# Descriptions of valid values, for messages.
 _KINDS: dict[Callable[[Any], bool], str] = {
     _is_id: 'a number or text',
     _is_text: 'text',

@@ -1,4 +1,4 @@
-"""What mmdet's ``CocoDataset``, and classes derived from it, make of an annotation file."""
+"""How mmdet's ``CocoDataset``, and classes derived from it, read an annotation file."""
 from __future__ import annotations
 
 import os.path as osp
@@ -14,13 +14,13 @@ from ..errors import SettingError
 from ..type_names import resolve_type
 from .objects import Objects, Tally, learned, loaded, used_images
 
-# Where all of these are CocoDataset's own, the file is read as it reads it.
+# If a class inherits all of these from CocoDataset, it reads the file in the same way.
 _READING = ('COCOAPI', 'full_init', 'load_data_list')
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What a dataset keeps of a file.
+    """The objects and images that a dataset keeps of a file.
 
     Attributes:
         objects, images: how many, and why others are dropped.

@@ -19,7 +19,7 @@ ENV = 'COCO_ROOT'
 DEFAULT_ROOT = 'data/coco/'
 LAYOUT = ('annotations/instances_train2017.json', 'annotations/instances_val2017.json', 'train2017/', 'val2017/')
 
-# What of a config reads data, by what it is needed for.
+# The parts of a config that read data, by purpose.
 SECTIONS = {
     'train': ('train_dataloader', ),
     'val': ('val_dataloader', 'val_evaluator'),

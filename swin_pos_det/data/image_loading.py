@@ -1,4 +1,4 @@
-"""Loading images in a pipeline, with a name for each that cannot be used."""
+"""Loading images in a pipeline, with an error that names each unusable one."""
 from __future__ import annotations
 
 import logging
@@ -23,7 +23,7 @@ class SwinPosLoadImageFromFile(LoadImageFromFile):
     with the annotations' ``height`` and ``width``. A size that differs is logged, once for each image and process.
 
     Args:
-        *args, **kwargs: what mmcv's takes. With ``ignore_empty`` (default: False) files that cannot be read are
+        *args, **kwargs: what mmcv's takes. With ``ignore_empty`` (default: False) unreadable files are
             skipped, logged and counted, over all workers; in a training another image takes the place.
 
     Raises:
@@ -43,7 +43,7 @@ class SwinPosLoadImageFromFile(LoadImageFromFile):
         except (OSError, ValueError, AssertionError) as error:
             reason = str(error) or type(error).__name__
             if not self.ignore_empty:
-                raise ImageFileError(f'{path} cannot be used as an image: {reason}. skip_unreadable_images=True in the '
+                raise ImageFileError(f'{path} is not usable as an image: {reason}. skip_unreadable_images=True in the '
                                      'config leaves such images out of a training') from error
             self._skipped += 1
             self._tell(path, f'skipped {path}: {reason} ({self.num_skipped} skipped so far)')

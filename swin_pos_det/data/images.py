@@ -26,7 +26,7 @@ _ORIENTATION = 0x0112  # of EXIF; from 5 on width and height change places
 
 
 class ImageFileError(UserError, OSError):
-    """Image files that annotations name are missing or cannot be used; the message names one of them."""
+    """Image files that annotations name are missing or unusable; the message names one of them."""
 
     def __init__(self, message: str) -> None:
         # A data loader's worker puts its whole traceback before the message; the user needs the message.
@@ -86,7 +86,7 @@ def size_faults(folder: str, images: Sequence[dict[str, Any]], ignore_orientatio
         try:
             height, width, turned = image_size(path, ignore_orientation)
         except (OSError, ValueError) as error:
-            faults[path] = f'cannot be read as an image ({error})'
+            faults[path] = f'is not readable as an image ({error})'
             continue
         if (height, width) != (image['height'], image['width']):
             why = ' once turned as its EXIF data say' if turned else ''

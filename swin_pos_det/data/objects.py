@@ -16,7 +16,7 @@ import numpy as np
 # Share of the boxes from which on a look is a look.
 _MOST = 0.5
 _NEARLY_ALL = 0.95
-# What :func:`look_of_boxes` finds, in words.
+# The findings of :func:`look_of_boxes`, in words.
 LOOKS = {
     'shares': 'its boxes look like shares of the image, 0 to 1; COCO has pixels',
     'corners': 'its boxes look like x1, y1, x2, y2; COCO has x, y, width, height',
@@ -151,7 +151,7 @@ def evaluated(objects: Objects, classes: Optional[Sequence[str]] = None) -> tupl
     """Return the objects that results can be matched with in ``COCOeval``.
 
     Crowds, negative areas, and ids that the file does not have are passed over; boxes without width or height, or
-    outside of their image, count as missed whatever is found.
+    outside of their image, always count as missed.
 
     Args:
         objects: of the file.

@@ -1,4 +1,4 @@
-"""Mend a copy of a COCO annotation file, as far as the right value is known."""
+"""Repairing a copy of a COCO annotation file, as far as the right values are known."""
 from __future__ import annotations
 
 import os.path as osp
@@ -17,8 +17,8 @@ _SECTIONS = ('images', 'categories', 'annotations')
 _REFERENCES = dict(images='image_id', categories='category_id')
 
 
-def mend(content: Any, path: FilePath, folder: Optional[str] = None,
-         classes: Optional[Sequence[str]] = None) -> tuple[dict[str, Any], list[str]]:
+def repair(content: Any, path: FilePath, folder: Optional[str] = None,
+           classes: Optional[Sequence[str]] = None) -> tuple[dict[str, Any], list[str]]:
     """Repair annotations.
 
     Ids become integers, those of annotations 1, 2, ...; backslashes become slashes; sizes become those of the image
@@ -32,33 +32,33 @@ def mend(content: Any, path: FilePath, folder: Optional[str] = None,
         classes: names in the order that the categories must have; others follow. None: by id.
 
     Returns:
-        The mended content, and what was changed, a line for each kind.
+        The repaired content, and the changes, a line for each kind.
 
     Raises:
-        CocoFileError: if something is wrong that cannot be mended, or a class has no category.
+        CocoFileError: if a fault has no known repair, or a class has no category.
     """
     lists = [content.get(name) if isinstance(content, dict) else None for name in _SECTIONS]
     if not all(isinstance(items, list) and all(isinstance(item, dict) for item in items) for items in lists):
         check_annotations(content, path)
-    mended = {**content, **{name: [dict(item) for item in content[name]] for name in _SECTIONS}}
-    changes = [_make_ids_integers(mended, name) for name in _REFERENCES]
-    ids_before = [item.get('id') for item in mended['annotations']]
-    _number(mended['annotations'])
-    changes += [_use_slashes(mended['images']), *_add_fields(mended['annotations'])]
+    repaired = {**content, **{name: [dict(item) for item in content[name]] for name in _SECTIONS}}
+    changes = [_make_ids_integers(repaired, name) for name in _REFERENCES]
+    ids_before = [item.get('id') for item in repaired['annotations']]
+    _number(repaired['annotations'])
+    changes += [_use_slashes(repaired['images']), *_add_fields(repaired['annotations'])]
     if folder is not None:
-        changes.append(_correct_sizes(mended['images'], folder))
-    check_annotations(mended, path)
-    kept, tally = loaded(Objects(mended))
+        changes.append(_correct_sizes(repaired['images'], folder))
+    check_annotations(repaired, path)
+    kept, tally = loaded(Objects(repaired))
     if tally.dropped:
         changes.append(f'{tally} (removed)')
-        mended['annotations'] = [item for item, keep in zip(mended['annotations'], kept) if keep]
-        _number(mended['annotations'])
-    changes.append(_sort_categories(mended, path, classes))
+        repaired['annotations'] = [item for item, keep in zip(repaired['annotations'], kept) if keep]
+        _number(repaired['annotations'])
+    changes.append(_sort_categories(repaired, path, classes))
     ids = [before for before, keep in zip(ids_before, kept) if keep]
     changed = sum(type(one) is not int or one != number for number, one in enumerate(ids, 1))
     if changed:
         changes.append(f'{changed} annotations have new ids: they are 1 to {len(ids)}')
-    return mended, [change for change in changes if change]
+    return repaired, [change for change in changes if change]
 
 
 def is_integer(value: Any) -> bool:
@@ -67,7 +67,7 @@ def is_integer(value: Any) -> bool:
 
 
 def _make_ids_integers(content: dict[str, Any], section: str) -> str:
-    """Make integers of the ids of a section, and of what refers to them; number them anew if some are no numbers."""
+    """Convert a section's ids, and references to them, to integers; renumber all if some are no numbers."""
     reference, items = _REFERENCES[section], content[section]
     ids = [item.get('id') for item in items]
     if not all(isinstance(value, (int, float, str)) for value in ids) or len(set(map(repr, ids))) < len(ids):

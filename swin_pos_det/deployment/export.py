@@ -25,7 +25,7 @@ def export_backbone(backbone: nn.Module, path: Union[str, Path], opset: int = 18
     """Export a backbone; batch, height and width of its images stay free.
 
     The windows and tables are those of the moment: a resampled table is resampled in the file too. Sizes are symbols
-    while the graph is made, so the window policies 'fit' and 'scale', which decide by the size, cannot be in it. With
+    while the graph is made, so the window policies 'fit' and 'scale', which decide by the size, are not available. With
     ``padding='mask'`` the file hides what completes windows, not what completes a batch: it is not told images' sizes.
 
     Args:
@@ -39,7 +39,7 @@ def export_backbone(backbone: nn.Module, path: Union[str, Path], opset: int = 18
     Raises:
         ValueError: for another ending, an older opset, or a policy that depends on the size.
         ImportError: if ONNX is wanted and not installed, or torch is older than 2.6.
-        UnwritableFileError: if the file cannot be written; one of that name stays as it was.
+        UnwritableFileError: if writing fails; one of that name stays as it was.
     """
     path = Path(path)
     if path.suffix not in EXPORT_ENDINGS:
@@ -74,7 +74,7 @@ def export_backbone(backbone: nn.Module, path: Union[str, Path], opset: int = 18
 
 def _export_onnx(backbone: nn.Module, images: Tensor, path: Path, free: Dict[int, object], opset: int) -> None:
     try:
-        import onnx  # noqa: F401 - asked for here, so that one line says what is missing
+        import onnx  # noqa: F401 - imported here, so that one line names what is missing
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingPackageError(f"export to ONNX needs {error.name}: pip install 'swin-pos-det[export]'") from error

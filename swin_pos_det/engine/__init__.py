@@ -1,4 +1,4 @@
-"""What runs trainings and evaluations: the command lines' shared part, mixed precision without a GPU, hooks."""
+"""Running trainings and evaluations: hooks, optimizers, strategies, resuming, mixed precision without a GPU."""
 from ..mmengine_patches.checkpoint_hook import CheckpointHook
 from .amp import CPUAmpOptimWrapper, use_mixed_precision
 from .compact_masks_hook import CompactMasksHook

@@ -1,4 +1,4 @@
-"""Coming back by itself: a training that torchrun has started again goes on from its last checkpoint."""
+"""Automatic restarts: a training that torchrun has restarted resumes from its last checkpoint."""
 from __future__ import annotations
 
 import os
@@ -75,7 +75,7 @@ def _parent_started() -> float:
 
 @HOOKS.register_module()
 class MissedEvaluationHook(Hook):
-    """Evaluate a resumed checkpoint whose evaluation was cut off, before the training goes on.
+    """Evaluate a resumed checkpoint whose evaluation was interrupted, before the training continues.
 
     Checkpoints are saved before the evaluation that is due at the same time. A run that dies in the evaluation would
     resume behind it; in the last one, it would end without a result. ``tools/train.py`` adds this hook by itself.

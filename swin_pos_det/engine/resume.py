@@ -22,7 +22,7 @@ from .numbered_batches import NumberedBatches, number_batches, sampler_seed
 from .schedule import ConfiguredSchedule, flat
 
 RECORD = 'resume_record'
-# What torch's optimizers keep in the shape of the parameter.
+# Entries of torch's optimizer states that have the shape of the parameter.
 _AVERAGES = frozenset({'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'momentum_buffer'})
 
 
@@ -35,7 +35,7 @@ class ResumeHook(Hook):
     - saves the generators' states of all processes, and restores them;
     - lets what a batch's augmentation draws depend on the seed, the process and the batch's number alone. So it is the
       same with any number of loader workers, and a resumed training need not load what it has seen;
-    - goes on within an epoch, or within the data of an iteration-based training, behind the last batch seen, with the
+    - continues within an epoch, or within the data of an iteration-based training, behind the last batch seen, with the
       same order of samples. MMEngine repeats the epoch, and loads all data again;
     - keeps what an evaluation draws out of the training;
     - makes settings of the optimizer and the schedule count that the config has changed, and logs them;
@@ -239,7 +239,7 @@ def _own_states(record: Dict[str, Any], runner: Runner) -> Optional[Dict[str, An
     if len(states) == runner.world_size:
         return states[runner.rank]
     why = f'of {len(states)} processes, not {runner.world_size}' if states else 'not there'
-    print_log(f"the checkpoint's states of the random generators are {why}: the training goes on with other random "
+    print_log(f"the checkpoint's states of the random generators are {why}: the training continues with other random "
               'numbers', logger='current')
     return None
 

@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, List
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-# What a scheduler's state holds besides its settings.
+# Entries of a scheduler's state that are no settings.
 _PROGRESS = frozenset({'optimizer', 'last_step', '_global_step', '_last_value', 'verbose', 'best', 'num_bad_epochs',
                        'cooldown_counter'})
 State = Dict[str, Any]
@@ -17,7 +17,7 @@ State = Dict[str, Any]
 class ConfiguredSchedule:
     """The settings of the optimizer and the schedule as a config says them, noted before a checkpoint is loaded.
 
-    MMEngine takes the checkpoint's without a word: a longer ``T_max``, another milestone, learning rate or weight decay
+    MMEngine silently takes the checkpoint's: a longer ``T_max``, another milestone, learning rate or weight decay
     has no effect in a resumed training.
 
     Args:

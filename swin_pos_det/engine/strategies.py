@@ -44,7 +44,7 @@ class ResumableFSDPStrategy(FSDPStrategy):
     def load_optim_state_dict(self, state_dict: Dict[str, Any]) -> None:
         """Load what :meth:`optim_state_dict` returned, or what the optimizer's wrapper saves without FSDP.
 
-        The averages of parameters that were resampled or adapted on loading do not fit; they start anew.
+        The averages of parameters that were resampled or adapted on loading do not fit; they start from zero.
         """
         optimizer = self.optim_wrapper.optimizer
         state = {key: state_dict[key] for key in ('state', 'param_groups')}

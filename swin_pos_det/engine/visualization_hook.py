@@ -20,7 +20,7 @@ from ..visualization.visualizer import SwinPosVisualizer
 
 @HOOKS.register_module()
 class SwinPosVisualizationHook(DetVisualizationHook):
-    """``DetVisualizationHook`` that keeps the pictures of all images, whatever their names.
+    """``DetVisualizationHook`` that keeps the pictures of all images, also of those with equal names.
 
     MMDetection's names a picture like its image, so that of two images of one name in different folders the later
     overwrites the earlier, and with a relative work dir nests a folder in the last one for every batch. Here pictures

@@ -37,7 +37,7 @@ def load_ground_truth(path: FilePath) -> COCO:
     """Read a COCO annotation file for an evaluation.
 
     Raises:
-        CocoFileError: if it is not JSON, cannot be evaluated against (see
+        CocoFileError: if it is not JSON, is unusable for an evaluation (see
             :func:`~swin_pos_det.data.annotation_file.check_annotations`), or has no objects other than crowds. Masks
             are not checked.
     """

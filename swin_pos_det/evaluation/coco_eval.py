@@ -103,7 +103,7 @@ def evaluate(gt: Union[COCO, NumberedCoco], results: Results, iou_type: str = 'b
     check_max_dets(max_dets, ap=use_categories)
     if iou_type not in kinds_of(results):
         raise SettingError(f'not all detections have a {"bbox" if iou_type == "bbox" else "segmentation"}: '
-                           f'they cannot be evaluated for {iou_type}')
+                           f'evaluation for {iou_type} needs it')
     cls = evaluator_class(evaluator) if isinstance(evaluator, str) else evaluator
     truth = gt if isinstance(gt, NumberedCoco) else number_ids(gt)
     categories = _numbers_of(truth, classes)

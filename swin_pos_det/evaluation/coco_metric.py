@@ -54,7 +54,7 @@ class SwinPosCocoMetric(CocoMetric):
     Raises:
         SettingError: if there is no such metric, metric item or evaluator, ``proposal_nums`` or ``iou_thrs`` do not
             define AP, ``format_only`` has no file to write, or ``use_mp_eval`` asks for another evaluator as well.
-        CocoFileError: if the annotation file cannot be read.
+        CocoFileError: if the annotation file is unreadable.
         MissingPackageError: if faster-coco-eval is asked for and not installed.
     """
 
@@ -226,8 +226,8 @@ class SwinPosCocoMetric(CocoMetric):
                 size, expected = (truth['height'], truth['width']), (images[image]['height'], images[image]['width'])
                 if size != expected:
                     raise SettingError(f'{setting} says that image {image!r} is {expected[0]} x {expected[1]} (height '
-                                       f'x width), but the one evaluated is {size[0]} x {size[1]}: masks of different '
-                                       'sizes cannot be compared')
+                                       f'x width), but the one evaluated is {size[0]} x {size[1]}: masks must '
+                                       'have the same size')
         missed = len(images) - len(found)
         if missed:
             print_log(f'{missed} of the {len(images)} images of {self.ann_file} were not evaluated: their objects '

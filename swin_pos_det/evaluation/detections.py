@@ -20,7 +20,7 @@ from ..errors import SettingError, UserError
 
 
 class DetectionsError(UserError, ValueError):
-    """The detections of a model cannot be evaluated or written; the message names the image."""
+    """Detections of a model that evaluation or writing rejects; the message names the image."""
 
 
 def check_sample(sample: Mapping[str, Any]) -> None:
@@ -108,7 +108,7 @@ def _check_prediction(prediction: Mapping[str, Any], boxes: np.ndarray, scores: 
 
 
 class ResultsFileHook(Hook):
-    """Write all detections of a test to a file, before they are evaluated: whatever evaluates them, they are kept.
+    """Write all detections of a test to a file, before they are evaluated: they are kept even if the evaluation fails.
 
     Args:
         out: a name in .pkl or .pickle: predictions as mmdet's ``DumpDetResults`` writes them. In .json: COCO results,
@@ -173,8 +173,8 @@ class ResultsFileHook(Hook):
         if getattr(dataset, 'cat_ids', None):
             return dataset.cat_ids
         if self._metric is None:
-            raise SettingError(f'{self._out} cannot be written: {type(dataset).__name__} has no ids of COCO categories '
-                               'and the config evaluates without CocoMetric; a .pkl can be written always')
+            raise SettingError(f'cannot write {self._out}: {type(dataset).__name__} has no ids of COCO categories '
+                               'and the config evaluates without CocoMetric; a .pkl works always')
         return range(len(dataset.metainfo['classes']))  # as CocoMetric numbers the categories of such a data set
 
 

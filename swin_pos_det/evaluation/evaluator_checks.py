@@ -122,4 +122,4 @@ def _check_metric(name: str, settings: Mapping) -> None:
     except SettingError as error:
         raise SettingError(f'{name}: {error}') from error
     except TypeError:
-        pass  # an argument that it does not have: the registry says so when the metric is built
+        pass  # an argument that it does not have: the registry reports it when the metric is built

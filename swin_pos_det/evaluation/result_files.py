@@ -32,7 +32,7 @@ def load_results(path: FilePath, gt: COCO, dataset: Optional[str] = None) -> lis
         The detections with the ids of ``gt``; none if the file has none.
 
     Raises:
-        CocoFileError: if the file is something else, or one detection cannot be evaluated: an image or category that
+        CocoFileError: if the file is something else, or a detection is invalid: an image or category that
             ``gt`` lacks, a box or score that is no finite number, a box of negative size, a mask of another image; if
             there is no such ``dataset``, or there are several and none is chosen.
     """
@@ -101,8 +101,8 @@ def _translation(path: FilePath, what: str, theirs: list[dict], ours: list[dict]
     uses = Counter(names), Counter(map(name_of, ours))
     twice = [name for name in names if max(use[name] for use in uses) > 1]
     if twice:
-        raise CocoFileError(f'{path}: {what}s named {twice[0]!r} cannot be told apart: name them as the ground truth '
-                            'does')
+        raise CocoFileError(f'{path}: several {what}s are named {twice[0]!r}: give them the names of the ground '
+                            'truth')
     return {item['id']: known[name] for item, name in zip(theirs, names)}
 
 

@@ -101,10 +101,10 @@ class WindowAttention(nn.Module):
         if self.attention not in ATTENTIONS:
             raise SettingError(f'attention must be one of {ATTENTIONS}, got {self.attention!r}')
         if self.attention == 'cosine' and qk_scale is not None:
-            raise SettingError(f"attention='cosine' learns the factor of its logits: qk_scale={qk_scale} cannot be")
+            raise SettingError(f"attention='cosine' learns the factor of its logits: remove qk_scale={qk_scale}")
         if self.attention == 'cosine' and not self.position.appearance:
             raise SettingError(f'position={self.position.name!r} leaves out the appearance term, which '
-                               "attention='cosine' is about: give one of them up")
+                               "attention='cosine' changes: use one of them only")
 
     def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """Attend within the windows of ``plan``.

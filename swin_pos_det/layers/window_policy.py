@@ -22,7 +22,7 @@ class WindowRule:
 
     Policies, each applied per axis:
 
-    - ``'fixed'``: the nominal window, whatever the map. The map is padded to whole windows, as mmdet does it.
+    - ``'fixed'``: the nominal window at every map size. The map is padded to whole windows, as mmdet does it.
     - ``'fit'``: of the windows from 3/4 to 5/4 of the nominal one, that with the least padding; of several, the
       nearest to the nominal one; of two, the larger. A map no larger than 5/4 of the nominal window becomes one
       window of its own size. So it never has more tokens than ``'fixed'``. With a nominal window of 7, a map of

@@ -1,4 +1,4 @@
-"""MMEngine's hook that saves checkpoints, mended."""
+"""MMEngine's hook that saves checkpoints, corrected."""
 from __future__ import annotations
 
 import re

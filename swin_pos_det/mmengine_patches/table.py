@@ -47,7 +47,7 @@ class Patch:
         name: in a few words, for the log.
         what: is changed, and into what.
         why: MMEngine's own does not do.
-        unnecessary_since: the release of MMEngine or torch that does without it.
+        unnecessary_since: the release of MMEngine or torch that does not need it.
         changes: the replaced objects.
     """
 

@@ -80,5 +80,5 @@ class WrittenFiles:
         content = dict(written=list(self._outdated), outdated=[name for name, old in self._outdated.items() if old])
         try:
             self._backend.put_text(json.dumps(content), self._record)
-        except OSError as error:  # no reason to stop a training: a run that goes on from here removes less
+        except OSError as error:  # no reason to stop a training: a run that resumes from here removes less
             print_log(str(error), logger='current', level=logging.WARNING)

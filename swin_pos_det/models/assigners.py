@@ -35,7 +35,7 @@ class VectorizedMaxIoUAssigner(MaxIoUAssigner):
         assigned = torch.where((best >= low) & (best < high), 0, assigned)
         assigned = torch.where(best >= self.pos_iou_thr, best_object + 1, assigned)
         if self.match_low_quality:
-            # Where several objects claim a box, the last one gets it: the loop would have come to it last.
+            # If several objects claim a box, the last one gets it, as in mmdet's loop.
             claimed = self._claims(overlaps)
             assigned = torch.where(claimed > 0, claimed.to(assigned.dtype), assigned)
         labels = torch.where(assigned > 0, gt_labels[(assigned - 1).clamp(min=0)], -1)

@@ -75,7 +75,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with a checkpoint of mmdet (backbone or detector) or of
             the Swin authors, for any window; or mmengine's other initialisers.
         table_window_size: the window whose offsets the learned tables hold, in the forms of ``window_size``.
-            Default: ``window_size``. Where the two differ, tables are resampled in every forward, with gradients.
+            Default: ``window_size``. If the two differ, tables are resampled in every forward, with gradients.
         resampling: how tables are resampled: 'bicubic', 'bilinear', 'nearest' or 'geometric'; see
             :func:`~swin_pos_det.layers.resample_table`.
         window_policy: how windows adapt to the map: 'fixed' (as mmdet), 'fit' (least padding) or 'scale' (with the
@@ -330,7 +330,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         """Load the pretrained weights that ``init_cfg`` names, or draw new ones as the Swin authors do.
 
         Raises:
-            CheckpointError, ValueError: if the checkpoint cannot be read or does not fit.
+            CheckpointError, ValueError: if the checkpoint is unreadable or does not fit.
         """
         cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg] * bool(self.init_cfg)
         pretrained = [cfg for cfg in cfgs if is_pretrained(cfg)]

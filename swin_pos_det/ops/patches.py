@@ -14,7 +14,7 @@ Pair = Tuple[int, int]
 def pad_to_multiple(maps: Tensor, multiple: Pair) -> Tensor:
     """Pad maps (B, C, H, W) with zeros at the bottom and right to the next multiples of (down, across).
 
-    In a graph it is done whatever the size, since a branch would hold the graph to sizes that need it, or do not.
+    In a graph it is done at any size: a branch would restrict the graph to sizes that take it, or to the others.
     """
     (height, width), (down, across) = maps.shape[2:], multiple
     below, beside = (height + down - 1) // down * down - height, (width + across - 1) // across * across - width

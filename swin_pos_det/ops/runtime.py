@@ -185,7 +185,7 @@ def record_modules(root: nn.Module, as_type: type) -> None:
 
     Args:
         root: the module.
-        as_type: the class of the constructor. A subclass may compute something else, and never counts as built.
+        as_type: the class of the constructor. A subclass may compute something else, so it never counts as unmodified.
     """
     root._as_built = (as_type, *_types(root)[1:])
 

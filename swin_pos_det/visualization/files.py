@@ -22,7 +22,7 @@ def save_picture(picture: np.ndarray, path: Union[str, Path]) -> Path:
         The file: ``path``, or ``path`` with ``.png`` appended where OpenCV does not write the format of its suffix.
 
     Raises:
-        OSError: if the file cannot be written.
+        OSError: if writing fails.
     """
     path = Path(writable_name(path))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -98,7 +98,7 @@ def pool():
 def test_measures_in_turns_and_reports(pool, tmp_path):
     """One run through all of it: two models, one that is not there, one window that one of them has not."""
     assert pool.names == ['ours', 'mmdet']
-    assert 'cannot be run' in pool.missing['timm']
+    assert 'cannot run ' in pool.missing['timm']
     assert pool.about['mmdet']['library'] == 'mmdet' and pool.about['mmdet']['threads'] == 1
     steps = []
     cases = [Case(size=(side, side)) for side in (32, 64, 96)]
@@ -210,7 +210,7 @@ def test_peak_memory_is_that_of_a_fresh_process():
             "memory = PeakMemory(torch.device('cpu'))\ntorch.ones(75 * 2**20)\nprint(memory.read())")
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True,
                           cwd=ROOT / 'swin_pos_det/analysis')
-    # Where the peak cannot be reset, the 128 MB before count as held.
+    # If the system does not reset the peak, the 128 MB before count as held.
     assert 295 - 128 < float(done.stdout) < 305, held.numel()
 
 

@@ -49,7 +49,7 @@ def test_a_full_disk_keeps_the_last_good_file(saved, monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, 'fsync', fail)
-    with pytest.raises(CheckpointError, match=rf'last.pth cannot be written \({os.strerror(number)}\); .* as it was'):
+    with pytest.raises(CheckpointError, match=rf'cannot write .*last.pth \({os.strerror(number)}\); .* as it was'):
         save_checkpoint(dict(state_dict={'weight': torch.zeros(3)}, meta={}), str(saved))
     assert saved.read_bytes() == before and [path.name for path in saved.parent.iterdir()] == ['last.pth']
     with pytest.raises(CheckpointError, match='nothing is left of it'):
@@ -63,7 +63,7 @@ def test_a_write_that_the_system_stops_in_the_middle(saved):
     before, limits = saved.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
     try:
-        with pytest.raises(CheckpointError, match=r'last.pth cannot be written \(File too large\); .* as it was'):
+        with pytest.raises(CheckpointError, match=r'cannot write .*last.pth \(File too large\); .* as it was'):
             save_checkpoint(dict(state_dict={'weight': torch.zeros(2**21)}, meta={}), str(saved))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -72,7 +72,7 @@ def test_a_write_that_the_system_stops_in_the_middle(saved):
 
 def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / 'work').touch()
-    with pytest.raises(CheckpointError, match='work/epoch_1.pth cannot be written'):
+    with pytest.raises(CheckpointError, match='cannot write .*work/epoch_1.pth'):
         get_file_backend(str(tmp_path)).put(b'', tmp_path / 'work/epoch_1.pth')
 
 
@@ -121,7 +121,7 @@ def test_whether_a_file_can_be_written(saved):
     assert saved.read_bytes() == before
     assert not list((saved.parent / 'new').iterdir())
     for wrong in (saved / 'file.json', saved.parent):
-        with pytest.raises(CheckpointError, match=f'{wrong} cannot be written'):
+        with pytest.raises(CheckpointError, match=f'cannot write {wrong}'):
             check_writable(wrong)
 
 
@@ -140,7 +140,7 @@ def names(folder):
 
 def test_an_error_is_also_what_open_raises(tmp_path):
     (tmp_path / 'work').touch()
-    with pytest.raises(OSError, match='cannot be written') as raised:
+    with pytest.raises(OSError, match='cannot write') as raised:
         put(tmp_path / 'work/epoch_1.pth')
     assert isinstance(raised.value, CheckpointError) and raised.value.errno == errno.ENOTDIR
 
@@ -190,7 +190,7 @@ def test_chains_of_links_and_a_link_to_nothing(tmp_path):
     put(tmp_path / 'first', b'1')
     assert (tmp_path / 'folder/third').read_bytes() == b'1' and (tmp_path / 'first').is_symlink()
     (tmp_path / 'loop').symlink_to('loop')
-    with pytest.raises(CheckpointError, match='loop cannot be written'):
+    with pytest.raises(CheckpointError, match='cannot write .*loop'):
         put(tmp_path / 'loop')
     assert names(tmp_path) == ['first', 'folder', 'loop', 'second'] and names(tmp_path / 'folder') == ['third']
 

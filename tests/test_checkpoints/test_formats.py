@@ -538,7 +538,7 @@ def test_a_rectangular_absolute_embedding_becomes_a_map(image):
     model.load_state_dict({'model': exported}, strict=False)
     assert torch.equal(model.absolute_pos_embed, trained.absolute_pos_embed)
     if image == (112, 56):
-        with pytest.raises(ValueError, match='grid cannot be told from the checkpoint, which has 392 tokens'):
+        with pytest.raises(ValueError, match='does not show the grid of its 392 tokens'):
             convert(read_weights(dict(trained.state_dict())), 'microsoft')
 
 

@@ -336,7 +336,7 @@ def test_damaged_zip(weights, damage):
         start = data.index(b'data.pkl') + len(b'data.pkl')
         data[start + 60:start + 100] = bytes(40)
     weights.write_bytes(data)
-    with pytest.raises(CheckpointError, match=r'weights\.pth .*(is damaged|cannot be read)'):
+    with pytest.raises(CheckpointError, match=r'weights\.pth .*is damaged|cannot read .*weights\.pth'):
         load_checkpoint_file(weights)
 
 
@@ -413,7 +413,7 @@ def test_a_file_that_is_in_the_cache_already_is_used(web, tmp_path):
     nowhere = 'http://127.0.0.1:9/v1.0.0'
     found = CheckpointLoader.load_checkpoint(f'{nowhere}/swin_tiny_patch4_window7_224.pth')
     assert torch.equal(found['state_dict']['w'], WEIGHTS['state_dict']['w'])
-    with pytest.raises(CheckpointError, match='cannot be downloaded'):  # of which model it is, that name does not say
+    with pytest.raises(CheckpointError, match='cannot download'):  # of which model it is, that name does not say
         CheckpointLoader.load_checkpoint(f'{nowhere}/model.pth')
 
 
@@ -428,7 +428,7 @@ def test_downloads_are_cached_and_protected(web, tmp_path):
     assert 'state_dict' in CheckpointLoader.load_checkpoint(f'{url}/good.pth')
     with pytest.raises(CheckpointError, match='system'):
         CheckpointLoader.load_checkpoint(f'{url}/evil.pth')
-    with pytest.raises(CheckpointError, match=r'gone\.pth cannot be downloaded'):
+    with pytest.raises(CheckpointError, match=r'cannot download .*gone\.pth'):
         CheckpointLoader.load_checkpoint(f'{url}/gone.pth')
     assert not marker.exists()
 

@@ -67,7 +67,7 @@ def test_errors(work_dir):
 ])
 def test_malformed_training_states(tmp_path, changes, message):
     save_training_state(tmp_path / 'bad.pth', **changes)
-    with pytest.raises(CheckpointError, match=rf'bad.pth cannot be resumed from: .*{message}.*load_from='):
+    with pytest.raises(CheckpointError, match=rf'cannot resume from .*bad.pth: .*{message}.*load_from='):
         check_resumable(str(tmp_path / 'bad.pth'))
 
 

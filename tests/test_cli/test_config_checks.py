@@ -67,7 +67,7 @@ def test_dicts_on_the_command_line(capsys, pair):
     add_config_arguments(parser)
     with pytest.raises(SystemExit):
         parser.parse_args(['--cfg-options', pair])
-    assert 'a dict cannot be given here; set its keys one by one' in capsys.readouterr().err
+    assert 'a dict is not allowed here; set its keys one by one' in capsys.readouterr().err
     assert parser.parse_args(['--cfg-options', 'a.b="[(1,2),3]"', 'name=epoch_{}.pth']).cfg_options == {
         'a.b': [(1, 2), 3], 'name': 'epoch_{}.pth'}
 

@@ -399,7 +399,7 @@ ROWS = [
     Row('names in upper case', names(str.upper), ERROR, "did you mean 't0.jpg'", WORKER),
     Row('another ending', names(lambda n: n.replace('jpg', 'png')), ERROR, "did you mean 't0.jpg'", WORKER),
     Row('an empty image', image(lambda p: p.write_bytes(b'')), ERROR, '1 of the 6 images of .* are empty', WORKER),
-    Row('text for an image', image(lambda p: p.write_text('<html>')), ERROR, 'cannot be read as an image', WORKER),
+    Row('text for an image', image(lambda p: p.write_text('<html>')), ERROR, 'is not readable as an image', WORKER),
     Row('a truncated image', image(lambda p: p.write_bytes(p.read_bytes()[:-60])), ERROR, 'it is truncated',
         'the rest is grey'),
     Row('a truncated image in val', image(lambda p: p.write_bytes(p.read_bytes()[:-60]), 'val'), ERROR,

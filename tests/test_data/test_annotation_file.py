@@ -1,4 +1,4 @@
-"""Annotation files that cannot be used are told in one line, before anything is built."""
+"""Unusable annotation files are reported in one line, before anything is built."""
 from __future__ import annotations
 
 import gc

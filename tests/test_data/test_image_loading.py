@@ -1,4 +1,4 @@
-"""Images that cannot be used are named, or skipped and counted; sizes are compared when an image is read."""
+"""Unusable images are named, or skipped and counted; sizes are compared when an image is read."""
 from __future__ import annotations
 
 import logging
@@ -72,7 +72,7 @@ def test_otherwise_they_stop_the_training(scene):
     check_data(scene.cfg, [])
     with pytest.raises(ImageFileError) as raised:
         DATASETS.build(scene.trained)[1]
-    assert str(raised.value) == (f'{scene.root}/train/t1.jpg cannot be used as an image: it is truncated. '
+    assert str(raised.value) == (f'{scene.root}/train/t1.jpg is not usable as an image: it is truncated. '
                                  'skip_unreadable_images=True in the config leaves such images out of a training')
     passed_on = ExceptionWrapper((raised.type, raised.value, raised.tb), 'in DataLoader worker process 1')
     with pytest.raises(ImageFileError) as raised_again:
@@ -87,7 +87,7 @@ def test_an_evaluation_skips_nothing(scene):
     assert 'ignore_empty' not in scene.validated.pipeline[0]
     for path in Path(scene.root, 'val').glob('*.jpg'):
         path.write_bytes(b'')
-    with pytest.raises(ImageFileError, match=r'v0.jpg cannot be used as an image: it is empty'):
+    with pytest.raises(ImageFileError, match=r'v0.jpg is not usable as an image: it is empty'):
         DATASETS.build(scene.validated)[0]
 
 

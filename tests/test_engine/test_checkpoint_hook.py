@@ -92,7 +92,7 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path, monkeypatch):
 
     resumed = make_runner(tmp_path, 2, settings=dict(load_from=str(tmp_path / 'epoch_1.pth'), resume=True))
     monkeypatch.setattr(os, 'fsync', fail)
-    with pytest.raises(CheckpointError, match='epoch_2.pth cannot be written'):
+    with pytest.raises(CheckpointError, match='cannot write .*epoch_2.pth'):
         resumed.train()
     assert [path.name for path in tmp_path.glob('*.pth')] == ['epoch_1.pth']
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_1.pth')

@@ -88,7 +88,7 @@ def test_a_data_set_of_predictions_goes_by_names(read):
                  annotations=[dict(id=1, image_id=2, category_id=1, bbox=[1, 2, 3, 4], score=0.5)])
     assert [(item['image_id'], item['category_id']) for item in read(found)] == [(7, 90)]
     found['images'].append(dict(id=3, file_name='c/cat.jpg'))
-    with pytest.raises(CocoFileError, match="images named 'cat.jpg' cannot be told apart"):
+    with pytest.raises(CocoFileError, match="several images are named 'cat.jpg'"):
         read(found)
     found['images'][-1] = dict(id=3, file_name='cow.jpg')
     with pytest.raises(CocoFileError, match="no image named 'cow.jpg'"):

@@ -210,7 +210,7 @@ def test_nothing_warns_without_reason():
     (dict(position=7), TypeError, "position takes a name .* got 7"),
     (dict(attention='sine'), ValueError, "attention must be one of .* got 'sine'"),
     (dict(norm_order='post'), ValueError, "norm_order must be one of .* got 'post'"),
-    (dict(attention='cosine', qk_scale=0.3), ValueError, 'qk_scale=0.3 cannot be'),
+    (dict(attention='cosine', qk_scale=0.3), ValueError, 'remove qk_scale=0.3'),
     (dict(table_window_size=7, pretrained_window_sizes=7), ValueError, 'two names of one setting'),
     (dict(pretrained_window_sizes=[7, 7]), ValueError, 'pretrained_window_sizes as a list needs one entry for each'),
     (dict(pretrained_window_sizes=-1), ValueError, 'pretrained_window_sizes must be at least 1 .* got -1'),

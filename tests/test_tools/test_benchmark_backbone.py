@@ -44,7 +44,7 @@ def test_detectors_have_modes_of_their_own(tool):
     (['--modes', 'inference'], 'needs --detector'),
     (['--ablate', '--device', 'cuda'], '--ablate measures the backbone on the CPU'),
     (['--max-megapixels', '0.1'], '--max-megapixels 0.1 leaves nothing to measure'),
-    (['--models', 'timm', '--python', 'timm=/nowhere/python'], 'no model can be run: timm: /nowhere/python cannot be'),
+    (['--models', 'timm', '--python', 'timm=/nowhere/python'], 'no model can be run: timm: cannot run /nowhere/python'),
 ])
 def test_mistakes_are_told_in_one_line(tool, capsys, arguments, message):
     assert tool.main(arguments) == 1

@@ -8,7 +8,7 @@ import pytest
 from mmcv import imread
 
 from swin_pos_det.data.objects import Objects, learned
-from swin_pos_det.data.repair import mend
+from swin_pos_det.data.repair import repair
 from swin_pos_det.data.statistics import count_classes
 from tests.test_data.odd_inputs import HEIGHT, ROWS, WIDTH, Scene, annotations
 
@@ -42,14 +42,14 @@ def test_nothing_is_wrong(check, tmp_path):
     status, out, _ = check(lambda scene: None, '--sheet', tmp_path / 'sheet.png', '--fix', tmp_path / 'new.json')
     assert status == 0
     assert 'nothing is wrong' in out
-    assert 'nothing had to be mended' in out
+    assert 'nothing had to be repaired' in out
     assert json.loads((tmp_path / 'new.json').read_text()) == annotations('t')
     sheet = imread(str(tmp_path / 'sheet.png'))
     assert sheet.shape[0] >= 2 * 320 and sheet.std() > 10
 
 
 # What the tool says of rows of the table, and whether its copy is right.
-@pytest.mark.parametrize(('name', 'says', 'is_mended'), [
+@pytest.mark.parametrize(('name', 'says', 'is_repaired'), [
     ('area 0 and crowds', '12 of 24 objects dropped: 8 of area 0, 4 crowd', True),
     ('boxes as shares', 'look like shares of the image', False),
     ('unknown images', '5 of images that the file does not have', True),
@@ -72,15 +72,15 @@ def test_nothing_is_wrong(check, tmp_path):
     ('a truncated image', 'it is truncated', False),
     ('width and height swapped', '6 of 6 images are not as the file says', True),
 ])
-def test_odd_inputs(check, tmp_path, name, says, is_mended):
+def test_odd_inputs(check, tmp_path, name, says, is_repaired):
     out_file = tmp_path / 'new.json'
     change = ROWS_BY_NAME[name].change
     status, out, err = check(change, '--fix', out_file)
     text = ' '.join((out + err).split())
     assert says in text
-    assert status == (0 if is_mended else 1)
+    assert status == (0 if is_repaired else 1)
     assert 'Traceback' not in text
-    if is_mended:
+    if is_repaired:
         assert text.endswith('nothing is wrong')
         content = json.loads(out_file.read_text())
         assert [item['id'] for item in content['annotations']] == list(range(1, len(content['annotations']) + 1))
@@ -106,8 +106,8 @@ def test_annotation_id_0(check, tmp_path):
 
     assert '1 ids of annotations are no integers above 0, such as 0' in check(change)[1]
     shifted = [dict(item, id=item['id'] - 1) for item in annotations('t')['annotations']]
-    mended, changes = mend(dict(annotations('t'), annotations=shifted), 'f')
-    assert mended == annotations('t')
+    repaired, changes = repair(dict(annotations('t'), annotations=shifted), 'f')
+    assert repaired == annotations('t')
     assert changes == ['24 annotations have new ids: they are 1 to 24']
 
 
@@ -117,8 +117,8 @@ def test_ids_that_are_words_are_numbered():
         item['id'] = f'image {item["id"]}'
     for item in content['annotations']:
         item['image_id'] = f'image {item["image_id"]}'
-    mended, changes = mend(content, 'f')
-    assert mended == annotations('t')
+    repaired, changes = repair(content, 'f')
+    assert repaired == annotations('t')
     assert changes == ['30 ids of images numbered from 1']
     assert content['images'][0]['id'] == 'image 1'
 
@@ -130,8 +130,8 @@ def test_unknown_ids_stay_unknown():
         image['id'] = new
     references = ('a', 2., 3, '4', 5.5, 2**60 + 1, 1, 'b', 5)
     content['annotations'] = [dict(content['annotations'][0], image_id=value) for value in references]
-    mended, changes = mend(content, 'f')
-    assert [item['image_id'] for item in mended['annotations']] == [1, 2, 3, 4, 5, 6]
+    repaired, changes = repair(content, 'f')
+    assert [item['image_id'] for item in repaired['annotations']] == [1, 2, 3, 4, 5, 6]
     assert '3 of 9 objects dropped: 3 of images that the file does not have (removed)' in changes
 
 
@@ -139,15 +139,15 @@ def test_large_ids_stay():
     content = annotations('t')
     for item, key in [(item, 'id') for item in content['images']] + [(a, 'image_id') for a in content['annotations']]:
         item[key] += 2**60
-    assert mend(content, 'f') == (content, [])
+    assert repair(content, 'f') == (content, [])
 
 
 def test_order_of_categories():
     content = dict(annotations('t'), categories=annotations('t')['categories'][::-1])
-    by_id, changes = mend(content, 'f')
+    by_id, changes = repair(content, 'f')
     assert [category['name'] for category in by_id['categories']] == ['cat', 'dog']
     assert 'categories are in the order cat, dog' in changes[0]
-    by_name, changes = mend(content, 'f', classes=('dog', 'cat'))
+    by_name, changes = repair(content, 'f', classes=('dog', 'cat'))
     assert [category['name'] for category in by_name['categories']] == ['dog', 'cat']
     assert changes == []
 
@@ -156,9 +156,9 @@ def test_slashes_crowd_and_sizes(tmp_path):
     scene = Scene(tmp_path)
     scene.train['images'][0].update(file_name='train\\t0.jpg', height=WIDTH, width=HEIGHT)
     del scene.train['annotations'][0]['iscrowd']
-    mended, changes = mend(scene.train, 'f', str(tmp_path))
-    assert mended['images'][0] == dict(id=1, file_name='train/t0.jpg', height=HEIGHT, width=WIDTH)
-    assert mended['annotations'][0]['iscrowd'] == 0
+    repaired, changes = repair(scene.train, 'f', str(tmp_path))
+    assert repaired['images'][0] == dict(id=1, file_name='train/t0.jpg', height=HEIGHT, width=WIDTH)
+    assert repaired['annotations'][0]['iscrowd'] == 0
     assert len(changes) == 3
 
 

@@ -89,7 +89,7 @@ def test_missing_config(train_tool, test_tool, error_of, tmp_path):
 def test_broken_config(train_tool, error_of, tmp_path, text, message):
     (tmp_path / 'broken.py').write_text(text)
     error = error_of(train_tool, 'broken.py')
-    assert 'config broken.py cannot be read' in error
+    assert 'cannot read config broken.py' in error
     assert message in error
 
 
@@ -126,7 +126,7 @@ def test_unusable_checkpoints(train_tool, test_tool, error_of, nano_config, tmp_
         assert message in error
         assert message in error_of(train_tool, nano_config, '--cfg-options', f'load_from={name}')
     assert not (tmp_path / 'ran').exists()
-    assert 'cannot be resumed from: it has no meta, optimizer, message_hub' in error_of(
+    assert ': it has no meta, optimizer, message_hub' in error_of(
         train_tool, nano_config, '--resume', 'weights.pth')
 
 
@@ -236,7 +236,7 @@ def test_what_cannot_be_written_is_known_before(train_tool, test_tool, error_of,
     assert 'the work dir file is a file' in error_of(train_tool, nano_config, '--work-dir', 'file')
     for out in ('file/a.pkl', 'file/a.json'):
         error = error_of(test_tool, nano_config, 'weights.pth', '--work-dir', 'run', '--out', out)
-        assert f'{out} cannot be written' in error
+        assert f'cannot write {out}' in error
     assert (tmp_path / 'file').read_text() == 'mine'
 
 

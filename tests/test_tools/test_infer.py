@@ -90,7 +90,7 @@ def test_devices(infer_tool, detector, capsys):
     with pytest.raises(SystemExit) as stop:
         infer_tool.main([*detector, 'photos', '--out', 'found', '--device', 'abacus'])
     assert stop.value.code == 2
-    assert "'abacus' cannot be used" in capsys.readouterr().err
+    assert "cannot use 'abacus'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('arguments', [['nowhere'], ['bad.jpg'], ['photos', '--font', 'nowhere.ttf']])

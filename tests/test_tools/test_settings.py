@@ -142,7 +142,7 @@ def test_a_full_disk_is_told_in_one_line(train, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(os, 'fsync', fail_later)
     assert train('--cfg-options', 'train_cfg.val_interval=1') == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith('error: ') and 'run/epoch_2.pth cannot be written (No space left on device)' in error
+    assert error.startswith('error: cannot write') and 'run/epoch_2.pth (No space left on device)' in error
     assert load_checkpoint_file(tmp_path / 'run/epoch_1.pth')['meta']['epoch'] == 1
     monkeypatch.setattr(os, 'fsync', sync)
     assert train('--resume') == 0

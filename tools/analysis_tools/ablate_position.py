@@ -17,7 +17,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description='Which position scheme learns best, and which keeps it at windows and resolutions that it was not '
                     'trained at? Trains the nano demo with every scheme and several seeds, and evaluates each. Hours '
-                    'on a CPU; run it again after an interruption and it goes on where it stopped.',
+                    'on a CPU; run it again after an interruption and it resumes where it stopped.',
         epilog='Example: python tools/analysis_tools/ablate_position.py --recipe short --seeds 0 1 2')
     parser.add_argument('--recipe', choices=ABLATION_RECIPES, default='demo',
                         help='how all are trained: demo, as the demo is; short, at 128 px for 2 epochs, to see '

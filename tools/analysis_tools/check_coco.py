@@ -1,4 +1,4 @@
-"""Checks a COCO annotation file and its images, counts its objects, and writes a mended copy."""
+"""Check a COCO annotation file and its images, count its objects, and write a repaired copy."""
 import argparse
 import os.path as osp
 import sys
@@ -17,12 +17,12 @@ def get_parser() -> argparse.ArgumentParser:
     """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description='Check everything about a COCO annotation file that MMDetection would drop, shift, scramble or '
-                    'never match without a word, as train.py and test.py do. The exit status is 1 if something is '
-                    'wrong; with --fix, if something is wrong with the mended copy.',
+                    'never match without warning, as train.py and test.py do. The exit status is 1 if something is '
+                    'wrong; with --fix, if something is wrong with the repaired copy.',
         epilog='Example: python tools/analysis_tools/check_coco.py train.json images/ --sheet sheet.png --fix new.json')
     parser.add_argument('annotations', metavar='ANNOTATIONS', help='COCO annotation file')
     parser.add_argument('images', metavar='IMAGES', nargs='?', help='folder that the names of its images start from')
-    parser.add_argument('--fix', metavar='OUT', help='write a mended copy, and say what was changed')
+    parser.add_argument('--fix', metavar='OUT', help='write a repaired copy, and say what was changed')
     parser.add_argument('--classes', nargs='+', metavar='NAME',
                         help='with --fix: bring the categories into this order (default: by id)')
     parser.add_argument('--sheet', metavar='PNG', help='with IMAGES: draw the boxes of 24 images into one picture')
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from swin_pos_det.analysis.annotation_sheet import write_annotation_sheet
     from swin_pos_det.checkpoints.atomic import check_writable, write_json
     from swin_pos_det.data.annotation_file import read_json
-    from swin_pos_det.data.repair import mend
+    from swin_pos_det.data.repair import repair
     from swin_pos_det.data.statistics import survey
     from swin_pos_det.errors import MissingFileError, SettingError
 
@@ -46,18 +46,18 @@ def run(args: argparse.Namespace) -> int:
     if args.classes and not args.fix:
         raise SettingError('--classes needs --fix, which writes the categories in that order')
     if args.fix and osp.realpath(args.fix) == osp.realpath(args.annotations):
-        raise SettingError(f'--fix {args.fix} is the file itself; give the mended copy another name')
+        raise SettingError(f'--fix {args.fix} is the file itself; give the repaired copy another name')
     if args.fix:
         check_writable(args.fix)
     content, console = read_json(args.annotations), Console()
     found = survey(content, args.annotations, args.images)
     wrong = print_survey(found, console)
     if args.fix:
-        content, changes = mend(content, args.annotations, args.images, args.classes)
+        content, changes = repair(content, args.annotations, args.images, args.classes)
         write_json(content, args.fix)
         for change in changes:
-            console.print(f'[green]mended[/] {escape(change)}', soft_wrap=True)
-        what = 'is the mended copy' if changes else 'is a copy: nothing had to be mended'
+            console.print(f'[green]repaired[/] {escape(change)}', soft_wrap=True)
+        what = 'is the repaired copy' if changes else 'is a copy: nothing had to be repaired'
         console.print(f'{escape(args.fix)} {what}', soft_wrap=True)
         found = survey(content, args.fix, args.images)
         wrong = print_survey(found, console)

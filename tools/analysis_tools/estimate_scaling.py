@@ -15,7 +15,7 @@ from swin_pos_det.cli.arguments import add_traceback_argument
 from swin_pos_det.cli.main import run_cli
 from swin_pos_det.errors import UserError
 
-# What it sets, by flag; the rest of Setup keeps its defaults.
+# Fields of Setup, by flag; the others keep their defaults.
 ASSUMPTIONS = dict(
     batch='images per GPU and step', mfu='share of the peak rate that the model reaches while the GPU computes',
     overhead='seconds of a step that no faster GPU shortens (assigning, NMS, launching kernels)',

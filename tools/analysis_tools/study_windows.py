@@ -20,7 +20,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description='Which training and which setting keep the accuracy when window and resolution change? Trains the '
                     'nano demo in several ways with several seeds, and evaluates each over windows and image scales. '
-                    'Hours on a CPU; run it again after an interruption and it goes on where it stopped.',
+                    'Hours on a CPU; run it again after an interruption and it resumes where it stopped.',
         epilog='Example: python tools/analysis_tools/study_windows.py --seeds 0 1 2 --jobs 2')
     parser.add_argument('--work-dir', default='work_dirs/study_windows', metavar='DIR',
                         help='where everything goes (default: %(default)s)')

@@ -20,7 +20,7 @@ def get_parser() -> argparse.ArgumentParser:
     """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description="Evaluate one checkpoint at several windows and image scales. Writes sweep.json and sweep.png into "
-                    'the work dir; a sweep that was interrupted goes on where it stopped.',
+                    'the work dir; an interrupted sweep resumes where it stopped.',
         epilog='Example: python tools/analysis_tools/sweep_windows.py CONFIG CHECKPOINT --windows 5 7 10 14 '
                '--scales 0.5 1 2')
     parser.add_argument('config', help='path of the config file')

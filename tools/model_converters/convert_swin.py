@@ -15,8 +15,8 @@ from swin_pos_det.errors import UserError
 def get_parser() -> argparse.ArgumentParser:
     """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
-        description="Rewrite the Swin backbone of a checkpoint in a library's own names and layout. Whose it is, is "
-                    'found out from its keys. SwinPosTransformer needs no conversion: it loads them all.',
+        description="Rewrite the Swin backbone of a checkpoint in a library's own names and layout. The format is "
+                    'detected from its keys.  SwinPosTransformer needs no conversion: it loads them all.',
         epilog='Example: python tools/model_converters/convert_swin.py swin_timm.safetensors swin.pth --window 12')
     parser.add_argument('input', metavar='IN', help='a .pth, .bin or .safetensors file of a backbone, classifier or '
                                                     'detector')

@@ -128,7 +128,7 @@ def build_torchvision(variant: Mapping[str, Any], window: Window, size: Pair,
     return _WithNorms(parts[0], stages, norms)
 
 
-# What a model is called on the command line: its builder, whose names its weights have, and the module it needs.
+# Name on the command line -> builder, the library that names its weights, and the module it needs.
 MODELS: Dict[str, Tuple[Callable[..., nn.Module], str, str]] = {
     'ours': (build_ours, 'mmdet', 'swin_pos_det'),
     'mmdet': (build_mmdet, 'mmdet', 'mmdet'),

@@ -11,7 +11,7 @@ from ...visualization import save_figure
 from .flops import exponent
 from .runner import Row
 
-# One colour a model, whatever else is in the picture (a palette that the colour-blind can tell apart).
+# A fixed colour for each model (a colour-blind-safe palette).
 COLOURS = {'ours': '#0072B2', 'mmdet': '#D55E00', 'timm': '#009E73', 'hf': '#CC79A7', 'torchvision': '#E69F00'}
 
 MARKERS = 'os^Dv*'  # one a window

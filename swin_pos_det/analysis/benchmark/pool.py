@@ -42,7 +42,7 @@ class Process:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
                                              text=True, env=env)
         except OSError as error:
-            raise WorkerError(f'{python} cannot be run: {error}') from error
+            raise WorkerError(f'cannot run {python}: {error}') from error
         if hasattr(os, 'sched_setaffinity'):
             os.sched_setaffinity(self._process.pid, sorted(os.sched_getaffinity(0))[:threads])
 

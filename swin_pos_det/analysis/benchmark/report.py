@@ -149,7 +149,7 @@ def result(rows: Sequence[Row], benchmark: Benchmark, device: str, threads: int,
 
 
 def markdown(rows: Sequence[Row], benchmark: Benchmark) -> str:
-    """Return the tables, and what could not be compared."""
+    """Return the tables, and the models without a comparison."""
     backbones = [row for row in rows if isinstance(row.case, Case)]
     detectors = [row for row in rows if isinstance(row.case, DetectorCase)]
     parts = [backbone_tables(backbones, benchmark.variant, benchmark.rates()), growth_table(backbones),

@@ -51,7 +51,7 @@ def record_attention(backbone: nn.Module, image: Tensor,
     """Run a backbone on one image and keep the attention weights of every block.
 
     The weights are those of the ``reference`` implementation for the inputs of each
-    :class:`~swin_pos_det.layers.WindowAttention`, whatever the position scheme.
+    :class:`~swin_pos_det.layers.WindowAttention`, with any position scheme.
 
     Args:
         backbone: a :class:`~swin_pos_det.models.SwinPosTransformer`; left in evaluation mode.

@@ -90,7 +90,7 @@ def plot_bias(rows: Sequence[Tuple[str, Tensor]], path: Path, title: str = '', m
         rows: (label, (heads, 2 h - 1, 2 w - 1)) of :func:`bias_grid`, at least one.
         path: of the PNG.
         title: above all.
-        max_heads: columns at most; further heads are left out, and the label says so.
+        max_heads: columns at most; further heads are left out, as the label says.
     """
     columns = min(max_heads, max(len(grid) for _, grid in rows))
     side = float(np.clip(13 / columns, 0.85, 1.7))

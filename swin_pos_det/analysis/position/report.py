@@ -52,7 +52,7 @@ def draw_position(cfg: Config, checkpoint: Union[str, Path, None], folder: Path,
 
     Raises:
         ValueError, FileNotFoundError: if there is no such image or point, or no test data.
-        CheckpointError: if the weights cannot be read.
+        CheckpointError: if the weights are unreadable.
     """
     if image is not None:
         check_file(Path(image))
@@ -73,7 +73,7 @@ def draw_position(cfg: Config, checkpoint: Union[str, Path, None], folder: Path,
     plot_attention_distance(measure_distances(chain([first], others)), pictures[-1],
                             f'How far heads look, {counted}\n{name}')
     pictures.append(folder / 'attention.png')
-    plot_attention(shown, first, place, pictures[-1], f'What one token attends to, {paths[0].name}\n{name}')
+    plot_attention(shown, first, place, pictures[-1], f'Attention of one token, {paths[0].name}\n{name}')
     return pictures
 
 

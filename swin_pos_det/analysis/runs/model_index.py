@@ -14,11 +14,11 @@ from ...errors import MissingFileError, SettingError
 
 @dataclass(frozen=True)
 class Figures:
-    """What someone reports for one config.
+    """Reported results of one config.
 
     Attributes:
         ap: ``'box AP'`` and, for detectors with masks, ``'mask AP'``, from 0 to 100.
-        source: who says so: a paper or a model zoo; of a measurement of ours, its setup.
+        source: a paper or a model zoo; of our own measurements, the setup.
         where: address of the source, or path of the record of the measurement.
         measured: whether this project measured it itself.
         weights: address of the checkpoint that has these figures, if there is one.

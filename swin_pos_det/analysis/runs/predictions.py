@@ -43,7 +43,7 @@ def draw_predictions(config: Union[str, Path, Config], checkpoint: Union[str, Pa
 
     Raises:
         ValueError: if ``num_images`` is below 1, or the config has no validation data.
-        CheckpointError: if the checkpoint cannot be read or is of another config.
+        CheckpointError: if the checkpoint is unreadable or is of another config.
     """
     if num_images < 1:
         raise SettingError(f'num_images must be at least 1, got {num_images}')

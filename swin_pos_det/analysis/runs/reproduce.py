@@ -89,7 +89,7 @@ def find_weights(model: Model, figures: Sequence[Figures], work_dir: Union[str, 
         downloads: the folder with downloaded checkpoints, under the names that they have at their source.
 
     Raises:
-        FileNotFoundError: if there is none; the message says what to download to where, or how to train.
+        FileNotFoundError: if there is none; the message says what to download, and where to, or how to train.
     """
     addresses = [one.weights for one in figures if one.weights]
     for address in addresses:
@@ -113,7 +113,7 @@ def check_trained_to_the_end(cfg: Config, checkpoint: Path, meta: Mapping[str, A
     Args:
         cfg: of the training.
         checkpoint: the file, for the message.
-        meta: what the checkpoint says of itself.
+        meta: the checkpoint's.
 
     Raises:
         ValueError: saying how far the training is.

@@ -1,4 +1,4 @@
-"""What a training amounted to: its metrics, and the curves of its losses and APs."""
+"""The result of a training: its metrics, and the curves of its losses and APs."""
 from __future__ import annotations
 
 import re

@@ -19,7 +19,7 @@ from .study import Sweep, Training, config_named, mean_spread_text
 DEMO = config_named('mask-rcnn_swin-pos-nano-p4-w7_fpn_digits')
 TRAINED_WINDOW = 7
 REFERENCE = 'relative'  # what the others are compared with
-# What is more than a scheme: name -> options of the config.
+# Entries with more than a scheme: name -> options of the config.
 VARIANTS = {'swin_v2': ('model.backbone.type=SwinPosTransformerV2', f'model.backbone.window_size={TRAINED_WINDOW}')}
 SCHEMES = tuple(name for name in ABLATED_SCHEMES if name not in VARIANTS)
 

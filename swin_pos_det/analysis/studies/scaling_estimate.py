@@ -41,7 +41,7 @@ GPUS = {
 
 @dataclass(frozen=True)
 class Counts:
-    """What one image costs, counted on the model.
+    """The cost of one image, counted on the model.
 
     Args:
         parameters: all of them.

@@ -1,8 +1,8 @@
 """Studies: trainings, and sweeps over what they trained, as many runs of the tools, each done once.
 
 A study is a list of trainings (config x seed) and of sweeps over each trained checkpoint. Every one is a run of
-``tools/train.py`` or ``tools/analysis_tools/sweep_windows.py`` in a folder of its own, so that whatever was finished
-stays finished, and a killed study goes on where it stopped.
+``tools/train.py`` or ``tools/analysis_tools/sweep_windows.py`` in a folder of its own, so that finished
+parts stay, and a killed study resumes where it stopped.
 """
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ...checkpoints import write_json
 from ...errors import SettingError
 
 _CHECKOUT = Path(__file__).parents[3]
-# Where configs/ and tools/ are: an installed package brings them along.
+# The folder of configs/ and tools/, which an installed package contains.
 HOME = _CHECKOUT if (_CHECKOUT / 'configs').is_dir() else Path(__file__).parents[2] / '.mim'
 SCALES = 0.5, 1., 2.
 
@@ -37,7 +37,7 @@ def config_named(name: str) -> Path:
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained, once for each seed.
+    """A training, run once for each seed.
 
     Attributes:
         config: its path.
@@ -95,7 +95,7 @@ def run_study(folder: Path, seeds: Sequence[int], jobs: int, trainings: Mapping[
         The rows of :func:`collect`.
 
     Raises:
-        RuntimeError: if a run fails; it names the log. What was finished stays.
+        RuntimeError: if a run fails; it names the log. Finished parts stay.
         ValueError: if ``folder`` has trainings with other options.
     """
     runs = [(name, seed) for seed in seeds for name in trainings]

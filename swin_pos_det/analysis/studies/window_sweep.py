@@ -63,7 +63,7 @@ def scale_resize(pipeline: Any, factor: float) -> int:
 
 def sweep(cfg: Config, checkpoint: str, windows: Sequence[Window], scales: Sequence[float], out: Path,
           policy: Optional[str] = None, options: Optional[Dict[str, Any]] = None) -> List[Dict[str, Any]]:
-    """Evaluate a checkpoint at each window and scale; a sweep that was interrupted goes on where it stopped.
+    """Evaluate a checkpoint at each window and scale; an interrupted sweep resumes where it stopped.
 
     Args:
         cfg: with a test set; its ``Resize`` is scaled.
@@ -79,7 +79,7 @@ def sweep(cfg: Config, checkpoint: str, windows: Sequence[Window], scales: Seque
         The rows: ``window``, ``scale``, the metrics by their names without ``coco/``, ``ms_per_image`` (median).
 
     Raises:
-        ValueError: if ``out`` is of another sweep, the pipeline has no ``Resize``, or a window cannot be.
+        ValueError: if ``out`` is of another sweep, the pipeline has no ``Resize``, or a window is invalid.
     """
     about = dict(config=str(cfg.filename), checkpoint=os.path.abspath(checkpoint), policy=policy,
                  options=json.loads(json.dumps(options or {}, default=str)))

@@ -1,4 +1,4 @@
-"""The formats of Swin checkpoints, one module each, told apart by their keys alone."""
+"""The formats of Swin checkpoints, one module each, detected from their keys alone."""
 from __future__ import annotations
 
 import re

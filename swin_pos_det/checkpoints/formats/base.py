@@ -1,4 +1,4 @@
-"""What a format is, and the steps that formats share."""
+"""The definition of a format, and the steps that formats share."""
 from __future__ import annotations
 
 import re
@@ -31,7 +31,7 @@ class Format:
         title: whose it is.
         signature: a pattern that one key of every such file matches; group 1 is what comes before the backbone's keys.
         to_mmdet: dict -> dict: keys without that prefix in, mmdet's names and layout out. Tensors that need no
-            change are shared. What does not belong to a backbone is left out.
+            change are shared. Keys that do not belong to a backbone are left out.
         from_mmdet: dict, windows of the stages' tables -> dict: the reverse, with everything that the library's own
             backbone has in its state dict. None where nobody needs it.
         excluded: a pattern that no key of such a file matches, for formats with the same signature.

@@ -27,7 +27,7 @@ class DigitsOnPhotosDataset(CocoDataset):
 
     Args:
         data_root: the folder. Empty or None: one in the user's cache folder, or below ``$SWIN_POS_DET_DATA``.
-        num_train, num_val: images per split, at least 1. None: whatever ``data_root`` holds; 400 and 100 if it is made.
+        num_train, num_val: images per split, at least 1. None: all in ``data_root``; 400 and 100 if it is made.
         seed: at least 0. None: likewise; 0 if it is made.
         **kwargs: what ``CocoDataset`` takes; ``ann_file`` is ``'annotations/train.json'`` or ``'annotations/val.json'``
             and ``data_prefix`` ``dict(img='train/')`` or ``dict(img='val/')``.

@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 class Recipe(NamedTuple):
-    """What a data set is made from."""
+    """The settings of a data set."""
     num_train: int
     num_val: int
     seed: int
@@ -103,7 +103,7 @@ def make_digits_on_photos(data_root: str | os.PathLike | None = None, num_train:
 
     Args:
         data_root: see :func:`digits_root`.
-        num_train, num_val: images per split, at least 1. None: whatever the folder holds; 400 and 100 if it is made.
+        num_train, num_val: images per split, at least 1. None: as many as the folder holds; 400 and 100 if it is made.
         seed: at least 0. None: likewise; 0 if it is made.
         force: remake a data set of ours that is there.
         progress: show progress bars.
@@ -115,7 +115,7 @@ def make_digits_on_photos(data_root: str | os.PathLike | None = None, num_train:
         TypeError, ValueError: a bad parameter; or the folder holds a data set made with others, or by another version.
         FileExistsError: the folder holds something else, which is never touched.
         MissingPackageError, MissingFileError: a package with the digits, or a photograph, is missing.
-        OSError: the folder cannot be written.
+        OSError: writing to the folder fails.
     """
     given = _checked(num_train, num_val, seed)
     root = digits_root(data_root, **given)

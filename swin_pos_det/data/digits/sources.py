@@ -19,7 +19,7 @@ SPLITS = ('train', 'val')
 #: One scan in so many, class by class, is kept for validation.
 VAL_EVERY = 5
 
-#: Where each package keeps its sample photographs, below its own folder.
+#: The folder of each package's sample photographs, relative to the package.
 PHOTO_FOLDERS = {'sklearn': 'datasets/images', 'skimage': 'data', 'matplotlib': 'mpl-data/sample_data'}
 _INSTALL = "pip install 'swin-pos-det[demo]'"
 INSTALL_NAMES = {'sklearn': 'scikit-learn', 'skimage': 'scikit-image', 'matplotlib': 'matplotlib'}

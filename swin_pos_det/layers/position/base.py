@@ -257,13 +257,13 @@ class Combined(PositionScheme):
         taken: List[str] = []
         for part in self.parts:
             if part.name in taken or set(part.parameters) & set(self._parameters_of(taken)):
-                raise SettingError(f'position schemes {" and ".join(names)} cannot be joined: they would share their '
+                raise SettingError(f'{" and ".join(names)} do not combine: these position schemes would share '
                                    'parameters')
             taken.append(part.name)
         rotating = [part.name for part in self.parts if part.turns]
         if rotating and not self.appearance:
             raise SettingError(f'{rotating[0]!r} acts on queries and keys, which have no effect without the appearance '
-                               f'term: {" and ".join(names)} cannot be joined')
+                               f'term: {" and ".join(names)} do not combine')
 
     def _parameters_of(self, names: Sequence[str]) -> List[str]:
         return [parameter for part in self.parts if part.name in names for parameter in part.parameters]

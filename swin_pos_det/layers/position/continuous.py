@@ -72,7 +72,7 @@ class _ContinuousBias(PositionScheme):
         """Return it as it is, if offsets are measured by the same window."""
         if source is not None and source != target:
             raise SettingError(f'cpb_mlp was learned with offsets measured by a window of {source}, the model measures '
-                               f'them by {target}: say pretrained_window_sizes, whatever the window is now')
+                               f'them by {target}: set pretrained_window_sizes, also at other windows')
         return value
 
     def table(self, host: nn.Module, window: Pair) -> Tensor:

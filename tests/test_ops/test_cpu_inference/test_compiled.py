@@ -13,7 +13,7 @@ from tests.models import randomise
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not hasattr(torch.compiler, '_is_exporting_flag'),
-                       reason='before torch 2.7 graphs have the layers, as they cannot be told from exports'),
+                       reason='before torch 2.7 graphs have the layers, as they look like exports'),
 ]
 SMALL = dict(embed_dims=8, depths=(2, 1), num_heads=(1, 2), strides=(4, 2), out_indices=(0, 1), drop_path_rate=0.)
 

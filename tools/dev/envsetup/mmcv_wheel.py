@@ -31,7 +31,7 @@ assert torch.allclose(pooled, torch.ones(1, 1, 2, 2)), 'roi_align is wrong'
 
 
 def ensure_mmcv(python: Path, spec: str, cache: Path, logs: Path) -> str:
-    """Install `spec`, such as `'mmcv==2.1.0'`, into the environment of `python`, the cheapest way first.
+    """Install `spec`, such as `'mmcv==2.1.0'`, into the environment of `python`, in the cheapest way that works.
 
     Wheels are kept in a folder of `cache` for each Python, torch and platform.
 
@@ -39,13 +39,13 @@ def ensure_mmcv(python: Path, spec: str, cache: Path, logs: Path) -> str:
         `'kept'`, or the wheel's name.
 
     Raises:
-        SetupError: if torch cannot be imported, or no way ends with working operators.
+        SetupError: if importing torch fails, or no way ends with working operators.
     """
     if verify(python, spec) is None:
         return 'kept'
     done = run_python(python, _FACTS)
     if done.returncode:
-        raise SetupError(f'torch cannot be imported: {_last(done.stderr)}')
+        raise SetupError(f'importing torch fails: {_last(done.stderr)}')
     key, cuda = json.loads(done.stdout)
     folder, problem = cache / 'wheels' / key, 'no wheel has operators'
     folder.mkdir(parents=True, exist_ok=True)

@@ -93,7 +93,7 @@ def run_steps(stack: str, venv: Path, cache: Path) -> None:
     def install_packages() -> None:
         pip('packages', *packages)
         done = run_python(python, 'import cv2; print(cv2.__version__)')
-        if 'cannot open shared object file' in done.stderr:  # servers lack libGL, which the headless build does without
+        if 'cannot open shared object file' in done.stderr:  # the headless build needs no libGL
             pip('opencv', '--no-deps', '--force-reinstall', 'opencv-python-headless')
 
     def check_imports() -> None:
