@@ -20,7 +20,7 @@ def tiny(cfg: Config, coco: Path, digits: Path, work_dir: Path) -> Config:
     downloaded and no checkpoint is written.
     """
     _shrink_sizes(cfg._cfg_dict, 8 if 'CocoDataset' in str(cfg.val_dataloader.dataset.type) else 2)
-    _shrink_model(cfg.model)
+    shrink_model(cfg.model)
     _few_images(cfg, digits)
     epochs = cfg.train_cfg.get('max_epochs') is not None
     cfg.train_cfg.update(dict(max_epochs=1, val_interval=1) if epochs else dict(
@@ -56,10 +56,11 @@ def _shrink_sizes(cfg: dict, factor: int) -> None:
     preprocessor['pad_size_divisor'] = min(preprocessor['pad_size_divisor'], 128)
 
 
-def _shrink_model(model: dict) -> None:
+def shrink_model(model: dict) -> None:
+    """Give a detector a quarter of its backbone's channels, and little else; its weights are not loaded."""
     backbone = model['backbone']
     backbone['init_cfg'] = None
-    if backbone.get('embed_dims', 96) >= 96:
+    if 'Swin' in backbone['type'] and backbone.get('embed_dims', 96) >= 96:
         backbone['embed_dims'] = backbone.get('embed_dims', 96) // 4
         for part in (model.get('neck'), model.get('panoptic_head')):
             if part is not None:
