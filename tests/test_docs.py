@@ -105,6 +105,7 @@ NOT_RUN = {
         'takes hours: tests/test_tools/test_position_tools.py',
     r'python tools/analysis_tools/estimate_scaling.py( --network.*)?$':
         'counts four full-size models: tests/test_analysis/test_studies/test_scaling.py',
+    r'python .*sweep_windows.py CONFIG CHECKPOINT --windows 8': 'as the sweep of docs/windows.md',
     r'python tools/deployment/export_backbone.py': 'is slow: tests/test_deployment/test_export.py',
     r'python -m tests.test_checkpoints.hostile.(server|compare)':
         'takes minutes: tests/test_checkpoints/test_hostile_files.py reads a part of the files',

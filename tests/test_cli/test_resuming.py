@@ -71,7 +71,7 @@ def interrupt(runner):
 
 @pytest.mark.parametrize(('iteration', 'said'), [
     (0, 'interrupted at iteration 0, before a checkpoint was saved\n'),
-    (5, 'interrupted at iteration 5. To go on from {}/epoch_1.pth: python tools/train.py c.py --amp --resume\n')])
+    (5, 'interrupted at iteration 5. To continue from {}/epoch_1.pth: python tools/train.py c.py --amp --resume\n')])
 def test_control_c(tmp_path, capsys, monkeypatch, iteration, said):
     monkeypatch.setattr('sys.argv', ['tools/train.py'])
     made = make_runner(tmp_path, checkpoint=dict(interval=1))

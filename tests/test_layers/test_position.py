@@ -267,7 +267,7 @@ class _Stranger(PositionScheme):
     (lambda: build_position(dict(type='log_cpb', pretrained_window_size=-7)), ValueError, 'got -7'),
     (lambda: build_position(dict(type='log_cpb', pretrained_window_size=[8, 8, 8, 4])), ValueError, 'one per stage'),
     (lambda: build_position('relative+relative_only'), ValueError, 'relative and relative_only do not combine'),
-    (lambda: build_position('log_cpb+linear_cpb'), ValueError, 'would share their parameters'),
+    (lambda: build_position('log_cpb+linear_cpb'), ValueError, 'would share parameters'),
     (lambda: build_position('rope_axial+rope_axial'), ValueError, 'do not combine'),
     (lambda: build_position('relative_only+rope_axial'), ValueError, "'rope_axial' acts on queries and keys"),
     (lambda: WindowAttention(12, 2, None, position='rope_axial'), ValueError, 'multiple of 4 channels, got 6'),
