@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .runtime import is_tracing
+from .runtime import is_capturing, is_tracing
 
 # Added to the logit of a pair of tokens that must not attend to each other. The value of the Swin code (and of mmdet):
 # far below any logit that a trained model makes, and finite in float16.
@@ -79,6 +79,8 @@ class WindowGroup:
         if not self.keeps_mask or is_tracing() or not self.shares_mask or self.region.shape[1] > MAX_KEPT_MASK:
             return self._make_mask(dtype, align_pad)
         if (dtype, align_pad) not in self._masks:
+            if is_capturing():  # it would be read before a replay has made it
+                return self._make_mask(dtype, align_pad)
             with torch.inference_mode(False), torch.no_grad():
                 self._masks[dtype, align_pad] = self._make_mask(dtype, align_pad)
         return self._masks[dtype, align_pad]

@@ -7,8 +7,23 @@ from __future__ import annotations
 import os
 import warnings
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import lru_cache, wraps
-from typing import Any, Callable, ContextManager, Iterable, Iterator, Optional, Tuple, TypeVar
+from operator import is_
+from typing import (
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+)
 
 import torch
 from torch import Tensor, nn
@@ -118,8 +133,8 @@ def tensor_cache(maxsize: int) -> Callable[[Make], Make]:
     """Return a bounded cache for functions that make tensors from hashable arguments.
 
     It is bypassed while a graph is made, under ``torch.func`` transformations, which wrap every new tensor, and while a
-    CUDA graph is captured, whose kernels have not run yet. Fake tensors are never found by a real forward. Its tensors
-    can be used in training even if they were first needed under ``inference_mode``.
+    CUDA graph is captured, whose kernels have not run yet; see :func:`hold_cached`. Fake tensors are never found by a
+    real forward. Its tensors can be used in training even if they were first needed under ``inference_mode``.
     """
     def decorate(make: Make) -> Make:
         @lru_cache(maxsize=maxsize)
@@ -129,17 +144,42 @@ def tensor_cache(maxsize: int) -> Callable[[Make], Make]:
 
         @wraps(make)
         def find(*request: Any) -> Any:
-            if is_tracing() or _is_transformed() or _is_capturing():
+            if is_tracing() or _is_transformed():
                 return make(*request)
-            return cached(fake_mode(), *request)
+            held = _held.get()
+            if held is not None and (make, request) in held:
+                return held[make, request]
+            found = make(*request) if is_capturing() else cached(fake_mode(), *request)
+            if held is not None:
+                held[make, request] = found
+            return found
 
         find.cache_clear, find.cache_info = cached.cache_clear, cached.cache_info
         return find
     return decorate
 
 
-def _is_capturing() -> bool:
+def is_capturing() -> bool:
+    """Whether a CUDA graph is captured: kernels are recorded, and have not run yet."""
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
+_held: ContextVar[Optional[Dict[Any, Any]]] = ContextVar('_held', default=None)
+
+
+@contextmanager
+def hold_cached() -> Iterator[Dict[Any, Any]]:
+    """Keep what :func:`tensor_cache` hands out, and hand out the same again while a CUDA graph is captured.
+
+    A graph reads these tensors in every replay, so they must live as long as it, whatever a cache drops. Whoever
+    captures a graph runs the function once within this context first, so that all of them exist.
+    """
+    held: Dict[Any, Any] = {}
+    token = _held.set(held)
+    try:
+        yield held
+    finally:
+        _held.reset(token)
 
 
 # Precision
@@ -155,11 +195,26 @@ def without_autocast(like: Tensor) -> ContextManager:
     return nullcontext() if kind in _WITHOUT_AUTOCAST else torch.autocast(kind, enabled=False)
 
 
-def autocast_dtype_on_cpu() -> Optional[torch.dtype]:
-    """Return the dtype that autocast casts a CPU's matrix products to; None outside of autocast."""
+def autocast_dtype(kind: str) -> Optional[torch.dtype]:
+    """Return what autocast casts matrix products to on a kind of device, such as 'cpu'; None outside of it."""
+    if kind in _WITHOUT_AUTOCAST:
+        return None
     if hasattr(torch, 'get_autocast_dtype'):  # torch 2.4
-        return torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else None
-    return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    if kind == 'cpu':
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+
+
+@contextmanager
+def without_autocast_cache() -> Iterator[None]:
+    """Cast weights at each use. At its end autocast drops those it has cached, which a captured graph would read."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
 
 
 # Modules
@@ -201,3 +256,41 @@ def is_as_built(root: nn.Module) -> bool:
 def _types(root: nn.Module) -> Tuple[Any, ...]:
     """Return the type of ``root``, and the name and type of each module in it."""
     return (type(root), *((name, type(module)) for name, module in root.named_modules() if name))
+
+
+class ModuleState(NamedTuple):
+    """What a captured call depends on in its modules: every attribute, and where parameters and buffers lie.
+
+    Values of parameters may change in place, as an optimizer or ``load_state_dict`` changes them: a replay reads them.
+    """
+
+    values: List[Any]
+    addresses: List[int]
+
+    def equals(self, other: Optional[ModuleState]) -> bool:
+        """Whether every attribute is the same object at the same address."""
+        return (other is not None and self.addresses == other.addresses and len(self.values) == len(other.values)
+                and all(map(is_, self.values, other.values)))
+
+
+def module_state(roots: Sequence[nn.Module]) -> Optional[ModuleState]:
+    """The state of modules and all their submodules; None if one is in training or has hooks. Takes 0.2 ms."""
+    if nn.modules.module._has_any_global_hook():
+        return None
+    values: List[Any] = []
+    addresses: List[int] = []
+    todo = list(roots)
+    while todo:
+        module = todo.pop()
+        own = vars(module)
+        hooks = (own['_forward_hooks'], own['_forward_pre_hooks'], own['_backward_hooks'], own['_backward_pre_hooks'])
+        if own['training'] or any(hooks) or 'forward' in own:
+            return None
+        values.extend(own.values())
+        for tensors in (own['_parameters'], own['_buffers']):
+            for tensor in tensors.values():
+                if tensor is not None:
+                    values.append(tensor)
+                    addresses.append(tensor.data_ptr())
+        todo.extend(child for child in own['_modules'].values() if child is not None)
+    return ModuleState(values, addresses)

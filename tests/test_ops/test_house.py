@@ -39,7 +39,8 @@ def test_layers_and_models_ask_nothing_about_the_machine(path):
 @pytest.mark.parametrize('path', files('ops'), ids=lambda path: path.stem)
 def test_ops_need_torch_only(path):
     outside = {name.split('.')[0] for name in imported(path)} - {'swin_pos_det', 'torch', '__future__'}
-    known = {'collections', 'contextlib', 'dataclasses', 'functools', 'itertools', 'os', 'types', 'typing', 'warnings'}
+    known = {'collections', 'contextlib', 'contextvars', 'dataclasses', 'functools', 'itertools', 'operator', 'os',
+             'threading', 'types', 'typing', 'warnings'}
     assert outside <= known, outside - known
     own = {name for name in imported(path) if name.startswith('swin_pos_det.')}
     assert all(name.startswith(('swin_pos_det.ops', 'swin_pos_det.errors')) for name in own), own

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..runtime import TRICKS, autocast_dtype_on_cpu
+from ..runtime import TRICKS, autocast_dtype
 from .chunks import CHUNK
 
 Layer = Callable[[Tensor], Tensor]
@@ -37,7 +37,7 @@ def prepared_linear(weight: Tensor, bias: Optional[Tensor], rows: Container[int]
     def plain(x: Tensor) -> Tensor:
         return F.gelu(F.linear(x, weight, bias)) if gelu else F.linear(x, weight, bias)
 
-    dtype = autocast_dtype_on_cpu() or weight.dtype
+    dtype = autocast_dtype('cpu') or weight.dtype
     if not rows or not _onednn_takes(weight, dtype):
         return plain
     ordered = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), CHUNK)
