@@ -14,7 +14,9 @@ SIZES = [(61, 90), (48, 40), (64, 64)]
 
 
 def equal(got, want):
-    return all(torch.equal(a, b) for a, b in zip(got, want))
+    """Whether features are the same, up to another choice of the libraries' kernels."""
+    return all(torch.allclose(a, b, rtol=0, atol=1e-5 if b.dtype == torch.float32 else 2e-2)
+               for a, b in zip(got, want))
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16], ids=str)
