@@ -45,13 +45,13 @@ class Device(Protocol):
     """What :class:`GraphedCall` needs of a machine. The tests have one without a GPU."""
 
     def supports(self, x: Tensor) -> bool:
-        """Whether a call on ``x`` can be captured now."""
+        """Return whether a call on ``x`` can be captured now."""
 
     def stream(self, x: Tensor) -> Hashable:
-        """The stream that a call on ``x`` would run on."""
+        """Return the stream that a call on ``x`` would run on."""
 
     def new_graph(self, x: Tensor) -> Graph:
-        """A graph whose memory comes from the pool of all graphs of this device object."""
+        """Make a graph whose memory comes from the pool of all graphs of this device object."""
 
     def synchronize(self) -> None:
         """Wait until all replays are done."""
@@ -147,11 +147,11 @@ class GraphedCall:
         return type(self), (self.function, self.modules, self.max_graphs)  # a copy captures its own graphs
 
     def __len__(self) -> int:
-        """The number of graphs."""
+        """Return the number of graphs."""
         return len(self._graphs)
 
     def __call__(self, x: Tensor, *constants: Hashable) -> Any:
-        """``function(x, *constants)``; each set of constants has its own graph."""
+        """Return ``function(x, *constants)``; each set of constants has its own graph."""
         if not self._failed and type(x) is Tensor and is_plain_inference() and self._device.supports(x):
             with self._lock:
                 captured = self._find(x, constants)
@@ -167,7 +167,7 @@ class GraphedCall:
         self._seen.clear()
 
     def _find(self, x: Tensor, constants: Tuple[Hashable, ...]) -> Optional[_Captured]:
-        """The graph for an input, captured if this is the time to; None if there is none."""
+        """Return the graph for an input, captured if this is the time to; None if there is none."""
         stream, state = self._device.stream(x), module_state(self.modules)
         if state is None or stream != (stream if self._stream is None else self._stream):
             return None

@@ -160,7 +160,7 @@ def tensor_cache(maxsize: int) -> Callable[[Make], Make]:
 
 
 def is_capturing() -> bool:
-    """Whether a CUDA graph is captured: kernels are recorded, and have not run yet."""
+    """Return whether a CUDA graph is captured: kernels are recorded, and have not run yet."""
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
@@ -268,13 +268,13 @@ class ModuleState(NamedTuple):
     addresses: List[int]
 
     def equals(self, other: Optional[ModuleState]) -> bool:
-        """Whether every attribute is the same object at the same address."""
+        """Return whether every attribute is the same object at the same address."""
         return (other is not None and self.addresses == other.addresses and len(self.values) == len(other.values)
                 and all(map(is_, self.values, other.values)))
 
 
 def module_state(roots: Sequence[nn.Module]) -> Optional[ModuleState]:
-    """The state of modules and all their submodules; None if one is in training or has hooks. Takes 0.2 ms."""
+    """Return the state of modules and all below them; None if one is in training or has hooks. It takes 0.2 ms."""
     if nn.modules.module._has_any_global_hook():
         return None
     values: List[Any] = []
