@@ -14,8 +14,8 @@ from .position_bias import PositionBias
 from .runtime import is_tracing
 from .windows import WindowPlan, window_partition, window_reverse
 
-# Scores of all heads that the backward pass holds at once: 4 MB in float32, which stay in a core's cache.
-MAX_SCORES = 2**20
+# Scores of all heads that the backward pass holds at once: 1 MB in float32, which stays in a core's cache.
+MAX_SCORES = 2**18
 
 
 def attention(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_heads: int, scale: float,
@@ -72,14 +72,22 @@ class _RecomputedScores(torch.autograd.Function):
         grad_bias = None if bias is None else torch.zeros_like(bias, dtype=exact)
         at_once = max(1, MAX_SCORES // (ctx.num_heads * q.shape[2]**2))
         for some, mask in attn_masks(bias, ctx.groups, q, at_once):
-            logits = torch.matmul(q[some], k[some].transpose(-2, -1)).to(exact).mul_(ctx.scale)
-            weights = (logits if mask is None else logits.add_(mask)).softmax(-1)
-            grads[2][some] = torch.matmul(weights.to(grad.dtype).transpose(-2, -1), grad[some])
-            scores = torch.matmul(grad[some], v[some].transpose(-2, -1)).to(exact)
-            scores.sub_((scores * weights).sum(-1, keepdim=True)).mul_(weights)
-            if grad_bias is not None:
-                grad_bias += scores.sum(0)
-            scores = scores.mul_(ctx.scale).to(q.dtype)
-            grads[0][some] = torch.matmul(scores, k[some])
-            grads[1][some] = torch.matmul(scores.transpose(-2, -1), q[some])
+            parts = [each[some] for each in (*grads, q, k, v, grad)]
+            _write_gradients(*parts, grad_bias, mask, ctx.scale)
         return grad_windows, None if bias is None else grad_bias.to(bias.dtype), None, None, None
+
+
+def _write_gradients(grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, q: Tensor, k: Tensor, v: Tensor, grad: Tensor,
+                     grad_bias: Optional[Tensor], mask: Optional[Tensor], scale: float) -> None:
+    """Write the gradients of some windows' q, k, v (nW, heads, N, channels of a head); add that of the bias."""
+    exact = torch.promote_types(q.dtype, torch.float32)
+    weights = torch.matmul(q, k.transpose(-2, -1)).to(exact).mul_(scale)
+    weights = (weights if mask is None else weights.add_(mask)).softmax(-1)
+    grad_v.copy_(torch.matmul(weights.to(grad.dtype).transpose(-2, -1), grad))
+    scores = torch.matmul(grad, v.transpose(-2, -1)).to(exact)
+    scores = torch.ops.aten._softmax_backward_data(scores, weights, -1, exact)
+    if grad_bias is not None:
+        grad_bias += scores.sum(0)
+    scores = scores.mul_(scale).to(q.dtype)
+    grad_q.copy_(torch.matmul(scores, k))
+    grad_k.copy_(torch.matmul(scores.transpose(-2, -1), q))
