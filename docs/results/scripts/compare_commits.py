@@ -1,7 +1,7 @@
 """Time the backbone of two checkouts of this repository against each other: fresh processes, in turns.
 
 Usage: python compare_commits.py OLD NEW REPEATS MODE,WINDOW,HxW,BATCH ..., with MODE forward or train. Each process
-builds a Swin-T, runs it once, and gives the median of five runs; the table has the medians over processes, and the
+builds a Swin-T, runs it once, and gives the median of three runs; the table has the medians over processes, and the
 median over turns of the old time over the new. OMP_NUM_THREADS sets the threads.
 """
 import json
@@ -32,7 +32,7 @@ def step():
 
 step()
 seconds = []
-for _ in range(5):
+for _ in range(3):
     start = time.perf_counter()
     step()
     seconds.append(time.perf_counter() - start)
