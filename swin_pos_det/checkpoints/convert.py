@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from ..errors import SettingError
 from ..layers import parameters_of_position, resample_table
+from ..types import Pair
 from .atomic import atomic_write
 from .formats import EXPORTS, EXPORTS_V2, TABLE
 from .tensor_checks import check_value
 from .variants import Variant, describe_weights
 from .weights import ABSOLUTE_GRID, POSITION, TABLE_WINDOWS, SwinWeights, read_weights, unwrap
-
-Pair = Tuple[int, int]
 
 # The entry that each library's own files keep the weights in.
 _CONTAINERS = {'mmdet': 'state_dict', 'microsoft': 'model'}

@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from ..errors import SettingError
 from ..layers import parameters_of_position, resample_absolute, table_size
+from ..types import Pair
 from .formats import TABLE, Format
 from .report import LoadReport
 from .tensor_checks import check_value, is_alike
 from .variants import Variant, config_changes, describe_weights, square_window
 from .weights import ABSOLUTE_GRID, POSITION, TABLE_WINDOWS, SwinWeights, read_weights
-
-Pair = Tuple[int, int]
 
 ABSOLUTE = 'absolute_pos_embed'
 PATCHES = 'patch_embed.projection.weight'

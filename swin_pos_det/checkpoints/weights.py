@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import SettingError
 from ..layers import table_size
+from ..types import Pair
 from .formats import (
     COORDINATES,
     DERIVED,
@@ -23,8 +24,6 @@ from .formats import (
     is_swinv2_cr,
     learned_side,
 )
-
-Pair = Tuple[int, int]
 
 # More than any Swin has; a file that claims more is damaged.
 MAX_STAGES, MAX_BLOCKS, MAX_SIDE = 16, 1000, 10000

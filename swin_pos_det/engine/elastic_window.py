@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Optional, Sequence, Union
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
@@ -10,8 +10,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ..errors import SettingError, SettingTypeError
-
-Pair = Tuple[int, int]
+from ..types import Pair
 
 
 @HOOKS.register_module()

@@ -13,9 +13,8 @@ from ..ops.reference import attention_weights
 from ..ops.runtime import changes_result, is_unmodified
 from ..ops.window_attention import window_attention
 from ..ops.windows import WindowPlan
+from ..types import Pair
 from .position import PositionSetting, build_position
-
-Pair = Tuple[int, int]
 
 ATTENTIONS = ('dot', 'cosine')
 

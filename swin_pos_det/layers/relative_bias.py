@@ -5,7 +5,6 @@ A table (see :mod:`swin_pos_det.ops.position_bias`) is a picture over offsets fo
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Tuple
 
 import numpy as np
 import torch
@@ -16,9 +15,7 @@ from ..choices import RESAMPLING_MODES
 from ..errors import SettingError
 from ..ops.position_bias import table_size
 from ..ops.runtime import tensor_cache
-
-Pair = Tuple[int, int]
-
+from ..types import Pair
 
 MAX_CACHED_MATRICES = 64  # a few KB each
 

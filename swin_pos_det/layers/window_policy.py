@@ -3,11 +3,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Tuple, Union
+from typing import Union
 
 from ..choices import WINDOW_POLICIES  # noqa: F401  the policies of WindowRule
-
-Pair = Tuple[int, int]
+from ..types import Pair
 
 GLOBAL = 'global'
 

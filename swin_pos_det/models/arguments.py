@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, List, Optional, Sequence, Tuple, Union
+from typing import Any, List, Optional, Sequence, Union
 
 from ..errors import SettingError, SettingTypeError
 from ..layers import GLOBAL, WINDOW_POLICIES, PositionScheme, WindowRule, build_position
+from ..types import Pair
 
-Pair = Tuple[int, int]
 WindowSize = Union[int, str, Pair, Sequence[Union[int, str, Pair]]]
 
 PADDINGS = ('attend', 'mask')

@@ -1,7 +1,7 @@
 """Images of any number of channels, and their sizes before padding, on the way to the backbone of any detector."""
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
 from mmdet.models.data_preprocessors import DetDataPreprocessor
@@ -9,8 +9,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..errors import SettingError
-
-Pair = Tuple[int, int]
+from ..types import Pair
 
 # A detector hands the batch to its backbone as one tensor and nothing else, so the sizes travel as its attribute.
 _ATTRIBUTE = 'swin_pos_valid_sizes'

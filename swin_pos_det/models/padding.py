@@ -1,12 +1,12 @@
 """The valid area of each image in a padded batch: its size in each stage, and zeros outside it."""
 from __future__ import annotations
 
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence
 
 import torch
 from torch import Tensor
 
-Pair = Tuple[int, int]
+from ..types import Pair
 
 
 def downsample_sizes(valid: Optional[Sequence[Pair]], stride: Pair) -> Optional[List[Pair]]:

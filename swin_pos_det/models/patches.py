@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ..ops import cpu_inference
 from ..ops.patches import pad_to_multiple, two_by_two
 from ..ops.runtime import record_modules
+from ..types import Pair
 
-Pair = Tuple[int, int]
 Cfg = Dict[str, Any]
 
 

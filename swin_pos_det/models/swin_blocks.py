@@ -4,7 +4,7 @@ Module and parameter names are those of mmdet's ``SwinTransformer``, so that che
 """
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence
 
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks.transformer import FFN, build_dropout
@@ -16,10 +16,10 @@ from ..layers import PositionScheme, WindowAttention, WindowPlan, WindowRule, wi
 from ..ops import cpu_inference
 from ..ops.feed_forward import feed_forward
 from ..ops.runtime import record_modules
+from ..types import Pair
 from .padding import mask_padding
 from .patches import PatchMerging
 
-Pair = Tuple[int, int]
 Cfg = Dict[str, Any]
 
 NORM_ORDERS = ('pre', 'res-post')

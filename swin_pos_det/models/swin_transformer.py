@@ -17,9 +17,9 @@ from ..errors import SettingError
 from ..layers import ATTENTIONS, RESAMPLING_MODES, PositionSetting, build_position, image_scale, resample_absolute
 from ..ops import cpu_inference
 from ..ops.runtime import warn
+from ..types import Pair
 from .arguments import (
     PADDINGS,
-    Pair,
     WindowSize,
     check_choices,
     check_layout,

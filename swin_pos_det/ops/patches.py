@@ -1,14 +1,11 @@
 """Regrouping of maps into patches, at sizes that may be symbols of a graph."""
 from __future__ import annotations
 
-from typing import Tuple
-
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..types import Pair
 from .runtime import is_tracing
-
-Pair = Tuple[int, int]
 
 
 def pad_to_multiple(maps: Tensor, multiple: Pair) -> Tensor:

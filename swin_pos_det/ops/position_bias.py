@@ -7,14 +7,13 @@ equation 4).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Optional
 
 import torch
 from torch import Tensor
 
+from ..types import Pair
 from .runtime import tensor_cache
-
-Pair = Tuple[int, int]
 
 # Indices of windows up to 32 x 32 tokens are kept, 8 MB each; of larger ones (whole maps) none.
 MAX_CACHED_INDICES = 16

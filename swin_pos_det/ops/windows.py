@@ -15,10 +15,9 @@ from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
+from ..types import Pair
 from .masks import WindowGroup
 from .runtime import is_exporting, is_tracing, tensor_cache
-
-Pair = Tuple[int, int]
 
 # A forward uses at most two plans per stage (shifted and not), so this is four image sizes of a four-stage Swin.
 # Training on COCO meets thousands of sizes, and building a plan costs far less than the block that uses it.

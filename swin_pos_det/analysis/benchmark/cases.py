@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
-Pair = Tuple[int, int]
+from ...types import Pair
+
 Window = Union[int, str]
 
 MODES = ('forward', 'train')

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from typing import Any, List, Mapping, Tuple
+from typing import Any, List, Mapping
 
 import torch
 from torch import nn
 
+from ...types import Pair
 from .cases import Case
 
-Pair = Tuple[int, int]
 PATCH = 4
 MLP_RATIO = 4
 PADDINGS = 'left out', 'attended', 'projected'

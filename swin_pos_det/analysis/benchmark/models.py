@@ -12,7 +12,8 @@ from typing import Any, Callable, Dict, List, Mapping, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-Pair = Tuple[int, int]
+from ...types import Pair
+
 Window = Union[int, str]
 
 VARIANTS = {

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from ...errors import SettingError
 from ...layers import WindowAttention, WindowPlan, window_partition, window_reverse
 from ...ops.masks import WindowGroup
-
-Pair = Tuple[int, int]
+from ...types import Pair
 
 
 @dataclass(frozen=True)

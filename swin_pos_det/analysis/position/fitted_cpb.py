@@ -1,15 +1,12 @@
 """A continuous position bias fitted to a learned table, for comparison."""
 from __future__ import annotations
 
-from typing import Tuple
-
 import torch
 from torch import Tensor
 
 from ...layers import WindowAttention
+from ...types import Pair
 from .plots import bias_grid, over_offsets
-
-Pair = Tuple[int, int]
 
 
 def fitted_cpb(grid: Tensor, window: Pair, target: Pair, position: str = 'log_cpb', steps: int = 400,

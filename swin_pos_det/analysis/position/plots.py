@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from ...errors import SettingError
 from ...layers import relative_position_index, resample_table, table_size
+from ...types import Pair
 from ...visualization import save_figure
 from .attention_maps import BlockAttention, attended_from, attention_distance, uniform_distance, visible_from
-
-Pair = Tuple[int, int]
 
 DIVERGING = 'RdBu_r'  # colour-blind-safe, white in the middle
 SEQUENTIAL = 'inferno'

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ...apis import build_detector
 from ...apis.images import check_file
 from ...errors import SettingError
+from ...types import Pair
 from ..detector import model_input, test_images
 from .attention_maps import BlockAttention, record_attention
 from .fitted_cpb import fitted_cpb
@@ -29,7 +30,6 @@ from .plots import (
     rotation_grid,
 )
 
-Pair = Tuple[int, int]
 _OVERVIEW_HEADS = 8
 
 

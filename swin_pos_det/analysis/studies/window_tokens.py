@@ -2,13 +2,12 @@
 from __future__ import annotations
 
 import json
-from typing import Dict, Iterable, List, Sequence, Tuple
+from typing import Dict, Iterable, List, Sequence
 
 from mmcv import rescale_size
 
 from ...layers import WindowRule
-
-Pair = Tuple[int, int]
+from ...types import Pair
 
 
 def resized_images(annotations: str, scale: Pair, divisor: int = 32) -> List[Pair]:

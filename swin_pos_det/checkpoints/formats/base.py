@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ...layers import POSITIONS, relative_position_index
+from ...types import Pair
 
-Pair = Tuple[int, int]
 StateDict = Mapping[str, Tensor]
 Rules = Sequence[Tuple[str, str]]
 

@@ -15,7 +15,8 @@ from typing import Dict, Sequence
 import torch
 from torch import Tensor
 
-from .base import Format, Pair, StateDict, deinterleave, interleave, is_merged, rename, with_indices
+from ...types import Pair
+from .base import Format, StateDict, deinterleave, interleave, is_merged, rename, with_indices
 
 _TO_MMDET = (
     (r'\.attention\.(q|k|v)_proj\.', r'.attention.self.\1_proj.'),

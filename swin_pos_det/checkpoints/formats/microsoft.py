@@ -14,9 +14,9 @@ from typing import Dict, Sequence
 import torch
 from torch import Tensor
 
+from ...types import Pair
 from .base import (
     Format,
-    Pair,
     StateDict,
     deinterleave,
     interleave,

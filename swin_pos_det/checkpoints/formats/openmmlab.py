@@ -7,7 +7,8 @@ from typing import Dict, Sequence
 
 from torch import Tensor
 
-from .base import Format, Pair, StateDict, with_indices
+from ...types import Pair
+from .base import Format, StateDict, with_indices
 
 
 def to_mmdet(state_dict: StateDict) -> Dict[str, Tensor]:

@@ -13,8 +13,9 @@ from typing import Dict, Optional, Sequence
 from torch import Tensor
 
 from ...errors import SettingError
+from ...types import Pair
 from . import microsoft
-from .base import Format, Pair, StateDict
+from .base import Format, StateDict
 
 _STAGE_OF_DOWNSAMPLE = re.compile(r'^layers\.(\d+)(?=\.downsample\.)')
 

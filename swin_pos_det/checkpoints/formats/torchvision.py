@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ...errors import SettingError
+from ...types import Pair
 from . import microsoft
 from .base import (
     Format,
-    Pair,
     StateDict,
     deinterleave,
     interleave,

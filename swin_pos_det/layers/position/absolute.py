@@ -2,16 +2,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import SettingError
+from ...types import Pair
 from .base import PositionScheme, register_position
-
-Pair = Tuple[int, int]
 
 
 def resample_absolute(embedding: Tensor, source: Pair, target: Pair) -> Tensor:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ...errors import SettingError, SettingTypeError
 from ...ops.position_bias import PositionBias
+from ...types import Pair
 
-Pair = Tuple[int, int]
 Normal = Callable[[Tensor], Any]
 PositionSetting = Union[str, Mapping[str, Any], 'PositionScheme', Sequence[Any]]
 

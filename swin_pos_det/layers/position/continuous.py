@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ...errors import SettingError
 from ...ops.runtime import without_autocast
-from .base import Pair, PositionScheme, register_position
+from ...types import Pair
+from .base import PositionScheme, register_position
 
 HIDDEN_CHANNELS = 512
 # A bias is between 0 and this.

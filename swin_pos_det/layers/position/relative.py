@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ...ops.position_bias import table_size
+from ...types import Pair
 from ..relative_bias import resample_table
-from .base import Normal, Pair, PositionScheme, register_position
+from .base import Normal, PositionScheme, register_position
 
 
 @register_position('none')

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ...errors import SettingError
 from ...ops.runtime import without_autocast
-from .base import Normal, Pair, PositionScheme, register_position
+from ...types import Pair
+from .base import Normal, PositionScheme, register_position
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...types import Pair
 from ..masks import split
 from ..patches import two_by_two
 from ..runtime import TRICKS
 from .chunks import can_chunk, chunk_size, is_large
-
-Pair = Tuple[int, int]
 
 
 def can_run_merging(merging: nn.Module, x: Tensor) -> bool:

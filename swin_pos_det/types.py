@@ -1,0 +1,7 @@
+"""Types that signatures all over the package name."""
+from __future__ import annotations
+
+from typing import Tuple
+
+# Height and width, or down and across, in this order: of images, maps, windows, strides, shifts.
+Pair = Tuple[int, int]
