@@ -7,6 +7,7 @@ RESAMPLING_MODES = ('bicubic', 'bilinear', 'nearest', 'geometric')
 CHECKPOINT_LAYOUTS = ('mmdet', 'timm', 'microsoft', 'hf', 'torchvision')
 WEIGHTS_ENDINGS = ('.safetensors', '.pth', '.pt', '.bin', '.ckpt')
 EXPORT_ENDINGS = ('.onnx', '.pt2')
+HALF_DTYPES = ('float16', 'bfloat16')
 EVALUATORS = ('pycocotools', 'faster')
 # Detections per image at which COCO's average recall is taken: MMDetection's. COCO's own are 1, 10, 100.
 MAX_DETS = (100, 300, 1000)

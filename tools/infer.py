@@ -7,7 +7,7 @@ DEFER_REGISTRATION = True  # run_cli registers the package, after the command li
 
 from swin_pos_det.choices import WINDOW_POLICIES
 from swin_pos_det.cli.argument_types import count, device, fraction, window_size
-from swin_pos_det.cli.arguments import add_config_arguments
+from swin_pos_det.cli.arguments import add_config_arguments, add_speed_arguments
 from swin_pos_det.cli.main import run_cli
 
 SOME_SKIPPED = 3
@@ -38,6 +38,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('--font', metavar='FILE',
                         help='a TrueType or OpenType font for class names (default: $SWIN_POS_DET_FONT, else one of '
                              'the system that has their characters)')
+    add_speed_arguments(parser)
     add_config_arguments(parser)
     parser.set_defaults(launcher='none', local_rank=0, work_dir=None)  # what load_config wants to know
     return parser
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from swin_pos_det.apis.pipeline import reads_folders
     from swin_pos_det.cli.checkpoint_checks import check_checkpoint
     from swin_pos_det.cli.runner import load_config
+    from swin_pos_det.engine.fast_inference import speed_up
     from swin_pos_det.visualization import find_font
 
     cfg = load_config(args)
@@ -61,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
         print(f'note: {line}', file=sys.stderr)
     windows = args.window[0] if args.window and len(args.window) == 1 else args.window
     model = init_detector(cfg, args.checkpoint, args.device, windows, args.window_policy)
+    if args.half or args.cuda_graphs:
+        speed_up(model, args.cuda_graphs, args.half)
     report = predict_files(model, found, args.out, args.batch_size, args.score_thr, not args.no_pictures,
                            font=args.font)
     for reason in report.skipped.values():

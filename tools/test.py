@@ -7,7 +7,7 @@ from copy import deepcopy
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
 from swin_pos_det.cli.argument_types import predictions_file
-from swin_pos_det.cli.arguments import add_common_arguments, note_unused
+from swin_pos_det.cli.arguments import add_common_arguments, add_speed_arguments, note_unused
 from swin_pos_det.cli.main import run_cli
 from swin_pos_det.errors import UserError
 
@@ -31,6 +31,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('--wait-time', type=float, default=2, metavar='SECONDS',
                         help='with --show: how long each picture stays (default: 2)')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation: the config's, else flipping")
+    add_speed_arguments(parser)
     add_common_arguments(parser)
     return parser
 
@@ -73,6 +74,7 @@ def test(args: argparse.Namespace) -> None:
     from swin_pos_det.checkpoints import check_writable
     from swin_pos_det.cli.checkpoint_checks import check_checkpoint, check_evaluable, is_sharded
     from swin_pos_det.cli.runner import add_hook, build_runner, check_data, load_config
+    from swin_pos_det.engine.fast_inference import FastInferenceHook
     from swin_pos_det.engine.visualization_hook import use_own_visualization
     from swin_pos_det.evaluation.detections import ResultsFileHook
 
@@ -103,6 +105,8 @@ def test(args: argparse.Namespace) -> None:
     runner = build_runner(cfg, evaluated='test')
     if args.out is not None:
         runner.register_hook(ResultsFileHook(args.out))
+    if args.half or args.cuda_graphs:
+        runner.register_hook(FastInferenceHook(args.cuda_graphs, args.half))
     runner.test()
 
 

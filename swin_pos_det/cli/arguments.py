@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from ..choices import HALF_DTYPES
+
 _A_DICT = re.compile(r"""[\s\[("']*(\{|dict\()""")
 
 
@@ -45,6 +47,16 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
                         help='settings of the config to override, such as train_cfg.max_epochs=3 or '
                              '\'data_preprocessor.mean="[0,0,0]"\' (quote lists, no blanks inside)')
     add_traceback_argument(parser)
+
+
+def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of a tool that runs a detector: ``--half`` and ``--cuda-graphs``."""
+    parser.add_argument('--half', nargs='?', const=True, default=False, choices=HALF_DTYPES, metavar='DTYPE',
+                        help='backbone and neck in half precision: float16 or bfloat16 (default of DTYPE: float16 on a '
+                             'GPU, bfloat16 on a CPU)')
+    parser.add_argument('--cuda-graphs', action='store_true',
+                        help='replay backbone and neck from CUDA graphs, one for each padded size that comes again: '
+                             'same results, less waiting for the host')
 
 
 def add_traceback_argument(parser: argparse.ArgumentParser) -> None:

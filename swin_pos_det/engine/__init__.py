@@ -3,6 +3,7 @@ from ..mmengine_patches.checkpoint_hook import CheckpointHook
 from .amp import CPUAmpOptimWrapper, use_mixed_precision
 from .compact_masks_hook import CompactMasksHook
 from .elastic_window import ElasticWindowHook
+from .fast_inference import FastInferenceHook, speed_up
 from .full_checkpoint import RequireFullCheckpointHook, WholeDetectorHook
 from .layer_decay import SwinLayerDecayOptimWrapperConstructor
 from .merged_optimizer import MergedOptimizerHook
@@ -13,8 +14,9 @@ from .training_guard import TrainingGuardHook
 from .visualization_hook import SwinPosVisualizationHook
 
 __all__ = [
-    'CPUAmpOptimWrapper', 'CheckpointHook', 'CompactMasksHook', 'ElasticWindowHook', 'MergedOptimizerHook',
-    'MissedEvaluationHook', 'RequireFullCheckpointHook', 'ResumableFSDPStrategy', 'ResumeHook', 'ResumeResampledHook',
-    'SwinLayerDecayOptimWrapperConstructor', 'SwinPosVisualizationHook', 'TrainingGuardHook', 'WholeDetectorHook',
-    'check_strategy', 'choose_runner', 'resume_after_restart', 'use_mixed_precision', 'wrap_swin_blocks'
+    'CPUAmpOptimWrapper', 'CheckpointHook', 'CompactMasksHook', 'ElasticWindowHook', 'FastInferenceHook',
+    'MergedOptimizerHook', 'MissedEvaluationHook', 'RequireFullCheckpointHook', 'ResumableFSDPStrategy', 'ResumeHook',
+    'ResumeResampledHook', 'SwinLayerDecayOptimWrapperConstructor', 'SwinPosVisualizationHook', 'TrainingGuardHook',
+    'WholeDetectorHook', 'check_strategy', 'choose_runner', 'resume_after_restart', 'speed_up', 'use_mixed_precision',
+    'wrap_swin_blocks'
 ]

@@ -62,6 +62,15 @@ def test_windows(infer_tool, detector, monkeypatch):
     assert windows == [(12, None), ((7, 14), None), ([7, 7, 14, 'global'], None), (9, 'fit')]
 
 
+def test_half_precision(infer_tool, detector, capsys):
+    for number, given in enumerate(([], ['--half'], ['--half', 'float16'])):
+        arguments = ['--out', f'found{number}', '--score-thr', '0', '--no-pictures', '--device', 'cpu']
+        assert infer_tool.main([*detector, 'photos', *arguments, *given]) == 0
+    found = [json.loads(Path(f'found{number}/predictions.json').read_text())['annotations'] for number in range(3)]
+    assert len(found[0]) == len(found[1]) == len(found[2]) > 0
+    assert found[0] != found[1] != found[2] != found[0]
+
+
 def test_damaged_files_are_named(infer_tool, detector, capsys):
     Path('photos/bad.jpg').write_text('no image')
     assert infer_tool.main([*detector, 'photos', '--out', 'found', '--no-pictures']) == 3
