@@ -1,4 +1,4 @@
-"""Attention and position as ``nn.Module``s, in plain PyTorch. Nothing here knows of mmengine or mmdet."""
+"""Attention and position as ``nn.Module``s, in plain PyTorch. Nothing here depends on mmengine or mmdet."""
 from ..ops.position_bias import PositionBias, gather_bias, relative_position_index, table_size
 from ..ops.windows import WindowPlan, WindowSpec, window_partition, window_plan, window_reverse
 from .attention import ATTENTIONS, WindowAttention

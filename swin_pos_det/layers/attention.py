@@ -30,10 +30,10 @@ MIN_QK_NORM = 1e-4
 class WindowAttention(nn.Module):
     """Multi-head self-attention within windows (W-MSA and SW-MSA; Swin, section 3.2).
 
-    ``softmax(q k^T * scale + bias + mask) v`` for each head and window. The position scheme tells attention where
-    tokens are, by a bias or otherwise, see :class:`~.position.PositionScheme`; by default the bias comes from a
-    learned table over offsets. Parameters have the names and shapes of mmdet's ``WindowMSA``, and those that only
-    Swin V2 has the names of its authors' code.
+    ``softmax(q k^T * scale + bias + mask) v`` for each head and window. The position scheme adds position to
+    attention, by a bias or otherwise, see :class:`~.position.PositionScheme`; by default the bias comes from a
+    learned table over offsets. Parameters have the names and shapes of mmdet's ``WindowMSA``; those that only
+    Swin V2 has are named as in its authors' code.
 
     With ``attention='cosine'`` logits are ``s cos(q, k) + bias + mask``, where ``s`` is learned for each head and at
     most 100 (Swin V2, https://arxiv.org/abs/2111.09883, section 3.2, equation 2, with ``s`` for its ``1 / tau``).

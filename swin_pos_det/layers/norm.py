@@ -6,9 +6,9 @@ from torch.nn import functional as F
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """Layer norm over the channels at each place of a map, as ViTDet has it in neck and heads.
+    """Layer norm over the channels at each place of a map, as in ViTDet's neck and heads.
 
-    (https://arxiv.org/abs/2203.16527, appendix A.2.) ``nn.LayerNorm`` itself wants channels last, and ``GroupNorm``
+    (https://arxiv.org/abs/2203.16527, appendix A.2.) ``nn.LayerNorm`` itself expects channels last, and ``GroupNorm``
     with one group averages over places too.
 
     Args:

@@ -25,17 +25,17 @@ def resample_table(table: Tensor, source: Pair, target: Pair, mode: str = 'bicub
 
     Each head's table is a picture of ``(2 h - 1, 2 w - 1)`` pixels, resized by
     ``F.interpolate(mode, align_corners=False)``: it is stretched or squeezed, so that the farthest offsets of one
-    window become the farthest of the other. ``'geometric'`` instead leaves an offset of one token where it is, see
+    window become the farthest of the other. ``'geometric'`` instead keeps the value at an offset of one token, see
     :func:`geometric_matrix`. Differentiable with respect to ``table``.
 
     Args:
         table: ((2 h - 1) * (2 w - 1), heads), floating point.
         source: the window (h, w) that the table is for.
-        target: the window wanted.
+        target: the wanted window.
         mode: one of :data:`RESAMPLING_MODES`.
 
     Returns:
-        The table for ``target``, of the same dtype; ``table`` itself where the windows agree.
+        The table for ``target``, of the same dtype; ``table`` itself if the windows are equal.
 
     Raises:
         ValueError: if the table does not have the rows of ``source``, or the mode is unknown.
@@ -66,9 +66,9 @@ def geometric_matrix(source: int, target: int) -> Tensor:
     """Return the weights, along one axis, of the source's offsets in each offset of the target.
 
     The learned offsets ``0, 1, 2, ..`` are placed at ``0, 1, 1 + q, 1 + q + q^2, ..``, with the ``q >= 1`` that
-    brings the last of them to the target's last, and interpolated by a cubic spline (of lower degree where there are
-    too few offsets). So near offsets keep their place and only far ones are stretched. A smaller target takes the near
-    offsets as they are (``q = 1``). The enlargement is that of BEiT (https://arxiv.org/abs/2106.08254, code).
+    brings the last of them to the target's last, and interpolated by a cubic spline (of lower degree for
+    too few offsets). So near offsets keep their place and only far ones are stretched. A smaller target uses the near
+    offsets unchanged (``q = 1``). The enlargement is that of BEiT (https://arxiv.org/abs/2106.08254, code).
 
     Args:
         source: side of the learned window.

@@ -1,4 +1,4 @@
-"""Which window a feature map gets: the setting, and the rules that adapt it to the map."""
+"""The window of a feature map: the setting, and the rules that adapt it to the map."""
 from __future__ import annotations
 
 import math
@@ -10,7 +10,7 @@ from ..types import Pair
 
 GLOBAL = 'global'
 
-# How far a policy may leave the nominal window.
+# Range of a policy's windows, relative to the nominal window.
 FIT_RANGE = 0.75, 1.25
 SCALE_RANGE = 0.5, 2.
 
@@ -30,7 +30,7 @@ class WindowRule:
       twice the nominal window and no larger than the map. So a window covers the same share of an object when the
       image is resized.
 
-    Under ``'fit'`` and ``'scale'`` an axis with a single window is not shifted: there is no neighbour to meet.
+    Under ``'fit'`` and ``'scale'`` an axis with a single window is not shifted: it has no neighbour.
     ``'global'`` as the size is one window over the whole map, unshifted: a plain Transformer's attention.
 
     Attributes:

@@ -51,7 +51,7 @@ def table_windows(table_window_size: Optional[WindowSize], rules: Sequence[Windo
     """
     position = build_position('relative') if position is None else position
     if table_window_size is not None and pretrained_window_sizes is not None:
-        raise SettingError('table_window_size and pretrained_window_sizes are two names of one setting: give one, got '
+        raise SettingError('table_window_size and pretrained_window_sizes are two names of one setting: set one, got '
                            f'{table_window_size!r} and {pretrained_window_sizes!r}')
     given: List[Any] = [None] * len(rules)
     if table_window_size is not None:
@@ -97,7 +97,7 @@ def windows_per_stage(name: str, value: WindowSize, num_stages: int, also: Optio
         name: the argument's name, for messages.
         value: an int (square, every stage), a tuple (h, w) (every stage), or a list with an int or (h, w) per stage.
         num_stages: how many stages there are.
-        also: a word that may stand in place of a size.
+        also: a word that is allowed in place of a size.
 
     Returns:
         (h, w) in tokens, or the word, for each stage.

@@ -1,4 +1,4 @@
-"""mmdet's assigner of boxes to objects without its loop over objects, which waits for the device at each."""
+"""mmdet's assigner of boxes to objects without its loop over objects, which synchronizes with the device at each."""
 from __future__ import annotations
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor
 class VectorizedMaxIoUAssigner(MaxIoUAssigner):
     """mmdet's ``MaxIoUAssigner`` with the same arguments and the same result.
 
-    Each step is one operation over all objects and boxes: no wait for the device, whose number in mmdet's is two for
-    each object and three more.
+    Each step is one operation over all objects and boxes and never synchronizes with the device; mmdet's does so twice
+    for each object and three more times.
     """
 
     def assign_wrt_overlaps(self, overlaps: Tensor, gt_labels: Tensor) -> AssignResult:
@@ -23,7 +23,7 @@ class VectorizedMaxIoUAssigner(MaxIoUAssigner):
             gt_labels: (K,) int64.
 
         Returns:
-            For each box the number of its object from 1 on, 0 for background, -1 for neither; its largest overlap; its
+            For each box the number of its object from 1, 0 for background, -1 for neither; its largest overlap; its
             label, or -1.
         """
         objects, boxes = overlaps.shape

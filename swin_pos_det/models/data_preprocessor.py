@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from ..errors import SettingError
 from ..types import Pair
 
-# A detector hands the batch to its backbone as one tensor and nothing else, so the sizes travel as its attribute.
+# A detector passes its backbone the batch as one tensor and nothing else, so the sizes travel as its attribute.
 _ATTRIBUTE = 'swin_pos_valid_sizes'
 
 
 def attach_valid_sizes(images: Tensor, sizes: Sequence[Pair]) -> None:
-    """Note on a batch how large each of its images was before padding.
+    """Attach to a batch the size of each image before padding.
 
     Args:
         images: (B, C, H, W), images at the top left, padded at the bottom and right.
@@ -39,7 +39,7 @@ def valid_sizes(images: Tensor) -> Optional[List[Pair]]:
 
 @MODELS.register_module()
 class SwinPosDataPreprocessor(DetDataPreprocessor):
-    """mmdet's data preprocessor for images of any number of channels that also tells the backbone their sizes.
+    """mmdet's data preprocessor for images of any number of channels that also passes their sizes to the backbone.
 
     ``SwinPosTransformer(padding='mask')`` uses the size that each image had before it was padded to hide the batch
     padding. Takes the arguments of ``DetDataPreprocessor``, with these differences:
@@ -87,7 +87,7 @@ class SwinPosDataPreprocessor(DetDataPreprocessor):
         return data
 
     def kept_channels(self, channels: int) -> int:
-        """Return how many of an image's channels reach the model."""
+        """Return the number of an image's channels that reach the model."""
         drops = self._swaps and self._enable_normalize and self.mean.shape[0] == 3
         return min(channels, 3) if drops else channels
 
@@ -100,7 +100,7 @@ class SwinPosDataPreprocessor(DetDataPreprocessor):
 
 
 def input_channels(model: nn.Module) -> Optional[int]:
-    """Return how many channels the images of a detector have, or None if its backbone does not say."""
+    """Return the number of channels of a detector's images, or None if its backbone does not define it."""
     backbone = getattr(model, 'backbone', None)
     first = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None) if (
         isinstance(backbone, nn.Module)) else None

@@ -49,7 +49,7 @@ def resolve_init_cfg(init_cfg: Any, pretrained: Optional[str]) -> Any:
 
     Raises:
         ValueError: for one without a type, pretrained weights without a checkpoint, or both.
-        TypeError: if ``pretrained`` is no string.
+        TypeError: if ``pretrained`` is not a string.
     """
     for cfg in init_cfg if isinstance(init_cfg, list) else [init_cfg] * bool(init_cfg):
         if not isinstance(cfg, dict) or 'type' not in cfg:

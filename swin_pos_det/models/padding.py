@@ -15,7 +15,7 @@ def downsample_sizes(valid: Optional[Sequence[Pair]], stride: Pair) -> Optional[
 
 
 def mask_padding(x: Tensor, valid: Optional[Sequence[Pair]], hw_shape: Optional[Pair] = None) -> Tensor:
-    """Set padding to zero, as if it had been added just here.
+    """Set padding to zero, as if it had been added at this point.
 
     Args:
         x: (B, C, H, W) images, or with ``hw_shape`` (B, H * W, C) tokens.
@@ -28,7 +28,7 @@ def mask_padding(x: Tensor, valid: Optional[Sequence[Pair]], hw_shape: Optional[
     if valid is None:
         return x
     height, width = x.shape[-2:] if hw_shape is None else hw_shape
-    # A comparison for each image, since copying a tensor of the sizes to a GPU would make the host wait.
+    # A comparison for each image, since copying a tensor of the sizes to a GPU would synchronize with it.
     row, col = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
     rows = torch.stack([row < own for own, _ in valid])
     cols = torch.stack([col < own for _, own in valid])

@@ -1,6 +1,6 @@
 """Patch embedding and patch merging: mmdet's, with padding that can be traced at symbolic sizes.
 
-Parameter names are those of mmdet's, so that checkpoints go both ways.
+Parameter names are those of mmdet's, so that checkpoints load in both directions.
 """
 from __future__ import annotations
 

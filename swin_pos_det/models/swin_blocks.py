@@ -1,6 +1,6 @@
 """The parts of the backbone: shifted-window attention, feed-forward network, block, stage.
 
-Module and parameter names are those of mmdet's ``SwinTransformer``, so that checkpoints go both ways.
+Module and parameter names are those of mmdet's ``SwinTransformer``, so that checkpoints load in both directions.
 """
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class SwinBlock(BaseModule):
 
 
 class SwinStage(BaseModule):
-    """A sequence of blocks, every second one shifted, and the patch merging that leads to the next stage.
+    """A sequence of blocks, every second one shifted, and the patch merging before the next stage.
 
     Args:
         depth: number of blocks.

@@ -65,13 +65,13 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         drop_rate: dropout after the projections, from 0 to below 1.
         attn_drop_rate: dropout on attention weights, from 0 to below 1.
         drop_path_rate: stochastic depth of the last block, from 0 to below 1, growing linearly from 0.
-        use_abs_pos_embed: add a learned absolute position embedding, resampled bicubically to the size at hand.
+        use_abs_pos_embed: add a learned absolute position embedding, resampled bicubically to the size of the map.
         act_cfg: activation of the feed-forward networks.
         norm_cfg: norm.
         with_cp: gradient checkpointing: less memory, more time.
         pretrained: deprecated, use ``init_cfg``.
         convert_weights: accepted for mmdet's configs, without effect: the format of a checkpoint is detected.
-        frozen_stages: -1: nothing is frozen; 0: the patch embedding; n: and the first n stages.
+        frozen_stages: -1: nothing is frozen; 0: the patch embedding; n: also the first n stages.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with a checkpoint of mmdet (backbone or detector) or of
             the Swin authors, for any window; or mmengine's other initialisers.
         table_window_size: the window whose offsets the learned tables hold, in the forms of ``window_size``.
@@ -86,7 +86,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
             windows and that which completes the batch; for the latter the model needs
             ``data_preprocessor=dict(type='SwinPosDataPreprocessor', ...)``. Under the policy 'fixed' an image's
             features are then the same alone and in any batch; they are zero outside it.
-        position: how attention knows where tokens are: the name of a scheme, ``dict(type=name, ...)`` with settings,
+        position: the position scheme: the name of a scheme, ``dict(type=name, ...)`` with settings,
             or several joined by '+'. 'none', 'absolute', 'relative' (the default, with ``use_abs_pos_embed`` the same
             as 'absolute+relative'), 'relative_only', 'linear_cpb', 'log_cpb', 'rope_axial', 'rope_mixed', 'peg', or
             a scheme registered with :func:`~swin_pos_det.layers.register_position`; docs/position.md explains them.
@@ -231,7 +231,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         outs = []
         for i, stage in zip(range(max(self.out_indices) + 1), self.stages):  # a slice would be a new module
             if i > 0:
-                downsample = self.stages[i - 1].downsample  # here, so that of the last stage used is never computed
+                downsample = self.stages[i - 1].downsample  # so the last one is never computed
                 x, hw_shape = downsample(mask_padding(x, valid, hw_shape), hw_shape)
                 valid = downsample_sizes(valid, downsample.sampler.stride)
             x = stage(x, hw_shape, scale, valid)
@@ -276,7 +276,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
 
         Args:
             window_size: in the forms of the constructor's.
-            window_policy: default: as it is.
+            window_policy: default: unchanged.
 
         Raises:
             SettingError, SettingTypeError: if the setting is invalid; nothing is changed then.

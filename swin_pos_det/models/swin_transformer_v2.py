@@ -15,7 +15,7 @@ class SwinPosTransformerV2(SwinPosTransformer):
     """Swin Transformer V2 (https://arxiv.org/abs/2111.09883): :class:`SwinPosTransformer` with other defaults.
 
     Cosine attention with a learned scale, a log-spaced continuous position bias, norms after attention, feed-forward
-    and patch merging, and no bias of keys. Every other setting and everything about windows and padding is as there.
+    and patch merging, and no bias of keys. Every other setting, windows and padding are as there.
 
     The network behind the bias is learned for a window, ``pretrained_window_sizes``; another ``window_size`` evaluates
     it at other offsets. Microsoft's weights of window 16 and images of 256 px have 8 in the last stage, whose map is no

@@ -44,14 +44,14 @@ class _RecomputedScores(torch.autograd.Function):
     With ``P`` the attention weights and ``O = P V``: ``dV = P^T dO``, ``dP = dO V^T``,
     ``dS = P * (dP - rowsum(P * dP))``, ``dQ = scale * dS K``, ``dK = scale * dS^T Q``, and the gradient of the bias is
     the sum of ``dS`` over windows (Dao et al., FlashAttention, https://arxiv.org/abs/2205.14135, appendix B.2).
-    Exact, as nothing is approximated.
+    The gradients are exact.
     """
 
     @staticmethod
     def forward(ctx: Any, windows: Tensor, bias: Optional[Tensor], groups: Sequence[WindowGroup], num_heads: int,
                 scale: float) -> Tensor:
         """Compute (nW, N, C) from (nW, N, 3 C) and (heads, N, N)."""
-        ctx.save_for_backward(windows, bias)  # not the result, which is kept in another order by what follows
+        ctx.save_for_backward(windows, bias)  # not the result, which the next layer keeps in another layout
         ctx.groups, ctx.num_heads, ctx.scale = groups, num_heads, scale
         # Detached, as SDPA asks for requires_grad even where no gradient is recorded.
         q, k, v = split_heads(windows.detach(), num_heads)

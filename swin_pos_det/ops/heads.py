@@ -8,14 +8,14 @@ from torch import Tensor
 from .windows import WindowPlan, window_partition, window_reverse
 
 Three = Tuple[Tensor, Tensor, Tensor]
-# Turns queries and keys (nW, heads, N, channels of a head) by their places in the window.
+# Rotates queries and keys (nW, heads, N, channels of a head) by their places in the window.
 Rotation = Callable[[Tensor, Tensor], Tuple[Tensor, Tensor]]
 
 
 def split_heads(windows: Tensor, num_heads: int) -> Three:
     """Split (nW, N, 3 C) into queries, keys and values, (nW, heads, N, channels of a head) each, without a copy."""
     packed = windows.view(*windows.shape[:2], 3, num_heads, -1)
-    # Along this axis, and transposed one by one, so that the gradients are put together in one copy.
+    # Along this axis, and transposed one by one, so that the gradients are joined in one copy.
     q, k, v = packed.unbind(2)
     return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 

@@ -22,9 +22,9 @@ MAX_KEPT_MASK = 256
 
 # CUDA's memory-efficient kernels need rows that start at multiples of 16 bytes: of 8 numbers in half precision.
 ALIGNMENT = 8
-# On CUDA, up to MAX_JOINED_WINDOWS windows of up to MAX_JOINED_TOKENS tokens are attended to in one call whatever their
-# masks, since with so few the host is the bottleneck. Their masks then take memory for each window, but no more than
-# queries, keys and values (with 32 channels in a head, as Swin has them).
+# On CUDA, up to MAX_JOINED_WINDOWS windows of up to MAX_JOINED_TOKENS tokens are attended to in one call with any
+# masks, since the host is the bottleneck there. Their masks then take memory for each window, but no more than
+# queries, keys and values (with 32 channels in a head, as in Swin).
 MAX_JOINED_TOKENS = 96
 MAX_JOINED_WINDOWS = 2**13
 
@@ -105,7 +105,7 @@ def attn_masks(bias: Optional[Tensor], groups: Sequence[WindowGroup], like: Tens
         bias: (heads, N, N) or None.
         groups: of the windows, in order.
         like: queries, (nW, heads, N, channels of a head), of the dtype and device wanted.
-        at_once: windows at most. Default: a whole group at once, or all groups where that is faster.
+        at_once: maximum of windows. Default: a whole group at once, or all groups where that is faster.
 
     Yields:
         A slice of the windows, and (1 or windows, 1 or heads, N, N) or None.

@@ -1,4 +1,4 @@
-"""How the code is being run: traced, exported, watched by a mode, under autocast, with hooks on its modules.
+"""How the code is being run: traced, exported, under a mode or autocast, with hooks on its modules.
 
 This is the only file that asks such questions. Everything else calls these functions.
 """
@@ -80,14 +80,14 @@ def is_tracing() -> bool:
 
 def is_exporting() -> bool:
     """Return whether the graph is made for another runtime, which has plain operators only and takes any size."""
-    # What torch.compiler.is_exporting (torch 2.7) returns; but Dynamo of torch 2.11 takes that for true in any graph.
+    # As torch.compiler.is_exporting (torch 2.7), which Dynamo of torch 2.11 takes as true in any graph.
     return is_tracing() and (not is_compiling() or getattr(torch.compiler, '_is_exporting_flag', False))
 
 
 def can_break_graph() -> bool:
     """Return whether ``torch.compile`` makes a graph, which may leave a part of the model to eager mode.
 
-    Exports may not; before torch 2.7 they look the same, and nothing is left to eager mode.
+    Exports may not; before torch 2.7 they look the same, so nothing is left to eager mode.
     """
     return is_compiling() and getattr(torch.compiler, '_is_exporting_flag', None) is False
 
@@ -171,8 +171,8 @@ _held: ContextVar[Optional[Dict[Any, Any]]] = ContextVar('_held', default=None)
 def hold_cached() -> Iterator[Dict[Any, Any]]:
     """Keep what :func:`tensor_cache` hands out, and hand out the same again while a CUDA graph is captured.
 
-    A graph reads these tensors in every replay, so they must live as long as it, whatever a cache drops. Whoever
-    captures a graph runs the function once within this context first, so that all of them exist.
+    A graph reads these tensors in every replay, so they must live as long as the graph, even if a cache drops
+    them. The code that captures a graph first runs the function once within this context, so that all of them exist.
     """
     held: Dict[Any, Any] = {}
     token = _held.set(held)
@@ -248,7 +248,7 @@ def record_modules(root: nn.Module, as_type: type) -> None:
 def is_as_built(root: nn.Module) -> bool:
     """Return whether the formula of ``root`` may replace a call of it.
 
-    That is so if it has the modules that its constructor made, and none of them has hooks or a patched forward.
+    True if it has the modules that its constructor made, and none of them has hooks or a patched forward.
     """
     return _types(root) == vars(root).get('_as_built') and not any(has_hooks(module) for module in root.modules())
 

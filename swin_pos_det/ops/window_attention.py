@@ -1,8 +1,8 @@
 """The door to attention: ``softmax(q k^T * scale + bias + mask) v`` within shifted windows, tokens in, tokens out.
 
 Each implementation is a module with two functions of the door's arguments: ``attention``, and ``unsupported``, which
-says why it cannot take them. To add one, write the module and name it in :data:`IMPLEMENTATIONS`; :func:`choose`
-decides when it is the fastest. All are held to ``reference`` by tests/test_ops/test_window_attention.py.
+returns the reason if it does not support them. To add one, write the module and name it in :data:`IMPLEMENTATIONS`;
+:func:`choose` decides when it is the fastest. tests/test_ops/test_window_attention.py compares all with ``reference``.
 """
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def window_attention(qkv: Tensor,
         num_heads: heads, a divisor of C.
         scale: factor on ``q k^T``.
         pad: (3 C,) the queries, keys and values of padding. Default: zeros.
-        rotate: turns queries and keys (nW, heads, N, C / heads) by their places in the window. Default: nothing.
+        rotate: rotates queries and keys (nW, heads, N, C / heads) by their places in the window. Default: nothing.
         dropout: on attention weights, from 0 to below 1.
 
     Returns:
         (B, L, C) tokens in reading order.
 
     Raises:
-        SettingError: if an implementation was requested that does not exist, or cannot take these arguments.
+        SettingError: if an implementation was requested that does not exist, or does not support these arguments.
     """
     arguments = qkv, plan, bias, num_heads, scale, pad, rotate, dropout
     if _requested is None:
@@ -87,7 +87,7 @@ def _implementation(name: str) -> ModuleType:
 
 @contextmanager
 def use_impl(name: Optional[str]) -> Iterator[None]:
-    """Request an implementation for all attention in this process, also in place of the CPU's inference of blocks.
+    """Request an implementation for all attention in this process; it also replaces CPU inference of blocks.
 
     Not for threads that request different ones at the same time.
 

@@ -2,7 +2,7 @@
 
 The textbook way moves the features five times per block: pad, roll, partition, and back: reverse, roll, crop. All of
 that is one permutation that depends on shapes only. A :class:`WindowPlan` holds it, so that a block needs one gather
-on the way in and one on the way out. ``tests/reference.py`` does it the textbook way, and the tests hold the two equal.
+on the way in and one on the way out. ``tests/reference.py`` does it the textbook way, and the tests compare the two.
 
 Letters used in shapes: ``B`` images, ``H, W`` the feature map in tokens, ``L = H * W``, ``nW`` windows of all
 images together, ``N`` tokens in a window, ``C`` channels.
@@ -20,11 +20,11 @@ from .masks import WindowGroup
 from .runtime import is_exporting, is_tracing, tensor_cache
 
 # A forward uses at most two plans per stage (shifted and not), so this is four image sizes of a four-stage Swin.
-# Training on COCO meets thousands of sizes, and building a plan costs far less than the block that uses it.
+# Training on COCO has thousands of sizes, and building a plan costs far less than the block that uses it.
 MAX_CACHED_PLANS = 32
 
 class WindowSpec(NamedTuple):
-    """How a feature map is partitioned: all that a plan depends on, besides batch and device.
+    """The partition of a feature map: everything that a plan depends on, besides batch and device.
 
     The map is padded at the bottom and right to whole windows, then rolled up and left by ``shift`` (in this order,
     as mmdet does it; timm rolls first).
@@ -51,10 +51,10 @@ class WindowPlan:
 
     Windows are ordered by their masks. First those, of all images, that need none. The cyclic shift mixes only the
     last row and the last column of windows, each in one way: these are three groups with a mask each, so no mask of
-    all windows is ever made. Where padding is hidden each window may have its own mask.
+    all windows is made. With hidden padding, each window may have its own mask.
 
     Attributes:
-        spec: what the plan was made of.
+        spec: the partition.
         gather: (nW * N,) int64, for each slot in a window the token in ``(B * L)`` that it holds; for a slot of
             padding some valid token, to be overwritten.
         inverse: (B * L,) int64, for each token its slot.

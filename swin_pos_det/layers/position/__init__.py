@@ -1,4 +1,4 @@
-"""Position schemes, which tell attention where tokens are: one small class each. See :mod:`.base` to add one."""
+"""Position schemes: one small class for each way to add position to attention. See :mod:`.base` to add one."""
 from .absolute import Absolute, resample_absolute
 from .base import (
     POSITIONS,

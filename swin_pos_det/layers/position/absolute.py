@@ -1,4 +1,4 @@
-"""Absolute position: a learned embedding per token of a reference grid, resampled to the map at hand."""
+"""Absolute position: a learned embedding per token of a reference grid, resampled to the size of the map."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ def resample_absolute(embedding: Tensor, source: Pair, target: Pair) -> Tensor:
     Args:
         embedding: (1, h * w, C), learned on the grid ``source``, row-major.
         source: its grid (h, w) in tokens.
-        target: the grid wanted.
+        target: the wanted grid.
 
     Returns:
-        (1, target h * target w, C); ``embedding`` itself where the grids agree.
+        (1, target h * target w, C); ``embedding`` itself if the grids are equal.
 
     Raises:
-        ValueError: if the embedding has not h * w tokens.
+        ValueError: if the embedding does not have h * w tokens.
     """
     if embedding.shape[1] != source[0] * source[1]:
         raise SettingError(
@@ -46,8 +46,8 @@ class Absolute(PositionScheme):
     https://arxiv.org/abs/2010.11929, section 3.1, equation 1; 'abs. pos.' in table 4 of Swin).
 
     The embedding ``absolute_pos_embed`` is the backbone's, learned on the grid of ``pretrain_img_size`` and resampled
-    bicubically to the map at hand, see :func:`resample_absolute`. Attention gets nothing more. ``use_abs_pos_embed``
-    adds it to any other scheme; ``'absolute+relative'`` is the paper's combination of the two.
+    bicubically to the size of the map, see :func:`resample_absolute`. Attention itself does not change.
+    ``use_abs_pos_embed`` adds it to any other scheme; ``'absolute+relative'`` is the paper's combination of the two.
     """
 
     parameters = ('absolute_pos_embed', )

@@ -2,7 +2,7 @@
 
 A scheme is a small frozen dataclass of settings and a few functions; it holds no tensors. Its parameters live on the
 modules that use them, under the names of the original code, so that copying, moving, averaging and distributing a
-model needs nothing special, and other people's checkpoints load.
+model work as usual, and checkpoints of other libraries load.
 """
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Host(Protocol):
 
 @dataclass(frozen=True)
 class PositionScheme:
-    """A way to tell attention where tokens are. This one adds nothing; subclasses override what they need.
+    """A way to add position to attention. This one adds nothing; subclasses override what they need.
 
     The attention within a window is ``softmax(q' k'^T * scale + bias + mask) v`` with ``(q', k') = rotate(q, k)``.
     Functions are called with the module that holds the parameters. They must not keep state or tensors, and must be
@@ -73,8 +73,8 @@ class PositionScheme:
         name: the name that it is registered under.
         parameters: names of its parameters and submodules, on any module.
         no_decay: the names of those without weight decay. Default: all.
-        heads_axis: of a parameter of attention that has an entry for each head, by its name in the state dict: how many
-            dimensions it has, and which is that of the heads. A checkpoint's number of heads is read there.
+        heads_axis: maps the name, in the state dict, of a parameter of attention with an entry for each head to its
+            number of dimensions and the axis of the heads, from which a checkpoint's number of heads is read.
         uses: the backbone's settings that it depends on: ``'table_window_size'`` if its parameters are learned for a
             window, ``'resampling'`` if they are resampled for others.
         absolute: whether the backbone adds its absolute position embedding.
@@ -136,7 +136,7 @@ class PositionScheme:
         return None if table is None and pairs is None else PositionBias(window, table, pairs)
 
     def rotate(self, host: nn.Module, q: Tensor, k: Tensor, window: Pair) -> Tuple[Tensor, Tensor]:
-        """Turn queries and keys by their places in the window.
+        """Rotate queries and keys by their places in the window.
 
         Args:
             host: the attention module.
@@ -163,7 +163,7 @@ class PositionScheme:
             A value that the module can load; ``value`` itself if it needs no conversion.
 
         Raises:
-            ValueError: if it cannot serve the module.
+            ValueError: if no conversion exists.
         """
         return value
 
@@ -185,7 +185,7 @@ def register_position(name: str) -> Callable[[Type[PositionScheme]], Type[Positi
 
     Raises:
         ValueError: if the name is taken by another class, or contains a '+', which joins schemes.
-        TypeError: if the class is no :class:`PositionScheme`.
+        TypeError: if the class is not a :class:`PositionScheme`.
     """
     def register(cls: Type[PositionScheme]) -> Type[PositionScheme]:
         if not (isinstance(cls, type) and issubclass(cls, PositionScheme)):
@@ -193,7 +193,7 @@ def register_position(name: str) -> Callable[[Type[PositionScheme]], Type[Positi
         taken = POSITIONS.get(name)
         # The same class again: its module was reloaded.
         if '+' in name or (taken is not None and taken.__qualname__ != cls.__qualname__):
-            raise SettingError(f'{name!r} cannot name a position scheme: ' + (
+            raise SettingError(f'{name!r} is not allowed as the name of a position scheme: ' + (
                 "'+' joins schemes" if '+' in name else f'it is the name of {taken.__name__}'))
         cls.name = name
         POSITIONS[name] = cls
@@ -206,12 +206,12 @@ def build_position(setting: PositionSetting) -> PositionScheme:
 
     Args:
         setting: a registered name such as ``'relative'``; ``dict(type=name, **settings)``; names joined by ``'+'``
-            or a list of these, whose biases add up and whose rotations follow each other; or a scheme.
+            or a list of these, with biases added and rotations applied in order; or a scheme.
 
     Raises:
         SettingError: for a name that is not registered (the message lists the registered ones), invalid settings, or
             schemes that exclude each other.
-        TypeError: if it is none of these.
+        TypeError: if the setting has another type.
     """
     if isinstance(setting, PositionScheme):
         return setting
@@ -326,7 +326,7 @@ def axes_of_heads() -> Dict[str, Tuple[int, int]]:
 def without_weight_decay() -> Tuple[str, ...]:
     """Return the parts of parameter names without weight decay, as in the authors' code.
 
-    Those of every registered scheme, and the scale of cosine attention.
+    They are those of every registered scheme, and the scale of cosine attention.
     """
     return tuple(sorted({'logit_scale', *(name for cls in POSITIONS.values() for name in (
         cls.parameters if cls.no_decay is None else cls.no_decay))}))

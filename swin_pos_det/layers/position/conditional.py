@@ -14,9 +14,9 @@ class PositionEncodingGenerator(PositionScheme):
     """A depth-wise 3x3 convolution over the map of tokens, ``x + conv(x)``, after the first block of each stage (CPVT,
     https://arxiv.org/abs/2102.10882, section 3.2; Twins, https://arxiv.org/abs/2104.13840, places one in each stage).
 
-    The zeros around the map tell a token how far the border is, and neighbours who is next to whom. It has no grid of
-    its own: nothing is resampled. The convolution is the stage's ``peg``. Where padding is hidden, the zeros begin
-    where the image ends.
+    The zeros around the map mark its border, and the convolution propagates that to neighbours. It has no grid of
+    its own, so nothing is resampled. The convolution is the stage's ``peg``. If padding is hidden, the zeros begin
+    at the end of the image.
     """
 
     parameters = ('peg', )

@@ -124,7 +124,7 @@ class LogBias(_ContinuousBias):
 class LinearBias(_ContinuousBias):
     __doc__ = _ContinuousBias.__doc__ + """
     'linear_cpb': coordinates are ``offset / (w - 1)``, from -1 to 1 at the learned window ``w`` (Swin V2, section 3.3,
-    'linear-spaced'; its authors have published no code of it, the scale is ours).
+    'linear-spaced'; the authors published no code for it; the scale is ours).
     """
 
     def to_coordinates(self, shares: Tensor) -> Tensor:

@@ -18,16 +18,16 @@ from .base import Normal, PositionScheme, register_position
 class _Rotary(PositionScheme):
     """The parts that both kinds of rotary embedding share.
 
-    Each two neighbouring channels of a query or key are a complex number, which is turned by an angle that is linear
+    Each pair of neighbouring channels of a query or key is a complex number, rotated by an angle that is linear
     in the token's place (x, y) in the window: ``q' = q exp(i (f_x x + f_y y))``, with frequencies ``f`` for each pair.
-    So ``q' k'^T`` depends on offsets alone (RoFormer, https://arxiv.org/abs/2104.09864; in two dimensions: RoPE-ViT,
+    So ``q' k'^T`` depends only on offsets (RoFormer, https://arxiv.org/abs/2104.09864; in two dimensions: RoPE-ViT,
     Heo et al., ECCV 2024, https://arxiv.org/abs/2403.13298, section 3).
 
-    Another window has other places; frequencies stay, in turns per token. Nothing is resampled. Angles are computed in
-    float32 at least.
+    Another window has other places; the frequencies, in radians per token, stay. Nothing is resampled. Angles are
+    computed in float32 at least.
 
     Raises:
-        ValueError: for a ``theta`` that is not above 1; on building, if the channels of a head are no multiple of 4.
+        ValueError: for a ``theta`` that is not above 1; on building, if the channels of a head are not a multiple of 4.
     """
 
     theta: float = 100.
@@ -40,7 +40,7 @@ class _Rotary(PositionScheme):
     def build(self, host: nn.Module) -> None:
         """Check the channels of a head; there are no parameters."""
         if host.head_dims % 4:
-            raise SettingError(f'{self.name!r} turns pairs of channels for each of two axes: heads need a multiple of '
+            raise SettingError(f'{self.name!r} rotates pairs of channels along two axes: heads need a multiple of '
                                f'4 channels, got {host.head_dims}')
 
     def magnitudes(self, head_dims: int, like: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class _Rotary(PositionScheme):
         raise NotImplementedError
 
     def rotate(self, host: nn.Module, q: Tensor, k: Tensor, window: Pair) -> Tuple[Tensor, Tensor]:
-        """Turn queries and keys by the angles of their places."""
+        """Rotate queries and keys by the angles of their places."""
         with without_autocast(q):
             along_x, along_y = self.frequencies(host, q)
             rows, cols = (torch.arange(side, device=q.device, dtype=along_x.dtype) for side in window)
@@ -75,7 +75,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class AxialRotary(_Rotary):
     __doc__ = _Rotary.__doc__ + """
-    'rope_axial': half of the pairs turn with x, the other half with y, with the same fixed frequencies for every head
+    'rope_axial': half of the pairs rotate with x, the other half with y, with the same fixed frequencies for every head
     (RoPE-ViT, section 3.2, "axial frequency"). No parameters.
     """
 
@@ -92,7 +92,7 @@ class MixedRotary(_Rotary):
     __doc__ = _Rotary.__doc__ + """
     'rope_mixed': frequencies along both axes are learned for every pair, head and block: ``rope_freqs`` of shape
     (2, heads, head_dims / 2) as in the authors' code (RoPE-ViT, section 3.2, "mixed learnable
-    frequency"). They start as those of 'rope_axial', with its axes turned by a random angle for each head.
+    frequency"). They start as those of 'rope_axial', with its axes rotated by a random angle for each head.
     """
 
     theta: float = 10.

@@ -1,4 +1,4 @@
-"""Inference of Swin blocks on a CPU: a second way to compute them, whose intermediate results stay in the cache.
+"""Inference of Swin blocks on a CPU: a second implementation with intermediate results that stay in the cache.
 
 The functions below are all that the rest of the package calls. The environment
 variable ``SWIN_POS_DET_CPU_INFERENCE=0`` switches it off.

@@ -15,7 +15,7 @@ from .chunks import MAX_SLOTS
 from .linear import Layer, prepared_linear, recurring_rows
 from .unpadded import UnpaddedPlan, WindowBias, unpadded_plan
 
-# In windows of fewer tokens than this, products head by head are faster than SDPA, which takes 32 queries at a time.
+# In windows of fewer tokens, products head by head are faster than SDPA, which processes 32 queries at a time.
 MAX_BMM_TOKENS = 192
 # Scores of one head that are computed at once: 2 MB in float32, which stay in a core's cache.
 MAX_SCORES = 2**19
@@ -24,7 +24,7 @@ MAX_SCORES = 2**19
 def can_drop_padding(attention: nn.Module, plan: WindowPlan) -> bool:
     """Return whether :func:`attend_without_padding` can be called.
 
-    Not where tokens are turned by their place in the window: then padding is not all alike.
+    False for schemes that rotate tokens by their place in the window: then padding is not all alike.
     """
     return TRICKS['unpadded'] and (plan.pad_mask is None or not attention.position.turns)
 

@@ -1,4 +1,4 @@
-"""A Swin block for inference on a CPU: attention for some windows at a time, all else for some tokens at a time."""
+"""A Swin block for inference on a CPU: attention for some windows at a time, the rest for some tokens at a time."""
 from __future__ import annotations
 
 from typing import Any, Callable
@@ -18,8 +18,8 @@ from .linear import prepared_linear, recurring_rows
 def can_run(block: nn.Module, x: Tensor) -> bool:
     """Return whether :func:`run` may replace the forward of a block.
 
-    That is so for large maps on a CPU, in evaluation mode and without gradients, if the block is as it was built: no
-    hooks, no patched forwards, no adapters, and nobody who watches the operators.
+    True for large maps on a CPU, in evaluation mode and without gradients, if the block is unmodified (no hooks,
+    patched forwards or adapters) and no mode sees the operators.
 
     Args:
         block: a ``SwinBlock``.

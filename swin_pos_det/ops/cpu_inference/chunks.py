@@ -12,12 +12,12 @@ from ..masks import split
 from ..runtime import TRICKS, can_break_graph, is_as_built, is_plain_inference
 from ..window_attention import requested_impl
 
-# Tokens at a time. The hidden channels of so many stay in a core's cache, even where there are 4 * 768 of them; and
-# there are enough of them for the matrix products.
+# Tokens at a time. Their hidden channels stay in a core's cache, even 4 * 768 of them, and they are enough for
+# efficient matrix products.
 CHUNK = 1024
 # Slots of windows at a time, in attention.
 MAX_SLOTS = 4 * CHUNK
-# Maps of at least so many numbers, 3 MB in float32: smaller ones stay in the cache as they are.
+# Maps of at least this many numbers, 3 MB in float32: smaller ones stay in the cache anyway.
 MIN_NUMBERS = 3 * 2**18
 
 
@@ -58,7 +58,7 @@ def chunk_size(length: int) -> int:
 def recurring_chunks(length: int, most: int, least: int) -> List[slice]:
     """Return chunks of ``length`` items in sizes that recur at other lengths: ``most``, then powers of two.
 
-    Powers below ``least`` are not split off.
+    The rest below ``least`` is one chunk.
     """
     if not TRICKS['chunks']:
         return split(length, length)

@@ -1,4 +1,4 @@
-"""Linear layers for inference on a CPU, by oneDNN where torch has it."""
+"""Linear layers for inference on a CPU, by oneDNN if torch has it."""
 from __future__ import annotations
 
 from typing import Callable, Container, FrozenSet, Mapping, Optional
@@ -12,9 +12,9 @@ from .chunks import CHUNK
 
 Layer = Callable[[Tensor], Tensor]
 
-# oneDNN reads weights in an order of its own. Reordering them takes as long as it saves on so many tokens.
+# oneDNN reads weights in its own layout. Reordering them takes as long as it saves on this many tokens.
 MIN_TOKENS = 1024
-# It compiles and keeps code for each number of rows that it meets, so it gets only numbers that recur and are large.
+# It compiles and keeps code for each new number of rows, so it gets only large numbers that recur.
 MIN_ROWS = 512
 
 
@@ -28,7 +28,7 @@ def prepared_linear(weight: Tensor, bias: Optional[Tensor], rows: Container[int]
     Args:
         weight: (out, in), float32 or bfloat16 for oneDNN; under autocast both it and the input are cast.
         bias: (out,) or None.
-        rows: numbers of tokens that will come often, for oneDNN; see :func:`recurring_rows`.
+        rows: frequent numbers of tokens, for oneDNN; see :func:`recurring_rows`.
         gelu: whether ``F.gelu`` follows.
 
     Returns:

@@ -23,8 +23,8 @@ def can_run_merging(merging: nn.Module, x: Tensor) -> bool:
 def run_merging(merging: nn.Module, x: Tensor, size: Pair) -> Tuple[Tensor, Pair]:
     """Merge (B, H * W, C) tokens of maps of ``size`` = (H, W) to (B, H' * W', C') tokens and (H', W').
 
-    To interleave the channels of four tokens takes as long as the reduction itself. So the weights are reordered, and
-    channels stay in the order of the tokens.
+    Interleaving the channels of four tokens would take as long as the reduction itself. So the weights are reordered,
+    and channels stay in the order of the tokens.
     """
     fours = two_by_two(x, size).transpose(2, 3).flatten(0, 1)  # B * H', W', 2, 2, C
     before, after = merging.norms

@@ -26,10 +26,10 @@ from .linear import MIN_ROWS
 
 
 class WindowBias:
-    """The bias of whole windows, and what pad tokens need of it, made once for all groups.
+    """The bias of whole windows, and its terms for pad tokens, computed once for all groups.
 
     Args:
-        bias: (heads, N, N), of float32 at least, as exponentials are taken of it.
+        bias: (heads, N, N), of float32 at least, as its exponentials are computed.
     """
 
     def __init__(self, bias: Tensor) -> None:
@@ -43,7 +43,7 @@ class WindowBias:
 
 
 class Span(NamedTuple):
-    """Consecutive rows or columns of a window that hold tokens: which of all, and which of those with tokens."""
+    """Consecutive rows or columns of a window with tokens: their indices among all, and among those with tokens."""
 
     whole: slice
     kept: slice
@@ -55,11 +55,11 @@ class PadToken:
 
     Attributes:
         window: height and width of the whole window.
-        spans: of its rows, and of its columns. Tokens are where both meet, as a map is a rectangle.
-        kept: (n - 1,) int64, where the other slots are in the whole window.
+        spans: of its rows, and of its columns. Tokens are at their intersection, as a map is a rectangle.
+        kept: (n - 1,) int64, the places of the other slots in the whole window.
         parts: (N, R) float32, 1 where a slot of the whole window is padding of one of R parts of the map.
-        seen: (n - 1, R) float32, the weight that a token gives to padding of each part: 1, or next to none if they
-            must not meet.
+        seen: (n - 1, R) float32, the weight that a token gives to padding of each part: 1, or almost 0 if they
+            must not attend to each other.
         hidden: whether padding is hidden.
     """
 
@@ -73,7 +73,7 @@ class PadToken:
     def copy_tokens(self, bias: Tensor, into: Tensor) -> None:
         """Copy the tokens' part of the bias (heads, N, N) of whole windows into (heads, n - 1, n - 1).
 
-        Span by span, since picking numbers one by one takes ten times as long.
+        It copies span by span, since indexing numbers one by one takes ten times as long.
         """
         sides = [spans[-1].kept.stop for spans in self.spans]
         bias, into = (of.unflatten(2, grid).unflatten(1, grid) for of, grid in ((bias, self.window), (into, sides)))
@@ -90,11 +90,11 @@ class PadToken:
 
 @dataclass(frozen=True)
 class UnpaddedGroup:
-    """Windows that keep the same slots, of which the same may attend to each other.
+    """Windows that keep the same slots and have the same mask.
 
     Attributes:
         gather: (windows, n) int64, the tokens in ``(B * L)`` that they hold; that of the pad token is any.
-        tokens: who may attend to whom among them, without the pad token.
+        tokens: the mask among them, without the pad token.
         pad_token: for the padding. None without any.
     """
 
@@ -119,7 +119,7 @@ class UnpaddedGroup:
         bias, mask = of_window.bias, self.tokens.mask(of_window.bias.dtype)
         if self.pad_token is None:
             return bias.unsqueeze(0) if mask is None else bias + mask
-        # Written in place, since a large new tensor comes in fresh pages, which cost more than the writing.
+        # Written in place, since the fresh pages of a large new tensor cost more than the writing.
         out = bias.new_empty(1, bias.shape[0], self.area, self.area)
         own = out[..., :-1, :-1]
         self.pad_token.copy_tokens(bias, own[0])
@@ -145,7 +145,7 @@ class UnpaddedPlan:
     def rows(self, slots: int) -> Counter[int]:
         """Count the chunks of each number of rows that recurs with other maps: full and powers of two.
 
-        In groups with a pad token they vary with the map.
+        In groups with a pad token the numbers vary with the map.
         """
         found: Counter[int] = Counter()
         for group in self.groups:
