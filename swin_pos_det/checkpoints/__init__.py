@@ -1,6 +1,6 @@
-"""Reading checkpoints: safely, and from the formats that others write. Writing them whole or not at all.
+"""Reading checkpoints safely, in the formats of several libraries, and writing them atomically.
 
-Nothing outside this package is changed by it; :mod:`swin_pos_det.mmengine_patches` makes MMEngine use it.
+It changes nothing outside this package; :mod:`swin_pos_det.mmengine_patches` makes MMEngine use it.
 """
 from .atomic import (
     AtomicLocalBackend,

@@ -1,4 +1,4 @@
-"""The container of a checkpoint: a zip that is what it says, as ``torch.save`` writes it."""
+"""The container of a checkpoint: a valid zip, as ``torch.save`` writes it."""
 from __future__ import annotations
 
 import contextlib
@@ -16,12 +16,12 @@ from .safe_pickle import Source
 
 _ZIP_MAGIC = b'PK\x03\x04'
 _LOCAL_HEADER = 30  # bytes, before a member's name and extra field
-# torch.save compresses nothing; a file that somebody has packed again may grow so much.
+# torch.save compresses nothing; limit for a file that was compressed later.
 MAX_GROWTH = 16
 
 
 class DamagedArchiveError(Exception):
-    """A file is no zip that torch could have written; the message says why."""
+    """A file is not a zip that torch could have written; the message says why."""
 
 
 def opened(source: Source) -> BinaryIO:
@@ -48,11 +48,11 @@ def is_tar(source: Source) -> bool:
 
 
 def check_archive(source: Source, whole: bool = True) -> dict[str, int]:
-    """Look at the members of a zip before torch reads them.
+    """Check the members of a zip before torch reads them.
 
     Args:
-        source: of which :func:`is_archive`.
-        whole: see that the bytes of all members are those that were written (CRC), if their sums were noted.
+        source: a zip, see :func:`is_archive`.
+        whole: check the sums (CRC) of all members, if the file has them.
 
     Returns:
         The bytes of each storage, by its key.
@@ -60,7 +60,7 @@ def check_archive(source: Source, whole: bool = True) -> dict[str, int]:
     Raises:
         DamagedArchiveError: if a member is missing, too large or damaged, or if it is a TorchScript archive.
     """
-    # NotImplementedError: of an impossible version or method; ValueError: names that are no text, impossible offsets
+    # NotImplementedError: unknown version or method; ValueError: names that are not text, invalid offsets
     try:
         if not zipfile.is_zipfile(source):
             raise DamagedArchiveError('is truncated: its end is missing, as after a download or a save that was '

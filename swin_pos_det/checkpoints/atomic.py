@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, where that is possible without harm to others."""
+"""Atomic writing of files, if that is possible without harm to other users."""
 from __future__ import annotations
 
 import errno
@@ -23,7 +23,7 @@ except ImportError:  # Windows
 
 # A draft of NAME is called .NAME.XXXXXXXX.tmp.
 _DRAFT = re.compile(r'\.(.+)\.[a-z0-9_]{8}\.tmp', re.DOTALL)
-# No draft can be made beside the file: its folder is not ours to write to, or the name has no room for more letters.
+# No draft is possible beside the file: its folder is not writable, or the name is too long.
 _NO_DRAFT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
 # Replacing the file is impossible: it is a mount point, for example, or the folder is sticky.
 _NO_RENAME = (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.ETXTBSY)
@@ -95,7 +95,7 @@ def _replaceable(path: Path) -> Optional[Path]:
 
 
 def _has_attributes(path: Path) -> bool:
-    """Return whether a file has an access list or attributes set by somebody, which would be lost."""
+    """Return whether a file has an access list or extended attributes, which replacing it would lose."""
     try:
         return any(not name.startswith('security.') for name in os.listxattr(path))
     except (AttributeError, OSError):  # not Linux, or a file system without them
@@ -117,7 +117,7 @@ def _make_draft(target: Path) -> Tuple[Optional[Path], Optional[int]]:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock a file until it is closed; whether nobody else had."""
+    """Lock a file until it is closed; return whether no other process held the lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (AttributeError, OSError):  # no Unix, another process, or a file system without locks
@@ -126,7 +126,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _renamed(draft: Path, target: Path) -> bool:
-    """Give the draft the old file's mode and group, and its name; whether the system lets us."""
+    """Give the draft the old file's mode, group and name; return whether the system allows it."""
     try:
         if target.exists():
             old = target.stat()
@@ -161,8 +161,8 @@ def remove_drafts(folder: Union[str, os.PathLike], is_ours: Callable[[str], bool
     """Remove the drafts that killed processes have left in a folder.
 
     Args:
-        folder: to look in, not below.
-        is_ours: whether a file of this name, of which there is a draft, concerns the caller.
+        folder: to search, not its subfolders.
+        is_ours: whether a draft for a file of this name belongs to the caller.
 
     Returns:
         The names of the removed drafts. A draft that a living process writes to stays.
@@ -207,10 +207,10 @@ def check_writable(path: Union[str, os.PathLike]) -> None:
     """Check before long work that its result can be written; the folder is made.
 
     Args:
-        path: of the file. One that is there stays as it is.
+        path: of the file. An existing one stays unchanged.
 
     Raises:
-        UnwritableFileError: if it cannot.
+        UnwritableFileError: if it is not writable.
     """
     path = Path(path)
     draft = None
@@ -231,7 +231,7 @@ def check_writable(path: Union[str, os.PathLike]) -> None:
 
 
 class AtomicLocalBackend(LocalBackend):
-    """MMEngine's backend for local files, which its checkpoints are written through.
+    """MMEngine's backend for local files, through which it writes checkpoints, with atomic writing.
 
     MMEngine's own opens a checkpoint and writes into it: a run that is killed in that moment, or finds the disk full,
     leaves half a file under the name that ``--resume`` will look for.

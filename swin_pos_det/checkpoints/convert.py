@@ -1,4 +1,4 @@
-"""Looking into checkpoints, and writing them in another library's format."""
+"""Inspecting checkpoints, and writing them in another library's format."""
 from __future__ import annotations
 
 import io
@@ -24,7 +24,7 @@ from .weights import ABSOLUTE_GRID, POSITION, TABLE_WINDOWS, SwinWeights, read_w
 
 # The entry that each library's own files keep the weights in.
 _CONTAINERS = {'mmdet': 'state_dict', 'microsoft': 'model'}
-_LIKE = torch.zeros(1, dtype=torch.float64)  # holds what any weight can
+_LIKE = torch.zeros(1, dtype=torch.float64)  # holds any weight exactly
 _BACKBONE = re.compile(r'patch_embed\.|absolute_pos_embed$|stages\.\d+\.|norm\d+\.')
 _CLASSIFIER = re.compile(r'(^|\.)(head|head\.fc|classifier)\.weight')
 _DETECTOR = re.compile(r'(^|\.)bbox_head\.(\d+\.)?fc_cls\.weight')  # one class more: background
@@ -37,7 +37,7 @@ class Inspection:
     Attributes:
         weights: the backbone's.
         variant: its shape.
-        classes: of the classifier or detector around it; None where there is none, or none that is known.
+        classes: of the classifier or detector around it; None if there is none, or it is unknown.
         kind: 'backbone', 'classifier' or 'detector'.
         parameters: numbers in the backbone.
     """
@@ -70,7 +70,7 @@ class Inspection:
 
 
 def inspect_checkpoint(checkpoint: Mapping[str, Any]) -> Inspection:
-    """Tell what a checkpoint is, from its keys and shapes.
+    """Describe a checkpoint from its keys and shapes.
 
     Args:
         checkpoint: as read by :func:`~swin_pos_det.checkpoints.load_checkpoint_file`.
@@ -114,12 +114,12 @@ def convert(weights: SwinWeights, to: str = 'mmdet', window: Optional[Union[int,
         to: one of ``EXPORTS``: 'mmdet', 'timm' (``SwinTransformer(num_classes=0)``), 'hf' (``SwinBackbone``),
             'torchvision' or 'microsoft' (the detection backbone); of a Swin V2 'mmdet' is this project's
             ``SwinPosTransformerV2``, and the others are their V2.
-        window: resample the tables to it, (h, w) or the side of a square one. Default: as they are. A Swin V2 has no
+        window: resample the tables to it, (h, w) or the side of a square one. Default: unchanged. A Swin V2 has no
             tables; there it is the window that 'microsoft' and 'torchvision' make their buffers for.
-        mode: of the resampling, see :func:`~swin_pos_det.layers.resample_table`.
+        mode: the resampling, see :func:`~swin_pos_det.layers.resample_table`.
 
     Raises:
-        ValueError: for an unknown format, weights that are no finite floating-point numbers, a backbone that other
+        ValueError: for an unknown format, weights that are not finite floating-point numbers, a backbone that other
             libraries do not have, or tables of an unknown window.
     """
     if to not in EXPORTS:
@@ -132,7 +132,7 @@ def convert(weights: SwinWeights, to: str = 'mmdet', window: Optional[Union[int,
     target = None if window is None else (window, window) if isinstance(window, int) else tuple(window)
     state_dict = {key: value for key, value in weights.state_dict.items() if _BACKBONE.match(key)}
     if to == 'mmdet' and TABLE not in variant.position_parameters:
-        exported = state_dict  # of our own names, and nobody else's
+        exported = state_dict  # with our own names, which no other library has
     elif to != 'mmdet' and not _others_have(variant, state_dict):
         raise SettingError(f'{EXPORTS[to].title} Swin has no such model: position={variant.position!r}, '
                            f'attention={variant.attention!r}, norm_order={variant.norm_order!r}')
@@ -148,7 +148,7 @@ def windows_after(variant: Variant, window: Optional[Union[int, Pair]] = None) -
 
     Args:
         variant: of the weights.
-        window: as given to :func:`convert`. The network of a Swin V2 stays what it is at any.
+        window: as given to :func:`convert`. The network of a Swin V2 stays the same at any window.
     """
     if TABLE in variant.position_parameters and window is not None:
         return [(window, window) if isinstance(window, int) else tuple(window)] * len(variant.windows)
@@ -158,7 +158,7 @@ def windows_after(variant: Variant, window: Optional[Union[int, Pair]] = None) -
 def _others_have(variant: Variant, state_dict: Mapping[str, Tensor]) -> bool:
     """Return whether other libraries have the model: Swin with its table or V2 with its network, and no other scheme.
 
-    Parameters alone do not tell it: 'relative_only' and 'rope_axial+relative' have those of 'relative'.
+    Parameters alone do not show it: 'relative_only' and 'rope_axial+relative' have those of 'relative'.
     """
     scheme, name = {1: ('relative', TABLE), 2: ('log_cpb', 'cpb_mlp')}.get(variant.version, (None, None))
     found = {part for key in state_dict for part in key.split('.')}.intersection(parameters_of_position())
@@ -202,13 +202,13 @@ def _to_v2(state_dict: Dict[str, Tensor], variant: Variant, to: str, target: Opt
 def save_weights(state_dict: Mapping[str, Tensor], path: Union[str, os.PathLike], to: str = 'mmdet',
                  windows: Optional[Sequence[Pair]] = None, grid: Optional[Sequence[int]] = None,
                  position: Optional[str] = None) -> None:
-    """Write weights as a library's own files are, whole or not at all.
+    """Write weights in the container of a library's own files, atomically.
 
     Args:
         state_dict: of :func:`convert`.
         path: of the file; ``.safetensors`` writes that format.
-        to: whose container it gets.
-        windows: that the stages' position parameters are for. This and what follows is what shapes do not tell; it is
+        to: the library, as in :func:`convert`.
+        windows: of the stages' position parameters. Shapes do not show this and the following arguments; they are
             noted beside the weights for 'mmdet'.
         grid: (h, w) in patches, of the absolute position embedding.
         position: the name of the position scheme.

@@ -2,7 +2,7 @@
 
 :mod:`swin_pos_det.mmengine_patches` puts :func:`remap_backbone_keys` before MMEngine's ``load_state_dict``, through
 which ``load_from``, ``--resume``, ``tools/test.py``, ``mmdet.apis`` and the ``EMAHook`` load. Models without a backbone
-of this package are loaded as ever.
+of this package load as usual.
 """
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .weights import check_metadata, read_weights, split_state_dict
 
 
 def remap_backbone_keys(model: nn.Module, state_dict: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """Put the weights of a bare backbone or classifier where a detector's backbone looks, and see that all fit.
+    """Move the weights of a bare backbone or classifier to a detector's backbone, and check that all fit.
 
     MMEngine hands each module the keys under its own name only, and such a file has none under ``backbone.``.
 
@@ -33,12 +33,12 @@ def remap_backbone_keys(model: nn.Module, state_dict: Mapping[Any, Any]) -> Mapp
 
     Returns:
         The same if the model has no backbone of this package, or all of them have weights under their own names. Else
-        a new one, in which weights of a Swin found elsewhere stand under those names. So does whatever is no part of
-        the model, such as a classifier; the report of the load then names it as unused.
+        a new one, in which a Swin found elsewhere is under those names, as are keys that are not part of the model,
+        such as a classifier's; the report of the load lists these as unused.
 
     Raises:
         ValueError: if the weights do not fit, see :func:`~swin_pos_det.checkpoints.adapt_state_dict`, or those of neck
-            and heads are no finite numbers. Nothing has been loaded into any part of the model then.
+            and heads are not finite numbers. Nothing has been loaded into any part of the model then.
     """
     backbones = dict(_backbones(model))
     if not backbones:
@@ -69,14 +69,14 @@ def has_backbone(model: nn.Module) -> bool:
 
 
 def check_averages(model: nn.Module, checkpoint: Mapping[Any, Any]) -> None:
-    """See that the averaged weights of a training checkpoint can be loaded, before MMEngine's ``EMAHook`` swaps them.
+    """Check the averaged weights of a training checkpoint before MMEngine's ``EMAHook`` swaps them.
 
     Args:
         model: that is trained.
         checkpoint: with ``ema_state_dict``, where the hook saved the model's own weights, and ``state_dict``.
 
     Raises:
-        ValueError: naming a weight that is missing, of another shape, or no finite number.
+        ValueError: naming a weight that is missing, of another shape, or not finite.
     """
     model = _unwrapped(model)
     backbones = tuple(dict(_backbones(model)))
@@ -92,10 +92,10 @@ def check_averages(model: nn.Module, checkpoint: Mapping[Any, Any]) -> None:
 
 
 def check_heads(model: nn.Module, state_dict: Mapping[Any, Any], checkpoint: Any) -> None:
-    """See that weights are there for all of a detector but its backbone, which looks after itself.
+    """Check that a file has weights for all of a detector except its backbone, which has its own check.
 
     Args:
-        model: with a ``backbone``; others are not looked at.
+        model: with a ``backbone``; others are not checked.
         state_dict: about to be loaded into it, or loaded.
         checkpoint: its name, for the message.
 

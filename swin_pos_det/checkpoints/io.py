@@ -1,4 +1,4 @@
-"""Checkpoint files: what they are by their content, and what is wrong with them."""
+"""Reading checkpoint files: detection by content, and errors that say what is wrong."""
 from __future__ import annotations
 
 import json
@@ -17,7 +17,7 @@ from .pickle_names import Refused, restore_functions
 from .safe_pickle import LEGACY_MAGIC, MapLocation, Source, load_pickle, torch_load
 from .weights import ABSOLUTE_GRID, POSITION, TABLE_WINDOWS, check_metadata
 
-_DEPTH = 4  # of dicts within dicts that are looked into
+_DEPTH = 4  # of nested dicts that are searched
 
 
 class CheckpointError(UserError, RuntimeError):
@@ -29,7 +29,7 @@ class MissingCheckpointError(CheckpointError, MissingFileError):
 
 
 def _reject_by_content(source: Source, name: str) -> None:
-    """Raise :class:`CheckpointError` for files that are no checkpoints by their first bytes."""
+    """Raise :class:`CheckpointError` for files that are not checkpoints by their first bytes."""
     with opened(source) as stream:
         head = stream.read(256)
     text = head.lstrip(b'\xef\xbb\xbf \t\r\n').lower()
@@ -61,7 +61,7 @@ def _read_pickle(source: Source, name: str, map_location: MapLocation, mmap: boo
             f'checkpoint {name} asks for {error}, which could run code or do harm and is not needed to read weights: '
             'refused, nothing was loaded. If you made the file yourself, save it again with tensors, numbers, '
             'strings, lists and dicts only') from error
-    except Exception as error:  # whatever torch and pickle raise for damage
+    except Exception as error:  # anything that torch and pickle raise for damage
         if isinstance(error, (pickle.UnpicklingError, EOFError)) or not is_archive(source):
             raise CheckpointError(f'{name} is not a PyTorch checkpoint, or is damaged (reading it ended in '
                                   f'{type(error).__name__})') from error
@@ -82,7 +82,7 @@ def _with_tensors(checkpoint: Any) -> Any:
 
 
 def _check_content(checkpoint: Any, name: str) -> None:
-    """See that a file holds a dict with tensors, laid out so that others can go through it."""
+    """Check that a file holds a dict with tensors in a layout that later steps can read."""
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f'{name} is not a checkpoint: it holds a {type(checkpoint).__name__}, not a dict with '
                               'a state dict')
@@ -110,7 +110,7 @@ def _check_content(checkpoint: Any, name: str) -> None:
 
 
 def _is_safetensors(source: Source) -> bool:
-    """Return whether a file starts as safetensors does: the length of a JSON header, and then that."""
+    """Return whether a file starts as safetensors does: with the length of a JSON header, then the header."""
     with opened(source) as stream:
         head = stream.read(9)
     return len(head) == 9 and head[8:] == b'{' and int.from_bytes(head[:8], 'little') < 2**27
@@ -152,7 +152,7 @@ def load_source(source: Source, name: str, map_location: MapLocation, mmap: bool
 
 
 def load_checkpoint_file(path: str | os.PathLike, map_location: MapLocation = None, mmap: bool = False) -> dict:
-    """Load a checkpoint from a local file; nothing that it names is called.
+    """Load a checkpoint from a local file without calling anything that it names.
 
     Args:
         path: The file; ``~`` is expanded.

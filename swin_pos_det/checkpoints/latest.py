@@ -1,4 +1,4 @@
-"""Which checkpoint a training resumes from, and whether it can."""
+"""Finding the checkpoint that a training resumes from, and checking it."""
 from __future__ import annotations
 
 import os
@@ -21,12 +21,12 @@ def is_sharded(path: str) -> bool:
 def find_resumable(work_dir: str) -> Optional[str]:
     """Return the checkpoint that ``last_checkpoint`` names or, if there is no such file, the newest whole one.
 
-    A process that is killed between saving a checkpoint and noting its name leaves a note that is missing or names one
-    that was removed since; a work dir that was moved has notes of the old place.
+    A process that is killed between saving a checkpoint and noting its name leaves no note, or a note with the name of
+    a removed one; a moved work dir has notes with the old path.
 
     Raises:
-        CheckpointError: if the named checkpoint exists and is unfit for resuming, or is not there and neither is
-            another.
+        CheckpointError: if the named checkpoint exists and is unfit for resuming, or if it is missing and there
+            is no other.
     """
     pointer = Path(work_dir, POINTER)
     named = pointer.read_text(encoding='utf-8', errors='replace').strip() if pointer.is_file() else ''
@@ -49,10 +49,10 @@ def check_resumable(path: str) -> Dict[str, Any]:
     """Check that a local checkpoint holds a whole training state; folders of strategies pass.
 
     Returns:
-        Its ``meta``; nothing of a folder.
+        Its ``meta``; an empty one for a folder.
 
     Raises:
-        CheckpointError: if it does not load, lacks a part, or has a part of another kind than MMEngine saves.
+        CheckpointError: if it does not load, lacks a part, or has a part of another type than MMEngine saves.
     """
     if is_sharded(path):
         return {}

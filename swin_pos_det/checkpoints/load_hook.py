@@ -30,7 +30,7 @@ class LoadsAnySwin:
 
     Attributes:
         variant: of the backbone as its constructor built it, regardless of later changes to its modules.
-        load_report: what the last load did; None before the first.
+        load_report: the outcome of the last load; None before the first.
     """
 
     variant: Variant
@@ -45,10 +45,10 @@ class LoadsAnySwin:
 def note_table_windows(backbone: nn.Module, state_dict: Any, prefix: str, local_metadata: Dict[str, Any]) -> None:
     """Add the position scheme and the learned window of each stage to a state dict's metadata (a state dict hook).
 
-    Shapes do not tell it: tables of (7, 14) and (14, 7) have the same number of rows, and the parameters of a
+    Shapes do not show it: tables of (7, 14) and (14, 7) have the same number of rows, and the parameters of a
     continuous bias are the same for every window. Likewise the grid of an absolute position embedding.
 
-    Metadata is no key, so the state dict stays that of mmdet's model.
+    Metadata is not a key, so the state dict stays that of mmdet's model.
     """
     model = backbone.variant
     local_metadata[TABLE_WINDOWS] = [list(window) if window else None for window in model.windows]
@@ -61,9 +61,9 @@ def adapt_state_dict(state_dict: Dict[str, Any], prefix: str, backbone: nn.Modul
                      local_metadata: Optional[Mapping[str, Any]] = None) -> None:
     """Make the part of ``state_dict`` under ``prefix`` fit ``backbone``, in place.
 
-    Finds the weights of a Swin backbone in any of the :mod:`.formats`, renames them, drops derived buffers, resamples
-    tables and absolute embeddings that were learned on another grid, and adapts the patch embedding to another number
-    of channels. Parameters of another position scheme than the model's are left out and reported.
+    It finds the weights of a Swin backbone in any of the :mod:`.formats`, renames them, drops derived buffers,
+    resamples tables and absolute embeddings that were learned on another grid, and adapts the patch embedding to
+    another number of channels. Parameters of another position scheme than the model's are left out and reported.
 
     Called by ``backbone._load_from_state_dict``, so ``init_cfg``, ``load_from``, resuming and
     ``load_state_dict`` all pass here, strict or not. The outcome is logged and kept as ``backbone.load_report``.
@@ -73,16 +73,16 @@ def adapt_state_dict(state_dict: Dict[str, Any], prefix: str, backbone: nn.Modul
         prefix: such as ``'backbone.'``, or ``''``.
         backbone: a ``SwinPosTransformer``.
         local_metadata: what :func:`note_table_windows` noted when the state dict was made. Without it, index buffers
-            tell a table's window; without these, a table in mmdet's names is taken to be for the model's own window
+            show a table's window; without these, a table in mmdet's names is assumed to be for the model's own window
             if its shape is the same, any other for a square one.
 
     Raises:
-        ValueError: if a parameter would stay random, because nothing is there for it or what is there does not fit
-            (both shapes are named), or if weights would be left out that the features depend on. Norms of the
+        ValueError: if a parameter would stay random, because the file has no weight for it or one that does not fit
+            (both shapes are named), or if weights that the features depend on would be left out. Norms of the
             outputs, which classifiers do not have, may be missing.
     """
     for key in [key for key in state_dict if not isinstance(key, str)]:
-        del state_dict[key]  # a checkpoint taken whole may have notes under numbers; torch would stumble on them
+        del state_dict[key]  # a whole checkpoint may have notes under numbers, on which torch would fail
     try:
         fitted, report = fit_state_dict(state_dict, prefix, backbone, local_metadata)
     except ValueError:
@@ -165,9 +165,9 @@ def _fit_swin(own: Mapping[str, Any], state_dict: Mapping[Any, Any], prefix: str
         report.notes.append(
             'position: the file does not say by which window offsets were measured in training; the model measures by '
             + ', '.join(str(window) for window in model.windows) + ' (pretrained_window_sizes)')
-    if not weights.foreign:  # strict loading is to judge these
+    if not weights.foreign:  # strict loading checks these
         fitted.update((key, weights.state_dict[key]) for key in report.unused if key in weights.state_dict)
-    else:  # a classifier has no norms of the outputs, which is no reason for strict loading to fail
+    else:  # a classifier has no norms of the outputs; strict loading must not fail for that
         parameters = _parameters(backbone)
         fitted.update((name, parameters[name].detach()) for name in report.new)
     return fitted, report
@@ -247,10 +247,10 @@ def _source_window(noted: Optional[Any], value: Tensor, parameter: Tensor, targe
     if value.dim() != 2:
         return None
     if noted is not None and table_size(noted)[0] * table_size(noted)[1] == value.shape[0]:
-        return tuple(noted)  # unless somebody has resized the table since that was noted
+        return tuple(noted)  # unless the table was resized after the note
     square = square_window(value.shape[0])
     if not layout.native and square is not None:
-        return square  # other libraries know hardly any other
+        return square  # other libraries have hardly any others
     return target if value.shape[0] == parameter.shape[0] else square
 
 
@@ -273,7 +273,7 @@ def _fit_position(name: str, value: Tensor, parameter: Tensor, backbone: nn.Modu
         raise SettingError(f'{name}: the checkpoint has shape {tuple(value.shape)}, the model {tuple(parameter.shape)}')
     guessed = own_name == TABLE and noted is None and weights.format.native
     if guessed and not target[0] == target[1] == source[0]:
-        note = f'position: the file does not say of which window its tables are, {source} was taken for it'
+        note = f'position: the file does not say of which window its tables are, so {source} is assumed'
         report.notes += [note] * (note not in report.notes)
     if fitted is value:
         report.loaded.append(name)
@@ -323,7 +323,7 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
 
     Args:
         weight: (C, learned channels, h, w).
-        channels: wanted, at least 1.
+        channels: the wanted number, at least 1.
 
     Returns:
         (C, channels, h, w), the same for the same number.

@@ -1,6 +1,6 @@
 """The meaning of the names in a checkpoint's pickle: functions that check their arguments and build plain values.
 
-Setting state is as guarded: it is done for five types, and each looks at what it is given.
+Setting state is guarded in the same way: five types allow it, and each checks the state.
 """
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Refused(Exception):
 
 
 class Global:
-    """A name in a pickle: ``call`` builds what it stands for, if anything; it has no other use."""
+    """A name in a pickle: ``call`` builds its value, if it has one; it has no other use."""
 
     def __init__(self, name: str, call: Callable | None = None) -> None:
         self.name, self.call = name, call
@@ -160,7 +160,7 @@ def _checked_storage(storage: Any, offset: Any, size: Any, stride: Any, dtype: t
 def _quantized(storage: Any, offset: Any, size: Any, stride: Any, quantizer: Any, requires_grad: Any,
                hooks: Any = None) -> torch.Tensor:
     _checked_storage(storage, offset, size, stride, storage.dtype)
-    if len(quantizer) == 4:  # per channel; older torch does not look whether these fit
+    if len(quantizer) == 4:  # per channel; older torch does not check that these fit
         _, scales, zeros, axis = quantizer
         if not 0 <= axis < len(size) or not len(scales) == len(zeros) == size[axis]:
             raise Refused('a quantised tensor with scales of another size')
@@ -246,7 +246,7 @@ NAMES = _names()
 # ---- states
 
 def _set_attributes(instance: Any, state: Any) -> None:
-    """Set attributes that hide none of the class's."""
+    """Set attributes, except those that would hide attributes of the class."""
     if not isinstance(state, dict):
         raise Refused(f'a state of {type(state).__name__}')
     vars(instance).update((name, value) for name, value in state.items()
@@ -263,7 +263,7 @@ def _set_array(array: np.ndarray, state: Any) -> None:
 
 
 def _set_dtype(dtype: np.dtype, state: Any) -> None:
-    """Set the byte order, which is all that a dtype of numbers or text has to be told."""
+    """Set the byte order, the only state of a dtype of numbers or text."""
     if not isinstance(state, tuple) or len(state) < 8 or state[1] not in tuple('<>=|') \
             or state[2:5] != (None, None, None) or state[5] not in (-1, dtype.itemsize):
         raise Refused('a state of a NumPy dtype')
@@ -272,7 +272,7 @@ def _set_dtype(dtype: np.dtype, state: Any) -> None:
 
 
 def _set_history(buffer: HistoryBuffer, state: Any) -> None:
-    """Set the numbers; which functions are its statistics is not for a file to say."""
+    """Set the numbers; a file must not choose the statistics functions."""
     log, count, longest = (state.get(name) if isinstance(state, dict) else None
                            for name in ('_log_history', '_count_history', 'max_length'))
     if not all(isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind in 'biuf'
@@ -293,7 +293,7 @@ def set_state(instance: Any, state: Any) -> None:
     """Set the state of an object of a pickle, if it is of a type that has one.
 
     Raises:
-        Refused: if not, or if it is no state of that type.
+        Refused: if its type has none, or the state does not fit the type.
     """
     setter = _set_dtype if isinstance(instance, np.dtype) else _STATES.get(type(instance))
     if setter is None:
@@ -302,7 +302,7 @@ def set_state(instance: Any, state: Any) -> None:
 
 
 def restore_functions(checkpoint: Mapping[Any, Any]) -> None:
-    """Put the functions of MMEngine's one-cycle schedules, which files only name, back in their places."""
+    """Put the functions of MMEngine's one-cycle schedules, which files store by name."""
     schedules = checkpoint.get('param_schedulers')
     groups = schedules.values() if isinstance(schedules, dict) else [schedules]
     for schedule in (item for group in groups if isinstance(group, list) for item in group):

@@ -18,7 +18,7 @@ _following: ContextVar[Optional[str]] = ContextVar('following', default=None)
 
 @contextmanager
 def overwritten_by(checkpoint: Optional[str]) -> Iterator[None]:
-    """Skip pretrained weights that backbones would load in this context, as a checkpoint is loaded after them.
+    """Skip pretrained weights of backbones in this context, as a checkpoint is loaded after them.
 
     Args:
         checkpoint: its name, for the log; None skips nothing.
@@ -36,7 +36,7 @@ def load_pretrained(backbone: nn.Module, filename: str, prefix: Optional[str] = 
     Args:
         backbone: a ``SwinPosTransformer``.
         filename: path or URL.
-        prefix: take only the keys under it. Default: wherever a Swin backbone is found.
+        prefix: take only the keys under it. Default: that of the Swin backbone found.
 
     Raises:
         CheckpointError: if the file is unreadable.

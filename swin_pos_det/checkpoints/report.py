@@ -11,13 +11,13 @@ class LoadReport:
     """The outcome of loading weights into a backbone, by parameter.
 
     Attributes:
-        found: what the weights are, such as ``"timm's Swin-T, under 'module.'"``.
+        found: a description of the weights, such as ``"timm's Swin-T, under 'module.'"``.
         loaded: parameters taken as they are.
-        resampled: parameter -> from which grid to which.
-        adapted: parameter -> what was done to it.
+        resampled: parameter -> old and new grid.
+        adapted: parameter -> the change.
         new: parameters without weights, which keep their values: norms of the outputs.
         unused: keys of the checkpoint that the backbone has no use for.
-        notes: what else should be known.
+        notes: further remarks.
     """
 
     found: str

@@ -1,9 +1,9 @@
 """Unpickling checkpoints without running code that they carry.
 
 A ``.pth`` file is a pickle, and a pickle can call any function it names. torch >= 2.6 guards against that with
-``weights_only=True``, which does not fit here in both directions: it does not know classes in MMEngine's own
-checkpoints (``HistoryBuffer``, NumPy values), and what it calls by itself or once they are allowed lets a file set
-attributes of classes and corrupt memory.
+``weights_only=True``, which is both too strict and too lax here: it rejects classes in MMEngine's own
+checkpoints (``HistoryBuffer``, NumPy values), and the functions that it calls, by default or once those are allowed,
+let a file set attributes of classes and corrupt memory.
 
 So one unpickler, the same for every torch, knows a short list of names. No name gives the object itself: it gives a
 :class:`Global`, which can only be called, and which checks its arguments and builds tensors, plain arrays and plain
@@ -27,7 +27,7 @@ from .pickle_names import Global, Refused, set_state
 MapLocation = Union[str, torch.device, Callable, dict, None]
 Source = Union[str, io.BytesIO]
 
-# How torch.save began before 1.6: protocol 2, and its magic number as the first of several pickles.
+# The start of a file of torch.save before 1.6: protocol 2, and its magic number as the first of several pickles.
 LEGACY_MAGIC = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 
 
@@ -51,7 +51,7 @@ def _python3_name(module: str, name: str) -> str:
 
 
 class Unpickler(pickle._Unpickler):
-    """Builds what :data:`NAMES` knows; the opcodes of Python's own unpickler in Python, the dangerous ones replaced.
+    """Python's own unpickler in Python, which builds only :data:`NAMES`, with the dangerous opcodes replaced.
 
     Python's unpickler in C is unsuitable: it sets state on classes and functions too.
     """
@@ -66,7 +66,7 @@ class Unpickler(pickle._Unpickler):
         return self.names[path]
 
     def load_reduce(self) -> None:
-        """Call a function, or make an object of a class: the same here."""
+        """Call a function, or make an object of a class, which is the same here."""
         arguments, function = self.stack.pop(), self.stack[-1]
         if not isinstance(function, Global) or function.call is None or not isinstance(arguments, tuple):
             raise Refused(f'a call of {function!r}'[:200])
@@ -134,13 +134,13 @@ def torch_load(source: Source, map_location: MapLocation, max_bytes: Mapping[str
     """Call ``torch.load`` with :class:`Unpickler`.
 
     Args:
-        source: a path or an ``io.BytesIO``; no TorchScript archive and no tar file, see :mod:`.archive`.
+        source: a path or an ``io.BytesIO``; not a TorchScript archive or tar file, see :mod:`.archive`.
         map_location, mmap: as in :func:`torch.load`.
         max_bytes: that a storage can have, by its key in a zip; else the file's size.
         names: that the pickle may use.
 
     Raises:
-        Refused: naming what is asked for and not known. Others of ``pickle`` and torch for damage.
+        Refused: for an unknown name, which it states. For damage, errors of ``pickle`` and torch.
     """
     own = type('CheckpointUnpickler', (Unpickler, ), dict(names=names, max_bytes=max_bytes))
     module = types.SimpleNamespace(__name__='restricted_pickle', Unpickler=own,

@@ -45,7 +45,7 @@ def load_from_http(filename: str, map_location: MapLocation = None) -> dict:
     except (URLError, OSError) as error:
         raise CheckpointError(f'cannot download checkpoint {filename} ({error})') from error
     finally:
-        barrier()  # the other processes of this machine wait for the file, and are let go when it does not come
+        barrier()  # the other processes of this machine wait for the file, and are released if it does not arrive
     return load_checkpoint_file(path, map_location)
 
 
@@ -125,8 +125,8 @@ def read_checkpoint(filename: str, map_location: MapLocation = None) -> dict:
     """Read a checkpoint from any place that MMEngine knows, with protection on.
 
     Args:
-        filename: a path, or a URL of one of :data:`LOADERS`. Other schemes, which somebody has registered with
-            MMEngine's ``CheckpointLoader``, are left to it.
+        filename: a path, or a URL of one of :data:`LOADERS`. Other schemes registered with MMEngine's
+            ``CheckpointLoader`` are left to it.
         map_location: as in :func:`torch.load`.
 
     Raises:

@@ -10,7 +10,7 @@ from ..errors import SettingError
 
 
 def check_value(name: str, value: Any, own: Any) -> None:
-    """See that a value can be copied into a tensor; its shape is not looked at.
+    """Check that a value can be copied into a tensor, except for its shape.
 
     Args:
         name: of the parameter or buffer, for the message.
@@ -18,7 +18,7 @@ def check_value(name: str, value: Any, own: Any) -> None:
         own: the tensor of the model.
 
     Raises:
-        ValueError: if the value is no tensor, of another kind (integers, complex, sparse, quantised or nested, or
+        ValueError: if the value is not a tensor, of another kind (integers, complex, sparse, quantised or nested, or
             without values as on the meta device), or has NaN or infinity, also once it has the model's precision.
     """
     problem = _kind_problem(value, own)
@@ -30,10 +30,10 @@ def check_value(name: str, value: Any, own: Any) -> None:
 
 
 def check_values(tensors: Iterable[Tuple[str, Tensor]], state_dict: Mapping[Any, Any]) -> None:
-    """See that the values of a state dict can be copied into tensors of the same names and shapes.
+    """Check that the values of a state dict can be copied into tensors of the same names and shapes.
 
     Raises:
-        ValueError: naming the first that cannot, see :func:`check_value`.
+        ValueError: naming the first invalid one, see :func:`check_value`.
     """
     for name, own in tensors:
         value = state_dict.get(name, own)

@@ -30,9 +30,9 @@ class Variant:
 
     Attributes:
         embed_dims: channels of the first stage.
-        depths: blocks of each stage; 0 where the weights have none.
-        num_heads: heads of each stage; 0 where the weights have no table to tell.
-        windows: the window (h, w) of each stage's tables; None where no square window has that many rows.
+        depths: blocks of each stage; 0 if the weights have none.
+        num_heads: heads of each stage; 0 if the weights do not show them.
+        windows: the window (h, w) of each stage's tables; None if no square window has that many rows.
         patch_size: (h, w) in pixels.
         in_channels: of the image.
         absolute_grid: (h, w) in patches of the absolute position embedding; None without one, or if it is unknown.
@@ -42,7 +42,7 @@ class Variant:
         use_abs_pos_embed: whether there is an absolute position embedding.
         attention: 'dot', or 'cosine' as in Swin V2.
         key_bias: whether keys have a bias where queries have.
-        norm_order: 'pre', or 'res-post' as in Swin V2; 'pre' where there is nothing to tell it by.
+        norm_order: 'pre', or 'res-post' as in Swin V2; 'pre' if the weights do not show it.
         position: the name of the position scheme; None if it is unknown.
         position_parameters: names of the parameters and modules that it has in an attention module.
     """
@@ -92,7 +92,7 @@ class Variant:
 
 
 def square_root(number: int) -> int:
-    """Return the integer square root, or 0 if ``number`` is no square."""
+    """Return the integer square root, or 0 if ``number`` is not a square."""
     root = math.isqrt(number)
     return root if root * root == number else 0
 
@@ -109,12 +109,12 @@ def describe_weights(state_dict: Mapping[str, Tensor], windows: Optional[Sequenc
 
     Args:
         state_dict: in mmdet's names, without a prefix.
-        windows: of the stages' tables, where they are known.
-        grid: of the absolute position embedding, where it is known.
-        position: the name of the position scheme, where it is known.
+        windows: of the stages' tables, if known.
+        grid: of the absolute position embedding, if known.
+        position: the name of the position scheme, if known.
 
     Returns:
-        The variant, or None if the weights are no Swin backbone's (no patch embedding or no blocks).
+        The variant, or None if the weights are not a Swin backbone's (no patch embedding or no blocks).
     """
     patches = state_dict.get('patch_embed.projection.weight')
     blocks: Dict[int, List[int]] = {}

@@ -27,9 +27,9 @@ from .formats import (
 
 # More than any Swin has; a file that claims more is damaged.
 MAX_STAGES, MAX_BLOCKS, MAX_SIDE = 16, 1000, 10000
-MAX_DEPTH = 4  # of dicts within dicts that may hold the weights
+MAX_DEPTH = 4  # of nested dicts that may hold the weights
 
-# Averaged weights, which are the better ones, by their names in other people's training checkpoints. MMEngine needs
+# Averaged weights, which are preferred, by their names in training checkpoints of other libraries. MMEngine needs
 # none: its EMAHook saves the averaged weights as the state dict.
 AVERAGED = ('state_dict_ema', 'model_ema', 'ema_model', 'ema', 'teacher')
 CONTAINERS = AVERAGED + ('state_dict', 'model', 'module')
@@ -46,16 +46,16 @@ class SwinWeights:
     """The weights of a backbone, in mmdet's names.
 
     Attributes:
-        format: whose names they had.
-        prefix: what stood before these names, such as ``'module.backbone.'``.
+        format: the original format.
+        prefix: of the original keys, such as ``'module.backbone.'``.
         container: the entry of the checkpoint that held them, or ``''``.
         state_dict: parameters alone; derived buffers are dropped.
-        windows: that each stage's tables or position networks were learned for, where that was noted with the
-            weights, or their buffers tell.
-        grid: of the absolute position embedding, where that was noted.
-        position: the name of the position scheme, where that was noted.
-        unused: keys beside the backbone's, as they were called.
-        others: prefixes of other Swin backbones in the file, which were passed over.
+        windows: of each stage's tables or position networks, if noted with the weights or shown by their
+            buffers.
+        grid: of the absolute position embedding, if noted.
+        position: the name of the position scheme, if noted.
+        unused: other keys than the backbone's, unchanged.
+        others: prefixes of other Swin backbones in the file, which were ignored.
     """
 
     format: Format
@@ -86,13 +86,13 @@ def unwrap(checkpoint: Mapping[Any, Any]) -> Tuple[str, Mapping[Any, Any]]:
     """Find the entry of a checkpoint that holds its weights.
 
     Returns:
-        The entry's name (``'ema.module'`` for one within one) and the entry; ``''`` and the checkpoint itself where it
-        is a state dict, or holds none.
+        The entry's name (``'ema.module'`` for one within one) and the entry; ``''`` and the checkpoint itself if it
+        is a state dict or holds none.
     """
     found = _unwrap(checkpoint, MAX_DEPTH, set())
     if found is not None:
         return found
-    # No Swin: where the weights should have been, so that a message can tell what was there.
+    # No Swin: the usual entry, so that a message can name its content.
     return next(((name, checkpoint[name]) for name in CONTAINERS if isinstance(checkpoint.get(name), Mapping)),
                 ('', checkpoint))
 
@@ -112,10 +112,10 @@ def _unwrap(content: Mapping[Any, Any], depth: int, seen: Set[int]) -> Optional[
 
 
 def check_metadata(state_dict: Mapping[Any, Any]) -> None:
-    """See that a state dict's metadata, if it has any, is what PyTorch and this project write.
+    """Check that a state dict's metadata, if it has any, has the layout that PyTorch and this project write.
 
     Raises:
-        ValueError: naming what is malformed. PyTorch itself would stumble on it.
+        ValueError: naming the malformed entry, on which PyTorch itself would fail.
     """
     metadata = getattr(state_dict, '_metadata', None)
     if metadata is None:
@@ -129,10 +129,10 @@ def check_metadata(state_dict: Mapping[Any, Any]) -> None:
 
 
 def check_notes(noted: Mapping[str, Any]) -> None:
-    """See that what was noted with the weights of a backbone is windows, a grid and a name.
+    """Check that the notes with a backbone's weights are windows, a grid and a name.
 
     Raises:
-        ValueError: naming what is malformed.
+        ValueError: naming the malformed entry.
     """
     def is_pair(value: Any) -> bool:
         return (isinstance(value, (list, tuple)) and len(value) == 2
@@ -156,11 +156,11 @@ def read_weights(checkpoint: Mapping[Any, Any], noted: Optional[Mapping[str, Any
 
     Args:
         checkpoint: of a backbone, a classifier or a detector, by any of the libraries in :mod:`.formats`.
-        noted: what is known about the backbone, by the names in this module. Default: what its metadata says.
-        metadata: of the state dict. Default: that which ``checkpoint`` carries.
+        noted: known facts about the backbone, by the names in this module. Default: those in its metadata.
+        metadata: of the state dict. Default: that of ``checkpoint``.
 
     Raises:
-        ValueError: if there is none, or what looks like one is laid out otherwise.
+        ValueError: if there is none, or it has another layout than its format.
     """
     container, state_dict = unwrap(checkpoint)
     found = candidates(state_dict)
@@ -190,7 +190,7 @@ def read_weights(checkpoint: Mapping[Any, Any], noted: Optional[Mapping[str, Any
 
 
 def _check_numbers(state_dict: Mapping[str, Tensor]) -> None:
-    """See that stages and blocks have numbers that can be: work grows with the largest."""
+    """Check that the numbers of stages and blocks are plausible: work grows with the largest."""
     for key in state_dict:
         number = re.match(r'stages\.([^.]*)(?:\.blocks\.([^.]*))?', key)
         for text, most in zip(number.groups() if number else (), (MAX_STAGES, MAX_BLOCKS)):
@@ -199,10 +199,10 @@ def _check_numbers(state_dict: Mapping[str, Tensor]) -> None:
 
 
 def split_state_dict(state_dict: Mapping[Any, Any], layout: Format, prefix: str) -> Tuple[Dict[str, Tensor], List[str]]:
-    """Take the backbone's tensors, without their prefix, and the keys that are left.
+    """Return the backbone's tensors, without their prefix, and the other keys.
 
     Raises:
-        ValueError: if there is something else than a tensor under the name of a weight.
+        ValueError: if an entry with the name of a weight is not a tensor.
     """
     own: Dict[str, Tensor] = {}
     unused = []
@@ -263,7 +263,7 @@ def _window_of_index(index: Tensor) -> Optional[Pair]:
 
 
 def with_state_dict(checkpoint: Dict[Any, Any]) -> Dict[Any, Any]:
-    """Lay a file with a Swin backbone out as MMEngine expects files to be: with its weights in ``'state_dict'``.
+    """Convert a file with a Swin backbone to MMEngine's layout: with its weights in ``'state_dict'``.
 
     Without that entry MMEngine takes the whole file for the weights, and its ``EMAHook`` fails. The entry is the one
     that :func:`unwrap` finds, so ``load_from`` takes averaged weights where ``init_cfg`` does. MMEngine's own training
@@ -279,7 +279,7 @@ def with_state_dict(checkpoint: Dict[Any, Any]) -> Dict[Any, Any]:
     if any(not isinstance(key, str) for key in found) and detect_format(found) is not None:
         named = OrderedDict((key, value) for key, value in found.items() if isinstance(key, str))
         named._metadata = getattr(found, '_metadata', None)
-        if container in ('', 'state_dict'):  # MMEngine stumbles on keys that are no text
+        if container in ('', 'state_dict'):  # MMEngine fails on keys that are not text
             return OrderedDict(checkpoint if container else {}, state_dict=named)
         found = named
     if container == 'state_dict' or 'message_hub' in checkpoint or detect_format(found) is None:

@@ -18,7 +18,7 @@ FORMATS = (MMPRETRAIN_V2, SWIN_POS_V2, TIMM_V2, MICROSOFT_V2, HUGGING_FACE_V2, T
 EXPORTS = {found.name: found for found in FORMATS if found.from_mmdet is not None and found.version == 1}
 EXPORTS_V2 = {found.name: found for found in FORMATS if found.from_mmdet is not None and found.version == 2}
 
-_LONGEST_KEY = 1000  # letters; longer ones are nobody's
+_LONGEST_KEY = 1000  # letters; no library has longer ones
 
 # timm's swinv2_cr_*, which are another model: their position network sees other coordinates, their norms differ.
 _CR = re.compile(r'\.attn\.meta_mlp\.')
@@ -46,10 +46,10 @@ def candidates(keys: Iterable[Any]) -> List[Tuple[Format, str]]:
     then the first by name.
 
     Args:
-        keys: of a state dict; what is no string is passed over.
+        keys: of a state dict; other keys than strings are ignored.
 
     Returns:
-        For each its format, and what stands before its keys (``'backbone.'``, ``'module.encoder.'``, ``''``, ..).
+        For each its format, and the prefix of its keys (``'backbone.'``, ``'module.encoder.'``, ``''``, ..).
     """
     keys = [key for key in keys if isinstance(key, str) and len(key) <= _LONGEST_KEY]
     found = {}

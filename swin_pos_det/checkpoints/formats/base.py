@@ -33,12 +33,12 @@ class Format:
         to_mmdet: dict -> dict: keys without that prefix in, mmdet's names and layout out. Tensors that need no
             change are shared. Keys that do not belong to a backbone are left out.
         from_mmdet: dict, windows of the stages' tables -> dict: the reverse, with everything that the library's own
-            backbone has in its state dict. None where nobody needs it.
+            backbone has in its state dict. None if it is not needed.
         excluded: a pattern that no key of such a file matches, for formats with the same signature.
-        beside: how keys start that are the backbone's too but may stand outside its prefix.
-        beyond: a pattern of the keys under the prefix that are no part of a backbone, such as a classifier's.
+        beside: the start of keys that belong to the backbone but may be outside its prefix.
+        beyond: a pattern of the keys under the prefix that are not part of a backbone, such as a classifier's.
         version: of Swin, 1 or 2.
-        position: the position scheme of every such file; None where there are several, or parameters tell it.
+        position: the position scheme of every such file; None if there are several, or parameters show it.
         named: a pattern of the keys, without the prefix, that name weights; others may hold anything.
         native: whether the names are this project's own.
     """

@@ -40,7 +40,7 @@ FROM_MMDET = (
     (r'\.ffn\.layers\.0\.0\.', '.mlp.fc1.'),
     (r'\.ffn\.layers\.1\.', '.mlp.fc2.'),
 )
-# The classifier and the norm before it; the token that stands for masked patches.
+# The classifier and the norm before it; the token for masked patches.
 NOT_OF_THE_BACKBONE = re.compile(r'^(head|norm|mask_token)(\.|$)')
 OUTPUT_NORM = re.compile(r'^norm\d+\.')
 

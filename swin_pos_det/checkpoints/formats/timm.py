@@ -33,10 +33,10 @@ def from_mmdet(state_dict: StateDict, windows: Sequence[Pair], learned: Optional
                version: int = 1) -> Dict[str, Tensor]:
     """Return the state dict of timm's ``SwinTransformer(num_classes=0)``; its final norm is the last output's.
 
-    No buffers are in it, so windows leave no trace.
+    It has no buffers, so it does not show the windows.
 
     Raises:
-        ValueError: for weights with an absolute position embedding, which timm's Swin has not.
+        ValueError: for weights with an absolute position embedding, which timm's Swin does not have.
     """
     if 'absolute_pos_embed' in state_dict:
         raise SettingError("timm's Swin has no absolute position embedding, these weights have")

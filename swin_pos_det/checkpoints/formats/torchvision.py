@@ -43,7 +43,7 @@ _NOT_OF_THE_BACKBONE = re.compile(r'(?!features\.)')  # the classifier and the n
 
 
 def to_mmdet(state_dict: StateDict, version: int = 1) -> Dict[str, Tensor]:
-    """Rename: ``features.1`` is the first stage, ``features.2`` the patch merging behind it, and so on.
+    """Rename: ``features.1`` is the first stage, ``features.2`` the patch merging after it, and so on.
 
     The bias of queries, keys and values is one in Swin V2 too. The keys' part is set to zero whenever it is used, so it
     is left out.
@@ -68,7 +68,7 @@ def from_mmdet(state_dict: StateDict, windows: Sequence[Pair]) -> Dict[str, Tens
     """Return the state dict of torchvision's ``SwinTransformer`` without classifier, with the last output's norm.
 
     Raises:
-        ValueError: for weights with an absolute position embedding, which torchvision's Swin has not.
+        ValueError: for weights with an absolute position embedding, which torchvision's Swin does not have.
     """
     if 'absolute_pos_embed' in state_dict:
         raise SettingError("torchvision's Swin has no absolute position embedding, these weights have")
