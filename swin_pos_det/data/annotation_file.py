@@ -1,7 +1,7 @@
-"""Reading COCO annotation files, and checking that mmdet and pycocotools can use what is in them.
+"""Reading COCO annotation files, and checking that mmdet and pycocotools can use their content.
 
-Both take what they find: a missing field is a ``KeyError`` somewhere, a class that the file does not have shifts the
-labels of all later ones, and ids of another type are objects that nobody looks for.
+Both check nothing: a missing field is a ``KeyError`` somewhere, a class missing from the file shifts the labels of all
+later ones, and objects with ids of another type are never matched.
 """
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_json(path: FilePath) -> Any:
     """Read a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
     Raises:
-        CocoFileError: if it is not there, or not JSON.
+        CocoFileError: if it does not exist, or is not JSON.
     """
     if not Path(path).is_file():
         raise CocoFileError(f'{path} does not exist')
@@ -51,7 +51,7 @@ def read_json(path: FilePath) -> Any:
 
 @contextlib.contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Do not look for garbage among the millions of lists of a large file: there is none, and it doubles the time."""
+    """Disable garbage collection while a large file makes millions of lists: it finds nothing and doubles the time."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -83,14 +83,15 @@ def check_annotations(dataset: Any, path: FilePath, evaluated: bool = True, anno
     Args:
         dataset: content of the file.
         path: the file, for messages.
-        evaluated: whether AP will be computed against them, which takes more than a training does.
+        evaluated: whether AP will be computed against them, which needs more than a training does.
         annotated: whether there must be annotations; otherwise images are enough.
-        loaded: whether images will be, by their ``file_name``.
+        loaded: whether images will be loaded, by their ``file_name``.
         classes: names of the categories that count. Default: all.
 
     Raises:
-        CocoFileError: if ``dataset`` is no dict with images, categories and annotations; if one of these lacks a field
-            or has an invalid one; if ids are not unique; or if no annotation belongs to an image, or to a category.
+        CocoFileError: if ``dataset`` is not a dict with images, categories and annotations; if one of these lacks a
+            field or has an invalid one; if ids are not unique; or if no annotation belongs to an image, or to a
+            category.
     """
     if not isinstance(dataset, dict):
         raise CocoFileError(f'{path} holds a {type(dataset).__name__}: COCO annotations are a dict with images, '
@@ -121,7 +122,7 @@ def check_annotations(dataset: Any, path: FilePath, evaluated: bool = True, anno
 
 def check_masks(dataset: dict[str, Any], path: FilePath, evaluated: bool = True,
                 classes: Optional[Sequence[str]] = None, kept: Optional[Iterable[bool]] = None) -> None:
-    """Check that all annotations that count have a mask of their image, after :func:`check_annotations`.
+    """Check that all annotations that count have a valid mask for their image, after :func:`check_annotations`.
 
     Args:
         dataset: content of the file.
@@ -129,7 +130,7 @@ def check_masks(dataset: dict[str, Any], path: FilePath, evaluated: bool = True,
         evaluated: whether pycocotools will read the masks. In a training mmdet leaves unusable polygons out, which
             :func:`swin_pos_det.data.objects.learned` counts.
         classes: names of the categories that count. Default: all.
-        kept: for each annotation, whether it counts, in place of ``classes``.
+        kept: for each annotation, whether it counts, instead of ``classes``.
 
     Raises:
         CocoFileError: for an annotation whose ``segmentation`` is neither polygons nor RLE, or an RLE that does not
@@ -154,7 +155,7 @@ def check_classes(dataset: dict[str, Any], classes: Sequence[str], path: FilePat
     """Check that a file has a category for each class of a dataset, after :func:`check_annotations`.
 
     mmdet numbers classes in the order of the file. Without an error a class that the file lacks would give all later
-    ones the label of another. Categories that are not among the classes are left out, as subsets of COCO want it.
+    ones the label of another. Categories that are not among the classes are left out, as subsets of COCO need.
 
     Args:
         dataset: content of the file.
@@ -181,7 +182,7 @@ def _counted(dataset: dict[str, Any], classes: Optional[Sequence[str]]) -> list[
 
 
 def _check_fields(items: list[Any], wanted: dict[str, Rule], what: str) -> None:
-    """Raise for the first item that lacks a field or has an invalid one; None is passed over, except for an id."""
+    """Raise for the first item that lacks a field or has an invalid one; ignore None, except for an id."""
     if all(_all_right(items, key, rule[1]) for key, rule in wanted.items()):
         return
     for index, item in enumerate(items):

@@ -23,9 +23,9 @@ class Kept:
     """The objects and images that a dataset keeps of a file.
 
     Attributes:
-        objects, images: how many, and why others are dropped.
+        objects, images: the counts, and the reasons why others are dropped.
         per_class: objects to learn from, by class.
-        rows: of the images that are kept.
+        rows: indices of the kept images.
         loaded: (N,) booleans, the objects whose masks are read; None for a class with rules of its own.
     """
     objects: Tally
@@ -38,7 +38,7 @@ class Kept:
 def dataset_class(settings: Mapping) -> Optional[type]:
     """Return the class that a dataset's settings name, if it reads COCO files as ``CocoDataset`` does; else None.
 
-    A class that overrides how a file is loaded can say that it comes to the same: ``READS_AS_COCO = True``.
+    A class that overrides the loading with an equivalent one can set ``READS_AS_COCO = True``.
     """
     kind = resolve_type(DATASETS, settings)
     if not isinstance(kind, type) or not issubclass(kind, CocoDataset):
@@ -58,19 +58,20 @@ def build_unread(settings: MutableMapping) -> Optional[CocoDataset]:
     except TypeError:
         if _same(kind.__init__, CocoDataset.__init__):
             raise
-        return None  # its own settings are other ones
+        return None  # it has other settings
 
 
 def check_class_names(settings: Mapping, where: str) -> None:
-    """Check the names of classes that a dataset is given.
+    """Check the class names in a dataset's settings.
 
     Args:
         settings: of the dataset.
         where: the place in the config, for messages.
 
     Raises:
-        SettingError: for a text that names no file: mmdet takes its letters, and every part of it, for names; for
-            anything else that is no list of different names; and for the ``CLASSES`` of mmdet 2, which mmdet 3 ignores.
+        SettingError: for a text that does not name a file: mmdet takes its letters, and every part of it, as names; for
+            anything else that is not a list of different names; and for the ``CLASSES`` of mmdet 2, which mmdet 3
+            ignores.
     """
     metainfo = settings.get('metainfo') or {}
     if not isinstance(metainfo, Mapping):
@@ -149,7 +150,7 @@ def _keep_by_own_rules(dataset: CocoDataset, content: dict[str, Any], objects: O
 
 
 def _corrected(tally: Tally, left: int, name: str) -> Tally:
-    """Correct the counts of mmdet's rules by the rules of a class; use only the latter where they keep more."""
+    """Correct the counts of mmdet's rules by the rules of a class; use only the latter if they keep more."""
     reason = f'by rules of {name}'
     if left > tally.left:
         return Tally(tally.what, tally.total, {reason: tally.total - left} if tally.total > left else {})

@@ -1,4 +1,4 @@
-"""Pointing MMDetection's COCO configs at the folder where COCO is, and checking that it is there.
+"""Pointing MMDetection's COCO configs at the COCO folder, and checking that it exists.
 
 MMDetection's configs look for COCO in ``data/coco/`` under the current directory. With the environment variable
 ``COCO_ROOT`` set, the same configs use that folder instead, without being edited.
@@ -28,13 +28,13 @@ SECTIONS = {
 
 
 class CocoRootError(UserError, FileNotFoundError):
-    """The COCO folder, or a part of it, is not there; the message says how to set it and what it must hold."""
+    """The COCO folder, or a part of it, is missing; the message says how to set it and what it must hold."""
 
 
 def apply_coco_root(cfg: Config, root: Optional[str] = None) -> None:
     """Replace mmdet's default root ``data/coco/`` in every dataset and metric of a config, in place.
 
-    Reaches nested datasets (``RepeatDataset``, ``ConcatDataset``, ...) and lists of metrics. Paths that do not start
+    It reaches nested datasets (``RepeatDataset``, ``ConcatDataset``, ...) and lists of metrics. Paths that do not start
     with ``data/coco`` are left alone, so other data sets, and COCO paths set explicitly, stay as they are.
 
     Args:
@@ -55,11 +55,11 @@ def apply_coco_root(cfg: Config, root: Optional[str] = None) -> None:
 def check_coco_root(cfg: Config, needed_for: Iterable[str] = ('train', 'val')) -> None:
     """Check that the COCO files named in a config exist. Does nothing for a config without COCO.
 
-    COCO means: paths under ``data/coco/``, or under ``COCO_ROOT`` once :func:`apply_coco_root` has put it there.
+    These are paths under ``data/coco/``, or under ``COCO_ROOT`` after :func:`apply_coco_root`.
 
     Args:
         cfg: an MMDetection config.
-        needed_for: any of ``'train'``, ``'val'``, ``'test'``: which data loaders and metrics must find their files.
+        needed_for: any of ``'train'``, ``'val'``, ``'test'``: the data loaders and metrics that must find their files.
 
     Raises:
         CocoRootError: if the folder or one of the files is missing.

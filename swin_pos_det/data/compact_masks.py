@@ -1,6 +1,6 @@
-"""Instance masks that keep only the rectangle around each object, with the pixels of mmdet's ``BitmapMasks``.
+"""Instance masks that keep only the rectangle around each object, equal in pixels to mmdet's ``BitmapMasks``.
 
-A whole mask of a COCO image is a third of a megabyte for each object, of which a few percent are not zero, and it is
+A whole mask of a COCO image takes a third of a megabyte for each object, with a few percent of non-zero pixels, and is
 resized, padded, pickled and copied as a whole.
 """
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class Crop(NamedTuple):
-    """The pixels of one mask from row ``y`` and column ``x`` on; everything outside is zero. Never written to."""
+    """The pixels of one mask from row ``y`` and column ``x`` on; everything outside is zero. Read-only."""
 
     y: int
     x: int
@@ -43,8 +43,8 @@ def nearest(length: int, source: int) -> np.ndarray:
 class CompactMasks(BitmapMasks):
     """mmdet's ``BitmapMasks``, equal pixel for pixel in every operation, stored as one rectangle for each object.
 
-    Loading, resizing, flipping, cropping, padding, indexing, copying and pickling touch the rectangles alone. Whoever
-    asks for :attr:`masks` gets whole masks, which then replace the rectangles, as the array may be written to.
+    Loading, resizing, flipping, cropping, padding, indexing, copying and pickling use only the rectangles. Access
+    to :attr:`masks` gives whole masks, which then replace the rectangles, as the array may be written to.
 
     Args:
         masks: (N, H, W) or a list of N arrays (H, W).
@@ -77,7 +77,7 @@ class CompactMasks(BitmapMasks):
 
     @property
     def masks(self) -> np.ndarray:
-        """Return (N, H, W) whole masks. They replace the rectangles: what is written to them is kept."""
+        """Return (N, H, W) whole masks. They replace the rectangles, so that writing to them has an effect."""
         if self._whole is None:
             self._whole, self._crops = self.to_ndarray(), None
         return self._whole
@@ -87,7 +87,7 @@ class CompactMasks(BitmapMasks):
         self._whole, self._crops, self.dtype = masks, None, masks.dtype
 
     def to_ndarray(self) -> np.ndarray:
-        """Return (N, H, W) whole masks, made for the caller."""
+        """Return a new array (N, H, W) of whole masks."""
         if self._whole is not None:
             return self._whole
         whole = np.zeros((len(self), self.height, self.width), self.dtype)
@@ -96,7 +96,7 @@ class CompactMasks(BitmapMasks):
         return whole
 
     def to_tensor(self, dtype: torch.dtype, device: Union[str, torch.device]) -> Tensor:
-        """Return (N, H, W) on a device, to which one copy of all rectangles' bytes has gone."""
+        """Return (N, H, W) on a device, with one copy of all rectangles' bytes to it."""
         crops = self.crops
         whole = torch.zeros(len(crops), self.height, self.width, dtype=dtype, device=device)
         if not crops:
@@ -152,7 +152,7 @@ class CompactMasks(BitmapMasks):
         return self.resize((height, width), interpolation)
 
     def resize(self, out_shape: Tuple[int, int], interpolation: str = 'nearest') -> CompactMasks:
-        """See ``BitmapMasks``. Other interpolations than 'nearest' go by whole masks."""
+        """See ``BitmapMasks``. Other interpolations than 'nearest' use whole masks."""
         if interpolation != 'nearest':
             return self._by_whole_masks('resize', out_shape, interpolation)
         rows, columns = nearest(out_shape[0], self.height), nearest(out_shape[1], self.width)
@@ -177,7 +177,7 @@ class CompactMasks(BitmapMasks):
         return self._like(crops, self.height, self.width)
 
     def pad(self, out_shape: Tuple[int, int], pad_val: int = 0) -> CompactMasks:
-        """See ``BitmapMasks``. Padding with another value than 0 goes by whole masks."""
+        """See ``BitmapMasks``. Padding with another value than 0 uses whole masks."""
         if pad_val or out_shape[0] < self.height or out_shape[1] < self.width:
             return self._by_whole_masks('pad', out_shape, pad_val)
         return self._like(self.crops, *out_shape)
@@ -211,7 +211,7 @@ class CompactMasks(BitmapMasks):
         return BitmapMasks(self.targets(boxes, inds, out_shape, binarize).cpu().numpy(), *out_shape)
 
     def targets(self, boxes: Tensor, inds: Tensor, out_shape: Tuple[int, int], binarize: bool = True) -> Tensor:
-        """Cut and resize masks on the device of ``boxes``, without waiting for it.
+        """Cut and resize masks on the device of ``boxes``, without synchronizing with it.
 
         Args:
             boxes: (P, 4) as x1, y1, x2, y2 in pixels, float.
@@ -245,7 +245,7 @@ class CompactMasks(BitmapMasks):
 
     @property
     def areas(self) -> np.ndarray:
-        """Return (N,) how many pixels each mask has."""
+        """Return (N,) the number of pixels of each mask."""
         sums = np.zeros(0, self.dtype).sum().dtype
         return np.array([pixels.sum() for _, _, pixels in self.crops], sums)
 
@@ -263,7 +263,7 @@ class CompactMasks(BitmapMasks):
 
     @classmethod
     def cat(cls, masks: Sequence[BitmapMasks]) -> BitmapMasks:
-        """See ``BitmapMasks``; with others among them, by whole masks."""
+        """See ``BitmapMasks``; if other kinds are among them, by whole masks."""
         if not masks:
             raise ValueError('masks should not be an empty list.')
         if not all(isinstance(each, cls) for each in masks):

@@ -17,17 +17,17 @@ from .images import ImageFileError, is_complete
 
 @TRANSFORMS.register_module()
 class SwinPosLoadImageFromFile(LoadImageFromFile):
-    """mmcv's ``LoadImageFromFile`` that names files it cannot use, and notices truncated ones and wrong sizes.
+    """mmcv's ``LoadImageFromFile`` that names unusable files and detects truncated ones and wrong sizes.
 
-    mmcv leaves a truncated JPEG to OpenCV, which fills the rest with grey, and nobody compares the size of an image
-    with the annotations' ``height`` and ``width``. A size that differs is logged, once for each image and process.
+    mmcv leaves a truncated JPEG to OpenCV, which fills the rest with grey, and does not compare the size of an image
+    with the annotations' ``height`` and ``width``. A different size is logged, once for each image and process.
 
     Args:
-        *args, **kwargs: what mmcv's takes. With ``ignore_empty`` (default: False) unreadable files are
-            skipped, logged and counted, over all workers; in a training another image takes the place.
+        *args, **kwargs: mmcv's. With ``ignore_empty`` (default: False) unreadable files are
+            skipped, logged and counted, over all workers; in a training another image replaces it.
 
     Raises:
-        ImageFileError: for a file that is missing, no image, or truncated, unless ``ignore_empty`` is set.
+        ImageFileError: for a file that is missing, not an image, or truncated, unless ``ignore_empty`` is set.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -76,7 +76,7 @@ class SwinPosLoadImageFromFile(LoadImageFromFile):
         said = results.get('height'), results.get('width')
         if None not in said and said != tuple(shape):
             self._tell(path, f'{path} is {shape[1]} x {shape[0]} (width x height), and its annotation file says '
-                             f'{said[1]} x {said[0]}: boxes and masks are not where they belong')
+                             f'{said[1]} x {said[0]}: boxes and masks are misplaced')
 
     def _tell(self, path: str, message: str) -> None:
         if path not in self._told:

@@ -1,4 +1,4 @@
-"""Checks of image files against the annotations that name them, before a worker meets them hours later."""
+"""Checks of image files against the annotations that name them, before a worker reads them hours later."""
 from __future__ import annotations
 
 import io
@@ -14,15 +14,15 @@ from PIL import Image
 
 from ..errors import UserError
 
-# How many images are opened to compare sizes, and the number up to which all are looked at for empty files.
+# The number of images opened to compare sizes, and the largest number of which all are checked for empty files.
 SAMPLE = 64
 _MAX_STATS = 5000
-# Folders that are looked through for a missing file.
+# Folders that are searched for a missing file.
 _MAX_FOLDERS = 200
-# Bytes at the end of a file in which a complete JPEG or PNG ends, with some room for what cameras append.
+# Bytes at the end of a file that hold the end mark of a JPEG or PNG, with room for data that cameras append.
 _TAIL = 4096
 _ENDS = ((b'\xff\xd8\xff', b'\xff\xd9'), (b'\x89PNG\r\n\x1a\n', b'IEND'))
-_ORIENTATION = 0x0112  # of EXIF; from 5 on width and height change places
+_ORIENTATION = 0x0112  # of EXIF; from 5, width and height are swapped
 
 
 class ImageFileError(UserError, OSError):
@@ -34,16 +34,16 @@ class ImageFileError(UserError, OSError):
 
 
 def check_files(folder: str, names: Sequence[str], source: str) -> None:
-    """Check that image files are there and not empty, by a listing of each folder.
+    """Check that image files exist and are not empty, from a listing of each folder.
 
     Args:
-        folder: what the names are relative to: ``data_prefix['img']`` of the dataset.
+        folder: of the names: ``data_prefix['img']`` of the dataset.
         names: ``file_name`` of the images.
         source: the annotation file, for messages.
 
     Raises:
-        ImageFileError: if some are not there; the message says how many, where they were looked for, and what may be
-            wrong: backslashes, a folder that is named twice, upper and lower case, or another folder that has them.
+        ImageFileError: if some are missing; the message says how many, the path searched, and the likely
+            fault: backslashes, a folder that is named twice, upper and lower case, or another folder that has them.
     """
     missing = missing_files(folder, names)
     if missing:
@@ -70,15 +70,15 @@ def missing_files(folder: str, names: Sequence[str]) -> list[str]:
 
 
 def size_faults(folder: str, images: Sequence[dict[str, Any]], ignore_orientation: bool = False) -> dict[str, str]:
-    """Compare the sizes that a file says of its images with those of the image files.
+    """Compare the image sizes in an annotation file with those of the image files.
 
     Args:
         folder: see :func:`check_files`.
         images: of the annotation file.
-        ignore_orientation: whether images are loaded as they are stored, not as EXIF says they are to be shown.
+        ignore_orientation: whether images are loaded as stored, without the rotation in their EXIF data.
 
     Returns:
-        For each image that is not as it should be, by its path, what is wrong with it.
+        Path of each wrong image -> the fault.
     """
     faults = {}
     for image in images:
@@ -99,7 +99,7 @@ def image_size(path: str, ignore_orientation: bool = False) -> tuple[int, int, b
     """Return height and width of an image as mmcv loads it, and whether EXIF data have turned it on its side.
 
     Raises:
-        OSError: if the file is no image, or ends before its image does.
+        OSError: if the file is not an image, or is truncated.
     """
     try:
         with Image.open(path) as image:
@@ -107,7 +107,7 @@ def image_size(path: str, ignore_orientation: bool = False) -> tuple[int, int, b
             turned = image.getexif().get(_ORIENTATION, 1) >= 5 and not ignore_orientation
     except OSError:
         if osp.isfile(path) and osp.getsize(path) == 0:
-            raise OSError('it is empty') from None  # OpenCV's own error is no OSError
+            raise OSError('it is empty') from None  # OpenCV's own error is not an OSError
         array = mmcv.imread(path)  # formats that OpenCV knows and Pillow does not
         if array is None:
             raise OSError('unknown format') from None
@@ -127,7 +127,7 @@ def is_complete(content: bytes) -> bool:
 
 
 def looks_complete(start: bytes, end: bytes) -> bool:
-    """Return whether a file has the end mark of its format, as far as it is JPEG or PNG. False needs a closer look."""
+    """Return whether a file has the end mark of a JPEG or PNG. False needs a full check."""
     return all(not start.startswith(magic) or mark in end for magic, mark in _ENDS)
 
 

@@ -39,7 +39,7 @@ class LoadCompactAnnotations(LoadAnnotations):
 def draw_polygons(polygons: List[np.ndarray], height: int, width: int) -> Crop:
     """Draw the union of polygons as pycocotools does, on no more than the rectangle around them.
 
-    Moving a polygon by whole pixels moves its pixels, if its corners are rounded to pycocotools' grid before.
+    Moving a polygon by whole pixels moves its pixels, if its corners are first rounded to pycocotools' grid.
 
     Args:
         polygons: each (2 K,) with K >= 3 corners x, y in pixels.
@@ -54,7 +54,7 @@ def draw_polygons(polygons: List[np.ndarray], height: int, width: int) -> Crop:
     left, top = np.clip(every.min(0) // FIFTHS, 0, (width - 1, height - 1)).tolist()
     right, bottom = np.clip(every.max(0) // FIFTHS + 2, (left + 1, top + 1), (width, height)).tolist()
     moved = [(points - (left * FIFTHS, top * FIFTHS)).ravel() for points in corners]
-    # It rounds by adding 0.5 and cutting off: a negative number then has to lie a little below the one that is meant.
+    # It rounds by adding 0.5 and truncating, so a negative number must be slightly below the intended one.
     again = [np.where(numbers < 0, numbers - 0.75, numbers) / FIFTHS for numbers in moved]
     drawn = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(again, bottom - top, right - left)))
     y, x, pixels = crop_of(drawn)

@@ -1,4 +1,4 @@
-"""Check run-length masks before pycocotools reads them: wrong ones make it hang or compare other pixels."""
+"""Check run-length masks before pycocotools reads them: invalid ones make it hang or compare other pixels."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -6,14 +6,14 @@ from typing import Any, Optional
 
 import numpy as np
 
-# Masks that are decoded at once: enough to keep NumPy busy, few enough for some 100 MB.
+# Masks that are decoded at once: enough for efficient NumPy, few enough for about 100 MB.
 _BATCH = 8192
 # Six bits of a character: five of the number, then whether another character follows. 7 characters hold 32 bits.
 _MAX_CHARACTERS = 7
 
 
 def rle_problems(masks: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> dict[int, str]:
-    """Find run-length masks that are not masks of their images.
+    """Find run-length masks that are invalid or do not fit their images.
 
     pycocotools checks nothing: a mask of another size has IoU -1 with everything, counts that do not add up to the
     image shift what follows or never end, and other characters read past the end of the text.
@@ -82,7 +82,7 @@ def _short(value: Any) -> str:
 
 
 def _pixel_counts(texts: Sequence[bytes]) -> np.ndarray:
-    """Decode compressed counts as pycocotools' ``rleFrString`` does; (N,) sums, -1 for what is no such code."""
+    """Decode compressed counts as pycocotools' ``rleFrString`` does; (N,) sums, -1 for invalid codes."""
     totals = np.zeros(len(texts), np.int64)
     codes = np.frombuffer(b''.join(texts), np.uint8).astype(np.int64) - 48
     owners = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
@@ -101,7 +101,7 @@ def _pixel_counts(texts: Sequence[bytes]) -> np.ndarray:
 
 
 def _numbers(codes: np.ndarray, owners: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Join characters to signed numbers: (V,) numbers and the masks they belong to. Marks masks with too long ones."""
+    """Join characters to signed numbers: (V,) numbers and their masks. Mark masks with too long ones."""
     ends = np.flatnonzero((codes & 32) == 0)
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1

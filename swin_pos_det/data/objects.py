@@ -1,4 +1,4 @@
-"""Which objects of an annotation file mmdet learns from, and which pycocotools can ever match, and why others are lost.
+"""The objects of an annotation file that mmdet learns from, or pycocotools can match, and why others are dropped.
 
 The rules and their order are those of mmdet's ``CocoDataset.parse_data_info`` and ``filter_data``, of its
 ``LoadAnnotations``, and of pycocotools' ``COCOeval``. All of them drop objects without a message.
@@ -13,7 +13,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-# Share of the boxes from which on a look is a look.
+# The least share of boxes for a finding.
 _MOST = 0.5
 _NEARLY_ALL = 0.95
 # The findings of :func:`look_of_boxes`, in words.
@@ -27,12 +27,12 @@ LOOKS = {
 
 @dataclass(frozen=True)
 class Tally:
-    """How many of some things are left, and why the others are not.
+    """The number of objects or images left, and why the others are dropped.
 
     Attributes:
         what: ``'objects'`` or ``'images'``.
-        total: how many there are.
-        reasons: how many are dropped, by reason; each one for the first that applies.
+        total: their number.
+        reasons: numbers of dropped ones by reason, each counted for the first that applies.
     """
     what: str
     total: int
@@ -67,7 +67,7 @@ class Objects:
         box: (N, 4), x, y, w, h in pixels.
         area: (N,), as the file has it.
         ignore, crowd: (N,) booleans.
-        segmentation: N masks as the file has them, None where there is none.
+        segmentation: N masks as the file has them, None without one.
     """
 
     def __init__(self, dataset: dict[str, Any]) -> None:
@@ -122,11 +122,11 @@ def learned(objects: Objects, classes: Optional[Sequence[str]] = None, masks: Op
     Args:
         objects: of the file.
         classes: of the dataset; objects of other categories are left out and not counted. None: all.
-        masks: ``'bitmap'`` or ``'polygon'`` if ``LoadAnnotations`` reads masks and makes such of them, else None.
+        masks: ``'bitmap'`` or ``'polygon'`` if ``LoadAnnotations`` reads masks as such, else None.
         images: (I,) booleans, those that :func:`used_images` keeps. None: all.
 
     Returns:
-        (N,) booleans, and how many are dropped for which reason.
+        (N,) booleans, and the numbers dropped by reason.
     """
     reasons = [*_not_loaded(objects), ('crowd', objects.crowd)]
     if masks is not None:
@@ -142,7 +142,7 @@ def loaded(objects: Objects, classes: Optional[Sequence[str]] = None) -> tuple[n
     """Return the objects that ``CocoDataset`` gives to its pipeline; unlike :func:`learned`, with crowds.
 
     Returns:
-        (N,) booleans, and how many are dropped for which reason.
+        (N,) booleans, and the numbers dropped by reason.
     """
     return _tally('objects', objects.of_classes(classes), _not_loaded(objects))
 
@@ -150,7 +150,7 @@ def loaded(objects: Objects, classes: Optional[Sequence[str]] = None) -> tuple[n
 def evaluated(objects: Objects, classes: Optional[Sequence[str]] = None) -> tuple[np.ndarray, Tally]:
     """Return the objects that results can be matched with in ``COCOeval``.
 
-    Crowds, negative areas, and ids that the file does not have are passed over; boxes without width or height, or
+    Crowds, negative areas, and ids that the file does not have are ignored; boxes without width or height, or
     outside of their image, always count as missed.
 
     Args:
@@ -158,7 +158,7 @@ def evaluated(objects: Objects, classes: Optional[Sequence[str]] = None) -> tupl
         classes: that are evaluated; objects of other categories are not counted. None: all.
 
     Returns:
-        (N,) booleans, and how many are dropped for which reason.
+        (N,) booleans, and the numbers dropped by reason.
     """
     reasons = [*_unmatched(objects), *_impossible(objects), ('of negative area', objects.area < 0),
                ('crowd', objects.crowd)]
@@ -176,12 +176,12 @@ def used_images(objects: Objects, classes: Optional[Sequence[str]] = None, min_s
         indices: the dataset's: a number of images from the start (or, negative, from the end), or their places.
 
     Returns:
-        (I,) booleans, and how many are dropped for which reason.
+        (I,) booleans, and the numbers dropped by reason.
     """
     everything = np.ones(len(objects.sizes), bool)
     reasons: list[tuple[str, np.ndarray]] = []
     if filter_empty:
-        # mmdet looks at all annotations of its classes, those that it has dropped included.
+        # mmdet checks all annotations of its classes, including dropped ones.
         known = objects.of_classes(classes) & (objects.category >= 0) & (objects.image >= 0)
         filled = np.zeros(len(objects.sizes), bool)
         filled[objects.image[known]] = True
@@ -203,7 +203,7 @@ def look_of_boxes(objects: Objects) -> Optional[str]:
     """Say what the boxes look like if they are not x, y, w, h in pixels of their images; None if they may be.
 
     Returns:
-        ``'shares'``: all are within 0..1. ``'corners'``: x1, y1, x2, y2. ``'swapped'``: they fit their images once
+        ``'shares'``: all are within 0..1. ``'corners'``: x1, y1, x2, y2. ``'swapped'``: they fit their images if
         width and height of these are swapped. ``'beyond'``: most end outside.
     """
     known = objects.image >= 0

@@ -23,7 +23,7 @@ def repair(content: Any, path: FilePath, folder: Optional[str] = None,
 
     Ids become integers, those of annotations 1, 2, ...; backslashes become slashes; sizes become those of the image
     files; a missing ``iscrowd`` becomes 0, a missing ``area`` that of the box; objects that ``CocoDataset`` would drop
-    are removed, crowds are not; categories are brought into order.
+    are removed, crowds are not; categories are sorted.
 
     Args:
         content: of the file; not changed.
@@ -71,7 +71,7 @@ def _make_ids_integers(content: dict[str, Any], section: str) -> str:
     reference, items = _REFERENCES[section], content[section]
     ids = [item.get('id') for item in items]
     if not all(isinstance(value, (int, float, str)) for value in ids) or len(set(map(repr, ids))) < len(ids):
-        return ''  # check_annotations names the one that is wrong or there twice
+        return ''  # check_annotations names the invalid or repeated one
     numbers = [_integer(value) for value in ids]
     is_numbered = None in numbers or len(set(numbers)) < len(ids)
     new = list(range(1, len(ids) + 1)) if is_numbered else numbers
@@ -93,7 +93,7 @@ def _make_ids_integers(content: dict[str, Any], section: str) -> str:
 
 
 def _integer(value: Any) -> Optional[int]:
-    """Return the integer that a number or a text stands for; None if there is none."""
+    """Return the integer value of a number or text; None if there is none."""
     try:
         return int(value) if not isinstance(value, float) or value.is_integer() else None
     except ValueError:

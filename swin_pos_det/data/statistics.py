@@ -27,7 +27,7 @@ class ClassCounts:
         images: that have one.
         objects: all.
         learned: those that a training learns from.
-        small, medium, large: of those, with an area below 32**2, below 96**2, and from there on.
+        small, medium, large: of those, with an area below 32**2, below 96**2, and above, in pixels.
         side: median of the square root of width times height of those, in pixels; NaN if there are none.
     """
     name: str
@@ -46,7 +46,7 @@ class Survey:
 
     Attributes:
         faults: one line for each.
-        notes: one line for each fact that is no fault.
+        notes: one line for each remark that is not a fault.
         look: see :func:`~swin_pos_det.data.objects.look_of_boxes`.
         classes: counts by class; empty if the file is too broken to count.
     """
@@ -57,12 +57,12 @@ class Survey:
 
 
 def survey(content: Any, path: FilePath, folder: Optional[str] = None) -> Survey:
-    """Make all checks of an annotation file that need no config, and go on after the first that fails.
+    """Make all checks of an annotation file that need no config, and continue after failures.
 
     Args:
         content: of the file.
         path: the file, for messages.
-        folder: of the images. None: they are not looked at.
+        folder: of the images. None: they are not checked.
     """
     found = Survey()
     _collect(found.faults, check_encoding, path)

@@ -1,4 +1,4 @@
-"""The ground truth of an evaluation: COCO annotations, read with checks, under ids that every evaluator can read."""
+"""The ground truth of an evaluation: COCO annotations, read with checks, with ids that every evaluator can read."""
 from __future__ import annotations
 
 import contextlib
@@ -14,17 +14,17 @@ from ..data.annotation_file import CocoFileError, FilePath, check_annotations, r
 
 @dataclass(frozen=True)
 class NumberedCoco:
-    """COCO annotations whose ids are numbers from 1 on.
+    """COCO annotations with ids 1, 2, ...
 
-    pycocotools takes a match with annotation 0 for no match, and NumPy makes text of all ids if one is text;
+    pycocotools treats a match with annotation 0 as no match, and NumPy converts all ids to text if one is text;
     faster-coco-eval reads ids as C++ integers. Ids keep their order, on which the order of detections of equal score
     depends.
 
     Attributes:
-        coco: the annotations of known images and categories, only with the fields that an evaluation reads. Evaluators
-            write into it.
-        images: for each image id of the file its number.
-        categories: for each category id of the file its number.
+        coco: the annotations of known images and categories, with only the fields that an evaluation reads. Evaluators
+            modify it.
+        images: image id of the file -> number.
+        categories: category id of the file -> number.
         names: the names of the categories, by number.
     """
     coco: COCO
@@ -51,7 +51,7 @@ def load_ground_truth(path: FilePath) -> COCO:
 
 
 def as_coco(dataset: dict[str, Any]) -> COCO:
-    """Index a COCO dict, which the object keeps; nothing is printed."""
+    """Index a COCO dict, which the result keeps, without printing."""
     coco = COCO()
     coco.dataset = dataset
     with contextlib.redirect_stdout(io.StringIO()):
@@ -64,7 +64,7 @@ def check_objects(dataset: dict[str, Any], path: FilePath, classes: Optional[Seq
 
     Args:
         dataset: checked annotations.
-        path: their file, or what else to call them, for the message.
+        path: their file, or another name, for the message.
         classes: names of the categories that are evaluated. Default: all.
 
     Raises:

@@ -55,7 +55,7 @@ class CocoScores:
 
 
 def kinds_of(results: Results) -> list[str]:
-    """Return the IoU types that all detections can be evaluated for: ``'bbox'``, ``'segm'`` or both."""
+    """Return the IoU types for which all detections can be evaluated: ``'bbox'``, ``'segm'`` or both."""
     keys = {'bbox': 'bbox', 'segm': 'segmentation'}
     return [kind for kind, key in keys.items() if all(key in item for item in results)]
 
@@ -84,11 +84,11 @@ def evaluate(gt: Union[COCO, NumberedCoco], results: Results, iou_type: str = 'b
              evaluator: Union[str, type] = 'pycocotools', max_dets: Sequence[int] = MAX_DETS,
              classes: Optional[Sequence[str]] = None, *, iou_thresholds: Optional[Sequence[float]] = None,
              use_categories: bool = True) -> CocoScores:
-    """Evaluate COCO results; ``tools/test.py`` and ``eval_coco.py`` both do it here.
+    """Evaluate COCO results, for ``tools/test.py`` and ``eval_coco.py`` alike.
 
     Args:
         gt: annotations; all of their images count, also those without detections.
-        results: as :func:`~swin_pos_det.evaluation.result_files.load_results` gives them; not changed.
+        results: of :func:`~swin_pos_det.evaluation.result_files.load_results`; not changed.
         iou_type: ``'bbox'`` or ``'segm'``.
         evaluator: ``'pycocotools'`` or ``'faster'``, or a class with the interface of pycocotools' ``COCOeval``.
         max_dets: three ascending numbers of detections per image, 100 among them.
@@ -97,7 +97,7 @@ def evaluate(gt: Union[COCO, NumberedCoco], results: Results, iou_type: str = 'b
         use_categories: False: as for proposals, a detection may be of any category.
 
     Raises:
-        SettingError: if ``max_dets`` are not such numbers, a class is unknown, or results are of another kind.
+        SettingError: if ``max_dets`` are invalid, a class is unknown, or results are of another type.
         MissingPackageError: if faster-coco-eval is asked for and not installed.
     """
     check_max_dets(max_dets, ap=use_categories)
@@ -133,7 +133,7 @@ def category_ids(gt: COCO, classes: Optional[Sequence[str]] = None) -> list[Any]
 
 
 def only(results: Results, iou_type: str) -> list[dict[str, Any]]:
-    """Copy what one kind of evaluation reads. With a box, COCO's mask AP by size would go by the box's area."""
+    """Copy the fields that one kind of evaluation reads. With boxes, COCO's mask AP by size would use their areas."""
     if iou_type == 'bbox':
         return [{key: item[key] for key in ('image_id', 'category_id', 'bbox', 'score')} for item in results]
     return [dict(image_id=item['image_id'], category_id=item['category_id'], segmentation=item['segmentation'],

@@ -29,7 +29,7 @@ _KINDS = ('bbox', 'segm', 'proposal', 'proposal_fast')
 def item_names(proposal_nums: Sequence[int]) -> dict[str, str]:
     """Map the names of metric items to those of :class:`~swin_pos_det.evaluation.coco_eval.CocoScores`.
 
-    mmdet calls the three recalls AR@100, AR@300 and AR@1000, whatever ``proposal_nums`` are.
+    mmdet calls the three recalls AR@100, AR@300 and AR@1000, regardless of ``proposal_nums``.
     """
     last = list(proposal_nums)[-1]
     return {'mAP': 'AP', 'mAP_50': 'AP50', 'mAP_75': 'AP75', 'mAP_s': 'APs', 'mAP_m': 'APm', 'mAP_l': 'APl',
@@ -39,15 +39,15 @@ def item_names(proposal_nums: Sequence[int]) -> dict[str, str]:
 
 @METRICS.register_module()
 class SwinPosCocoMetric(CocoMetric):
-    """``CocoMetric`` that is right for any ids, refuses what has no right number, and may use faster-coco-eval.
+    """``CocoMetric`` that is right for any ids, refuses settings without a right result, and may use faster-coco-eval.
 
-    Arguments, files and names of metrics are mmdet's; so are the numbers, but where pycocotools gets them wrong without
-    a word (docs/evaluation.md lists that).
+    Arguments, files and names of metrics are mmdet's; so are the numbers, except where pycocotools silently gets them
+    wrong (docs/evaluation.md lists these cases).
 
     Args:
         ann_file: the annotation file. None: the annotations of the samples, with boxes' areas for masks'.
         metric: one or several of ``'bbox'``, ``'segm'``, ``'proposal'``, ``'proposal_fast'``.
-        *args, **kwargs: what else ``CocoMetric`` takes.
+        *args, **kwargs: other arguments of ``CocoMetric``.
         evaluator: ``'pycocotools'`` or ``'faster'``.
         sort_categories: whether the categories of the file are sorted by id, as for ``Objects365V1Dataset``.
 
@@ -92,7 +92,7 @@ class SwinPosCocoMetric(CocoMetric):
         """Keep the predictions of a batch; see ``CocoMetric.process``.
 
         Raises:
-            SettingError: if masks are to be evaluated and there are none, or the test pipeline drops what is needed.
+            SettingError: if masks are to be evaluated and there are none, or the test pipeline drops needed fields.
         """
         for sample in data_samples:
             check_sample(sample)
@@ -190,7 +190,7 @@ class SwinPosCocoMetric(CocoMetric):
         return self.dataset_meta['classes']
 
     def _check_annotations(self, classes: Sequence[str]) -> None:
-        """Check, once the classes are known, that they can be evaluated with the annotations.
+        """Check, after the classes are known, that the annotations fit them.
 
         Raises:
             CocoFileError: if a class or a mask is missing, or there is no object to find.

@@ -1,4 +1,4 @@
-"""Which classes are taken for which."""
+"""The confusion matrix of a detector's classes."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from .coco_eval import Results, category_ids, only
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """How often an object of one class was found as another.
+    """The numbers of objects of each class detected as each other.
 
     Attributes:
         names: of the K classes.
-        counts: (K + 1, K + 1) ints: rows are the true class, columns the one found. The last row counts detections
-            where nothing is, the last column objects that were not found.
+        counts: (K + 1, K + 1) ints: rows are true classes, columns detected ones. The last row counts detections
+            of background, the last column missed objects.
         score_threshold: detections below it were left out.
-        iou_threshold: what overlaps less is not the same thing.
+        iou_threshold: pairs that overlap less do not match.
     """
     names: list[str]
     counts: np.ndarray
@@ -35,20 +35,19 @@ def confusion_matrix(gt: COCO, results: Results, iou_type: str = 'bbox', score_t
     """Count how often each class is detected as each other.
 
     An object and a detection are paired if they overlap enough, each once, detections of the highest score first:
-    objects with detections of their own class, then what is left of both with each other. What is left then are
-    objects that were missed and detections of nothing; of those, the ones that lie in a crowd of their class are left
-    out, as in COCO's AP.
+    first within each class, then the rest across classes. Unpaired objects are missed, and unpaired detections are
+    background; detections in a crowd of their class are left out, as in COCO's AP.
 
     Args:
         gt: annotations.
         results: as for :func:`evaluate`.
         iou_type: ``'bbox'`` or ``'segm'``.
         score_threshold: detections below it are left out, in [0, 1].
-        iou_threshold: what overlaps less is not paired, above 0 and at most 1.
+        iou_threshold: less overlap makes no pair; above 0 and at most 1.
         classes: names of the categories that count. Default: all.
 
     Raises:
-        ValueError: if a threshold or class is none.
+        ValueError: for an invalid threshold or class.
     """
     if not 0 <= score_threshold <= 1 or not 0 < iou_threshold <= 1:
         raise SettingError(f'score_threshold must be in [0, 1] and iou_threshold above 0 and at most 1, got '

@@ -24,7 +24,7 @@ class DetectionsError(UserError, ValueError):
 
 
 def check_sample(sample: Mapping[str, Any]) -> None:
-    """Check that a data sample has all that COCO's evaluation reads.
+    """Check that a data sample has all fields that COCO's evaluation reads.
 
     Raises:
         SettingError: if it has no instances, or the test pipeline dropped the id or size of the image.
@@ -39,7 +39,7 @@ def check_sample(sample: Mapping[str, Any]) -> None:
 
 
 def encode_prediction(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """Take from a data sample what a COCO result needs, with compressed masks, as mmdet's ``CocoMetric`` keeps it."""
+    """Return the fields of a data sample for a COCO result, with compressed masks, as ``CocoMetric`` keeps them."""
     check_sample(sample)
     predicted = sample['pred_instances']
     kept = {key: predicted[key].cpu().numpy() for key in ('bboxes', 'scores', 'labels', 'mask_scores')
@@ -51,10 +51,10 @@ def encode_prediction(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def coco_records(predictions: Iterable[Mapping[str, Any]], category_ids: Sequence[Any]) -> list[dict[str, Any]]:
-    """Make COCO results of predictions.
+    """Convert predictions to COCO results.
 
     Args:
-        predictions: as :func:`encode_prediction` gives them: ``img_id``, ``bboxes`` (N, 4) as x1, y1, x2, y2,
+        predictions: of :func:`encode_prediction`: ``img_id``, ``bboxes`` (N, 4) as x1, y1, x2, y2,
             ``scores`` (N,), ``labels`` (N,), and, where there are any, ``masks``, N compressed RLE, and
             ``mask_scores`` (N,).
         category_ids: for each label the id of its category.
@@ -65,7 +65,7 @@ def coco_records(predictions: Iterable[Mapping[str, Any]], category_ids: Sequenc
         pycocotools would leave such a detection out instead of counting it as wrong.
 
     Raises:
-        DetectionsError: for a box or score that is no finite number, or a label without a category.
+        DetectionsError: for a box or score that is not finite, or a label without a category.
     """
     records, reversed_boxes = [], 0
     for prediction in predictions:
@@ -124,7 +124,7 @@ class ResultsFileHook(Hook):
         self._predictions: list[dict[str, Any]] = []
 
     def before_test(self, runner: Runner) -> None:
-        """Look up, before the test, what it takes to write the file.
+        """Look up, before the test, the data needed to write the file.
 
         Raises:
             SettingError: if a JSON file is asked for and the data set has no ids of categories.

@@ -11,7 +11,7 @@ from .coco_metric import SwinPosCocoMetric
 
 @METRICS.register_module()
 class DigitsOnPhotosMetric(SwinPosCocoMetric):
-    """``CocoMetric`` on the annotation file of the dataset that is evaluated, wherever that dataset was made.
+    """``CocoMetric`` on the annotation file of the evaluated dataset, which may be in any folder.
 
     Without an annotation file ``CocoMetric`` would rebuild one from the samples, with boxes' areas for masks', and its
     AP by size would not be COCO's.
@@ -19,7 +19,7 @@ class DigitsOnPhotosMetric(SwinPosCocoMetric):
     Args:
         ann_file: another annotation file. None: the one that the dataset's metainfo names.
         metric: one or several of ``'bbox'``, ``'segm'``, ``'proposal'``, ``'proposal_fast'``.
-        **kwargs: what else ``CocoMetric`` takes, and ``evaluator``, ``'pycocotools'`` or ``'faster'``.
+        **kwargs: other arguments of ``CocoMetric``, and ``evaluator``, ``'pycocotools'`` or ``'faster'``.
     """
 
     def __init__(self, ann_file: str | None = None, metric: str | Sequence[str] = ('bbox', 'segm'), **kwargs) -> None:

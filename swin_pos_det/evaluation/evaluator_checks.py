@@ -1,4 +1,4 @@
-"""Evaluators of a config, checked before the hours that they are to judge."""
+"""Checks of a config's evaluators before anything is built."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
@@ -32,8 +32,8 @@ def check_evaluators(cfg: Config, parts: Iterable[str]) -> None:
         parts: any of ``'val'`` and ``'test'``; others are ignored.
 
     Raises:
-        SettingError: if a ``CocoMetric`` has settings that give no right number, or a ``MultiDatasetsEvaluator`` has
-            not a metric and a prefix for each data set.
+        SettingError: if a ``CocoMetric`` has settings without a right result, or a ``MultiDatasetsEvaluator`` lacks
+            a metric or a prefix for a data set.
     """
     for part in sorted(set(parts) & {'val', 'test'}):
         name, evaluator = f'{part}_evaluator', cfg.get(f'{part}_evaluator')
@@ -43,10 +43,10 @@ def check_evaluators(cfg: Config, parts: Iterable[str]) -> None:
 
 
 def use_own_metric(runner: Runner) -> None:
-    """Let ``SwinPosCocoMetric`` stand in for ``CocoMetric`` in a runner whose evaluators are not built yet.
+    """Replace ``CocoMetric`` by ``SwinPosCocoMetric`` in a runner whose evaluators are not built yet.
 
-    The numbers are the same, the ids may be any, and what has no right number is refused. The runner's config, which
-    it has written already, keeps the names that the user gave.
+    The numbers are the same, any ids are allowed, and settings without a right result are refused. The runner's config,
+    which it has written already, keeps the names that the user gave.
     """
     for evaluator in (runner._val_evaluator, runner._test_evaluator):
         for settings in _metric_settings(evaluator):
@@ -63,7 +63,7 @@ def check_masks_predicted(runner: Runner, part: str) -> None:
         part: ``'val'`` or ``'test'``, whose evaluator will be used.
 
     Raises:
-        SettingError: if it is sure to predict none.
+        SettingError: if it certainly predicts none.
     """
     model = runner.model
     model = model.module if is_model_wrapper(model) else model
@@ -97,7 +97,7 @@ def _metric_settings(evaluator: Any) -> Iterator[MutableMapping]:
 
 
 def _check_multi_datasets(name: str, evaluator: Any, dataloader: Any) -> None:
-    """Check that metrics, prefixes and data sets are equally many: mmdet ignores what exceeds the shortest list."""
+    """Check that metrics, prefixes and data sets are equally many: mmdet ignores items beyond the shortest list."""
     if not isinstance(evaluator, Mapping) or 'MultiDatasetsEvaluator' not in str(evaluator.get('type')):
         return
     dataset = (dataloader or {}).get('dataset') or {}
@@ -122,4 +122,4 @@ def _check_metric(name: str, settings: Mapping) -> None:
     except SettingError as error:
         raise SettingError(f'{name}: {error}') from error
     except TypeError:
-        pass  # an argument that it does not have: the registry reports it when the metric is built
+        pass  # an unknown argument: the registry reports it when the metric is built

@@ -1,4 +1,4 @@
-"""The two implementations of COCO's evaluation, by name: pycocotools, and a faster one that must equal it."""
+"""The two implementations of COCO's evaluation, by name: pycocotools, and a faster one with equal results."""
 from __future__ import annotations
 
 from ..choices import EVALUATORS
@@ -17,7 +17,7 @@ def evaluator_class(name: str) -> type:
 
     Raises:
         ValueError: if it is neither.
-        ImportError: if faster-coco-eval is asked for and not installed.
+        ImportError: if faster-coco-eval is requested and not installed.
     """
     if name not in EVALUATORS:
         raise SettingError(f'evaluator must be one of {EVALUATORS}, got {name!r}')

@@ -11,7 +11,7 @@ class FasterCOCOeval(COCOeval_faster):
 
     Args:
         cocoGt: the ground truth.
-        cocoDt: the detections, as ``cocoGt.loadRes`` gives them.
+        cocoDt: the detections, of ``cocoGt.loadRes``.
         iouType: ``'bbox'`` or ``'segm'``.
     """
 

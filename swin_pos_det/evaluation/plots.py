@@ -23,7 +23,7 @@ def plot_precision_recall(scores: Sequence[CocoScores], path: Union[str, Path], 
     Args:
         scores: of :func:`~swin_pos_det.evaluation.coco_eval.evaluate`, at least one.
         path: of the PNG; its folder is made.
-        title: above all.
+        title: above the panels.
     """
     figure = Figure(figsize=(7.5 * len(scores), 5), layout='constrained')
     axes = figure.subplots(1, len(scores), squeeze=False)

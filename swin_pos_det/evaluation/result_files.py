@@ -1,4 +1,4 @@
-"""COCO results on disk: read with checks whose messages help."""
+"""Reading COCO results from disk, with checks and clear messages."""
 from __future__ import annotations
 
 import math
@@ -26,14 +26,14 @@ def load_results(path: FilePath, gt: COCO, dataset: Optional[str] = None) -> lis
             such annotations, as ``tools/infer.py`` writes it: its images are found in ``gt`` by ``file_name``,
             its categories by ``name``.
         gt: the annotations.
-        dataset: where the file holds results of several data sets, as ``tools/test.py`` writes them, the one to read.
+        dataset: the one to read if the file holds results of several data sets, as ``tools/test.py`` writes them.
 
     Returns:
         The detections with the ids of ``gt``; none if the file has none.
 
     Raises:
         CocoFileError: if the file is something else, or a detection is invalid: an image or category that
-            ``gt`` lacks, a box or score that is no finite number, a box of negative size, a mask of another image; if
+            ``gt`` lacks, a box or score that is not finite, a box of negative size, a mask of another image; if
             there is no such ``dataset``, or there are several and none is chosen.
     """
     found = read_json(path)
@@ -74,7 +74,7 @@ def _with_ids_of(dataset: dict[str, Any], gt: COCO, path: FilePath) -> list[dict
             lacking = [key for key in fields if not isinstance(item, dict) or key not in item]
             if lacking:
                 raise CocoFileError(f'{path}: entry {index} of {name} has no {lacking[0]}')
-    # Both may name images from folders of their own; only then do the last parts of their names have to do.
+    # Both may name images from folders of their own; only then compare the last parts of their names.
     images = _translation(path, 'image', dataset['images'], gt.dataset['images'],
                           [lambda item: item['file_name'], lambda item: Path(item['file_name']).name])
     categories = _translation(path, 'category', dataset['categories'], gt.dataset['categories'],
@@ -113,8 +113,7 @@ def _check_ids(path: FilePath, what: str, used: list[Any], known: set, owner: st
         kinds = ''
         if isinstance(wrong[0], (int, float, str)) and str(wrong[0]) in map(str, ids):
             kinds = ' (one of them is a number, the other text)'
-        has = 'have' if owner.endswith('s') else 'has'
-        raise CocoFileError(f'{path}: {len(wrong)} of {len(used)} detections have a {what}_id that {owner} {has} not, '
+        raise CocoFileError(f'{path}: {len(wrong)} of {len(used)} detections have a {what}_id that is not in {owner}, '
                             f'such as {wrong[0]!r}; the {len(ids)} ids go from {ids[0]!r} to {ids[-1]!r}{kinds}')
 
 

@@ -14,7 +14,7 @@ KIND_NAMES = {'bbox': 'boxes', 'segm': 'masks'}
 
 
 def score_tables(scores: CocoScores) -> list[Table]:
-    """Make four tables: AP, AP and AR by size, AR, and all of it by class."""
+    """Make four tables: AP, AP and AR by size, AR, and all by class."""
     stats, last, kind = scores.stats, scores.max_dets[-1], KIND_NAMES[scores.iou_type]
     overall = Table('AP', 'AP50', 'AP75', title=kind)
     overall.add_row(*(_number(stats[column.header]) for column in overall.columns))

@@ -101,4 +101,4 @@ def test_a_size_that_differs_is_said_once(tmp_path, warnings):
             found = load(dict(img_path=str(tmp_path / f'{name}.png'), **more))
             assert found['img'].shape[:2] == found['ori_shape']
     assert warnings() == [f'{tmp_path}/swapped.png is 60 x 80 (width x height), and its annotation file says 80 x 60: '
-                          'boxes and masks are not where they belong']
+                          'boxes and masks are misplaced']

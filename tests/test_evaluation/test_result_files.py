@@ -47,10 +47,10 @@ def test_results_are_read(read):
     ([1], 'holds no COCO results'),
     ([GOOD, {'image_id': 7, 'category_id': 3, 'bbox': [1, 2, 3, 4]}], 'detection 1 has no score'),
     ([{'image_id': 7, 'category_id': 3, 'score': 1}], 'detection 0 has no bbox or segmentation'),
-    ([GOOD, dict(GOOD, image_id=8)], '1 of 2 detections have a image_id that the ground truth has not, such as 8; '
+    ([GOOD, dict(GOOD, image_id=8)], '1 of 2 detections have a image_id that is not in the ground truth, such as 8; '
                                      'the 2 ids go from 7 to 9'),
     ([dict(GOOD, image_id=[7])], r'such as \[7\]'),
-    ([dict(GOOD, category_id=0)], 'category_id that the ground truth has not, such as 0; the 2 ids go from 3 to 90'),
+    ([dict(GOOD, category_id=0)], 'category_id that is not in the ground truth, such as 0; the 2 ids go from 3 to 90'),
     ([dict(GOOD, bbox=[1, 2, float('nan'), 4])], r'detection 0 has bbox \[1, 2, nan, 4\]'),
     ([dict(GOOD, bbox=[1, 2, 3])], 'four finite numbers'),
     ([dict(GOOD, bbox='1 2 3 4')], 'four finite numbers'),
@@ -65,7 +65,7 @@ def test_results_are_read(read):
     ([dict(GOOD, segmentation=[[1, 2, 3, 4, 5, 6]])], 'is no run-length mask, .* but a list'),
     (dict(images=[{}], categories=[], annotations=[]), 'entry 0 of images has no id'),
     (dict(images=[dict(id=1, file_name='dog.jpg')], categories=[], annotations=[dict(image_id=2, category_id=1)]),
-     '1 of 1 detections have a image_id that its own images have not, such as 2'),
+     '1 of 1 detections have a image_id that is not in its own images, such as 2'),
 ])
 def test_mistakes_in_results(read, content, message):
     with pytest.raises(CocoFileError, match=message) as error:

@@ -1,12 +1,12 @@
 """Make the embedded data set, handwritten digits on photographs, as a COCO folder::
 
-    <data_root>/dataset.json                 what it was made from
+    <data_root>/dataset.json                 the settings it was made with
     <data_root>/annotations/{train,val}.json
     <data_root>/{train,val}/000000.jpg ...
 
-Image ``i`` of a split depends on the seed and on ``i`` alone: more images never change the earlier ones.
+Image ``i`` of a split depends only on the seed and ``i``: more images never change the earlier ones.
 The folder appears at once, by a rename, when everything in it is written; a killed run leaves only a hidden folder
-beside it, which the next run removes. An empty hidden lock file stays there, too.
+beside it, which the next run removes. An empty hidden lock file stays there as well.
 """
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from .sources import PHOTOS, SPLITS, find_photo, load_photos, load_scans
 
 try:
     import fcntl
-except ImportError:  # not on this system: the rename alone keeps the data whole
+except ImportError:  # not on this system, where only the rename protects the data
     fcntl = None
 
 NAME = 'digits_on_photos'
-#: Raised whenever the same seed would give other data than before.
+#: Increased when the same seed gives other data than before.
 VERSION = 1
 CLASSES = tuple('0123456789')
 DEFAULTS = dict(num_train=400, num_val=100, seed=0)
@@ -83,7 +83,7 @@ def digits_root(data_root: str | os.PathLike | None = None, num_train: int | Non
         An absolute path.
 
     Raises:
-        TypeError, ValueError: a parameter is no whole number, or too small.
+        TypeError, ValueError: a parameter is not a whole number, or is too small.
     """
     given = _checked(num_train, num_val, seed)
     if data_root:
@@ -105,7 +105,7 @@ def make_digits_on_photos(data_root: str | os.PathLike | None = None, num_train:
         data_root: see :func:`digits_root`.
         num_train, num_val: images per split, at least 1. None: as many as the folder holds; 400 and 100 if it is made.
         seed: at least 0. None: likewise; 0 if it is made.
-        force: remake a data set of ours that is there.
+        force: make an existing data set of ours again.
         progress: show progress bars.
 
     Returns:
@@ -113,7 +113,7 @@ def make_digits_on_photos(data_root: str | os.PathLike | None = None, num_train:
 
     Raises:
         TypeError, ValueError: a bad parameter; or the folder holds a data set made with others, or by another version.
-        FileExistsError: the folder holds something else, which is never touched.
+        FileExistsError: the folder holds something else, which is never changed.
         MissingPackageError, MissingFileError: a package with the digits, or a photograph, is missing.
         OSError: writing to the folder fails.
     """
@@ -168,7 +168,7 @@ def _is_made(root: Path, given: dict, any_recipe: bool = False) -> bool:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Hold a lock file that the system frees when its holder dies. Yields False where file systems know no locks."""
+    """Hold a lock file that the system frees when its holder dies. Yield False if the file system has no locks."""
     with open(path, 'a') as file:
         held = fcntl is not None
         if held:
@@ -183,7 +183,7 @@ def _locked(path: Path) -> Iterator[bool]:
 
 
 def _make(root: Path, recipe: Recipe, replace: bool, progress: bool) -> None:
-    """Write the data set beside ``root``, then put it in place, over an older one if it is to be replaced."""
+    """Write the data set beside ``root``, then move it there, over an older one if that is to be replaced."""
     temp = Path(tempfile.mkdtemp(prefix=f'.{root.name}.making-', dir=root.parent))
     try:
         fresh = temp / 'new'
@@ -195,7 +195,7 @@ def _make(root: Path, recipe: Recipe, replace: bool, progress: bool) -> None:
             os.replace(root, temp / 'old')
         try:
             os.replace(fresh, root)
-        except OSError:  # where locks do not work, another process may have been first
+        except OSError:  # without locks, another process may have been first
             if not _is_made(root, recipe._asdict()):
                 raise
     finally:
@@ -227,8 +227,8 @@ def _write_split(root: Path, split: str, count: int, seed: int, progress: bool) 
 def annotate(scene: Scene, image_id: int, first_id: int) -> list[dict]:
     """Return COCO annotations of a scene: the part of each instance that is neither covered nor cut off.
 
-    Besides COCO's keys each has ``scans`` (indices into scikit-learn's collection) and ``full_area`` (px, were nothing
-    hidden). Masks are compressed RLE with text counts, crowds' too; boxes are ``[x, y, w, h]`` in px.
+    Besides COCO's keys each has ``scans`` (indices into scikit-learn's collection) and ``full_area`` (px, without
+    occlusion). Masks are compressed RLE with text counts, crowds' too; boxes are ``[x, y, w, h]`` in px.
 
     Args:
         scene: the layout.

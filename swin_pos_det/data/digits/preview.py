@@ -1,4 +1,4 @@
-"""A contact sheet of a COCO folder's images with their boxes and masks, for people to look at."""
+"""A contact sheet of a COCO folder's images with their boxes and masks."""
 from __future__ import annotations
 
 import contextlib
@@ -18,12 +18,12 @@ from ...visualization import InstanceDrawer, contact_sheet
 
 def preview_sheet(data_root: str | os.PathLike, split: str, num_images: int = 24, width: int = 1600,
                   row_height: int = 240) -> np.ndarray:
-    """Draw the first images of a split, each as it is and, right of that, with its boxes and masks.
+    """Draw the first images of a split, each without and, to the right, with its boxes and masks.
 
     Args:
         data_root: folder of the data set.
         split: ``'train'`` or ``'val'``.
-        num_images: how many, at most.
+        num_images: at most.
         width: of the sheet, px.
         row_height: every image is scaled to this height, px.
 

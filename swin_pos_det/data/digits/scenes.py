@@ -1,4 +1,4 @@
-"""Compose one image of the embedded data set: where its digits lie, what each leaves visible, and what it looks like.
+"""Compose one image of the embedded data set: the places of its digits, their visible parts, and the pixels.
 
 An image is first laid out (:func:`lay_out`), then painted (:func:`paint`). The two draw from separate random streams:
 annotations follow from the layout alone, so nothing about a photograph's pixels can change them.
@@ -16,16 +16,16 @@ from .sources import DigitScans
 LONG_SIDE = (192, 288)  # of an image, in px
 MAX_ASPECT = 2.0
 DIGIT_SIZE = (18, 126)  # asked of render_digit; the mask's longer side then lies within 16..128 px
-COMMON_SIZE = (36, 96)  # most digits: what a stride-4 detector sees well
+COMMON_SIZE = (36, 96)  # most digits: a good size for a stride-4 detector
 HEAP_SIZE = (18, 24)
-KEEP_VISIBLE = 0.5  # no digit is covered or cut so far that less than this share of it is left
+KEEP_VISIBLE = 0.5  # the least visible share of a digit after covering and cutting
 COVERING = .12  # of the digits are put over another one
 CROSSING = .06  # of the digits may cross the border
-CONTRAST = 90  # of 255: a digit is so much brighter than what lies behind
-CYCLE = 32  # of so many images in a row, one is empty and one holds a crowd
+CONTRAST = 90  # of 255: how much brighter a digit is than its background
+CYCLE = 32  # of this many images in a row, one is empty and one holds a crowd
 EMPTY_AT, CROWD_AT = 5, 21
 
-INK_LEVEL = 96  # of 255: where the blurred 8x8 scan changes from paper to ink
+INK_LEVEL = 96  # of 255: the threshold between paper and ink in the blurred 8x8 scan
 MASK_LEVEL = 128  # alpha from which a pixel belongs to the digit's mask
 
 
@@ -56,7 +56,7 @@ class Scene:
         owner: (H, W) int16, the instance that each pixel shows, -1 for the photograph.
         photo: index of the photograph.
         digits: in the order in which they are painted.
-        full_areas: px of each instance were nothing covered or cut.
+        full_areas: px of each instance without covering and cutting.
         crowd: the instance that is a crowd region, or None.
     """
     owner: np.ndarray
@@ -94,7 +94,7 @@ def render_digit(scan: np.ndarray, size: float, angle: float = 0., slant: float 
     shape = (round((right - left + 2 * margin) * scale), round((bottom - top + 2 * margin) * scale))
     box = (left - margin, top - margin, right + margin, bottom + margin)
     small = np.asarray(big.crop(box).resize(shape, Image.Resampling.LANCZOS), dtype=np.float32)
-    sharpen = max(1.5, size / 12)  # the scan's own blur grows with the size; undo that
+    sharpen = max(1.5, size / 12)  # the blur of the scan grows with the size; undo that
     return np.clip(MASK_LEVEL + (small - INK_LEVEL) * sharpen, 0, 255).astype(np.uint8)
 
 
@@ -119,7 +119,7 @@ def _overlap(digit: Digit, height: int, width: int) -> tuple[tuple[slice, slice]
 
 
 def _fits(scene: Scene, digit: Digit, may_cover: bool) -> bool:
-    """Return whether the digit, where it lies, leaves itself and all others visible enough."""
+    """Return whether the digit at its place leaves itself and all others visible enough."""
     region, mask = _overlap(digit, *scene.owner.shape)
     if mask.sum() < KEEP_VISIBLE * (digit.alpha >= MASK_LEVEL).sum():
         return False
@@ -140,7 +140,7 @@ def _add(scene: Scene, digit: Digit, instance: int) -> None:
 
 
 def _place(rng: np.random.Generator, scene: Scene, digit: Digit) -> bool:
-    """Find the digit a place: mostly free, sometimes over another digit, sometimes across the border."""
+    """Find a place for the digit: mostly free, sometimes over another digit, sometimes across the border."""
     height, width = scene.owner.shape
     h, w = digit.alpha.shape
     may_cover = bool(scene.digits) and rng.random() < COVERING
@@ -179,7 +179,7 @@ def _add_heap(rng: np.random.Generator, scene: Scene, scans: DigitScans) -> None
 
 
 def lay_out(rng: np.random.Generator, index: int, scans: DigitScans, num_photos: int) -> Scene:
-    """Decide an image's size, photograph and digits.
+    """Choose an image's size, photograph and digits.
 
     Args:
         rng: random stream of this image's layout.
@@ -246,8 +246,8 @@ def paint(rng: np.random.Generator, scene: Scene, photo: Image.Image) -> Image.I
     """Paint the scene as an RGB image: a crop of the photograph with tinted digits, some of which cast a shadow.
 
     Args:
-        rng: random stream of this image's looks.
-        scene: what :func:`lay_out` made.
+        rng: random stream of this image's appearance.
+        scene: of :func:`lay_out`.
         photo: the photograph behind it.
     """
     canvas = _crop_photo(rng, photo, *scene.owner.shape)

@@ -1,7 +1,7 @@
 """The raw material of the embedded data set: handwritten digits and photographs that installed packages ship.
 
-Nothing is downloaded. Scans and photographs are split here, once and for all, so that no seed or count can ever make
-training and validation images share one.
+Nothing is downloaded. The split of scans and photographs is fixed here, so that training and validation
+images share none at any seed or count.
 """
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...errors import MissingFileError, MissingPackageError, SettingError
 
 SPLITS = ('train', 'val')
 
-#: One scan in so many, class by class, is kept for validation.
+#: One scan in this many, class by class, is kept for validation.
 VAL_EVERY = 5
 
 #: The folder of each package's sample photographs, relative to the package.
@@ -29,7 +29,7 @@ CC_BY = 'https://creativecommons.org/licenses/by/2.0/'
 
 
 class Photo(NamedTuple):
-    """A photograph inside an installed package, with what its documentation says of its use."""
+    """A photograph inside an installed package, with the terms of use in its documentation."""
     package: str
     file: str
     license: str = 'public domain'
@@ -41,7 +41,7 @@ class Photo(NamedTuple):
         return f'{self.package}/{self.file}'
 
 
-# Left out on purpose: drawings and test patterns, photographs that show figures or writing (text.png, page.png), and
+# Left out: drawings and test patterns, photographs that show figures or writing (text.png, page.png), and
 # motorcycle_right.png, which is the same scene as motorcycle_left.png.
 TRAIN_PHOTOS = (
     Photo('sklearn', 'china.jpg', 'CC BY 2.0, by danielbuechele', CC_BY),
@@ -88,8 +88,8 @@ def check_split(split: str) -> None:
 def load_scans(split: str) -> DigitScans:
     """Load the digits of one split (scikit-learn's ``load_digits``: UCI's optical recognition test set, 8x8 px).
 
-    Every ``VAL_EVERY``-th scan of each class goes to validation, so that both splits hold every class alike. Writers
-    are not recorded in the collection; the same hand may occur in both splits.
+    Every ``VAL_EVERY``-th scan of each class goes to validation, so that the classes are balanced in both splits.
+    Writers are not recorded in the collection; the same hand may occur in both splits.
 
     Args:
         split: ``'train'`` or ``'val'``.
