@@ -14,7 +14,7 @@ def window_size(text: str, words: Sequence[str] = ()) -> int | tuple[int, int] |
 
     Args:
         text: as typed.
-        words: that may be typed instead of numbers; they are returned unchanged.
+        words: allowed instead of numbers; they are returned unchanged.
 
     Raises:
         argparse.ArgumentTypeError: if ``text`` is none of these, or a side is less than 1.
@@ -29,7 +29,7 @@ def window_size(text: str, words: Sequence[str] = ()) -> int | tuple[int, int] |
 
 
 def _number(kind: type, low: float, high: float, meant: str, ends: tuple[bool, bool]) -> Callable[[str], float]:
-    """Make an argparse type: a number between two others; ``ends`` says which of them are included."""
+    """Make an argparse type for numbers between two others; ``ends`` says which of them are included."""
     def parse(text: str) -> float:
         try:
             value = kind(text)
@@ -95,7 +95,7 @@ def exported_file(name: str) -> str:
 
 
 def weights_file(name: str) -> str:
-    """Check the name of a file for converted weights, whose ending says how they are stored, as an argparse type."""
+    """Check the name of a file for converted weights, whose ending selects the format, as an argparse type."""
     if not name.endswith(WEIGHTS_ENDINGS):
         raise argparse.ArgumentTypeError(f'{name!r} must end in one of {", ".join(WEIGHTS_ENDINGS)}')
     return name

@@ -1,4 +1,4 @@
-"""Looking at a checkpoint before minutes are spent on building what it is for."""
+"""Checks of a checkpoint before anything is built, which takes minutes."""
 from __future__ import annotations
 
 import os
@@ -12,13 +12,13 @@ _DEEPSPEED_WEIGHTS = '_model_states.pt'
 
 
 def check_checkpoint(path: str, to_resume: bool = False) -> Dict[str, Any]:
-    """Look at a local checkpoint before anything is built.
+    """Check a local checkpoint before anything is built.
 
     Other places (``http://``) are left to the loader, and folders that a strategy wrote (DeepSpeed's, or FSDP's with
     a file per process) to the strategy.
 
     Returns:
-        Its ``meta``, for :func:`classes_of` and others; nothing of one without it, or that is left to others.
+        Its ``meta``, for :func:`classes_of` and others; an empty one if it has none or is left to others.
 
     Raises:
         CheckpointError: if it does not load, or, with ``to_resume``, if it holds no whole training state.
@@ -35,7 +35,7 @@ def check_checkpoint(path: str, to_resume: bool = False) -> Dict[str, Any]:
 
 
 def classes_of(meta: Mapping[str, Any]) -> Optional[Sequence[str]]:
-    """Return the classes that a checkpoint was trained on, in the order of their labels; None if it does not say.
+    """Return the classes that a checkpoint was trained on, in the order of their labels; None if they are unknown.
 
     Args:
         meta: of the checkpoint; mmdet 2 wrote ``CLASSES`` into it, mmdet 3 a ``dataset_meta``.
@@ -47,13 +47,13 @@ def classes_of(meta: Mapping[str, Any]) -> Optional[Sequence[str]]:
 
 
 def check_evaluable(path: str) -> None:
-    """Look at a checkpoint that is to be evaluated: DeepSpeed's strategy can load its folders in a training only.
+    """Check a checkpoint before an evaluation: DeepSpeed's strategy can load its folders in a training only.
 
     Raises:
         CheckpointError: if it is such a folder, with the command that makes one file of it.
     """
     if osp.isdir(path) and any(name.endswith(_DEEPSPEED_WEIGHTS) for name in os.listdir(path)):
         work_dir, tag = osp.split(osp.abspath(path))
-        raise CheckpointError(f"checkpoint {path} is a folder of DeepSpeed's. Make one file of weights and evaluate "
+        raise CheckpointError(f"checkpoint {path} is a DeepSpeed folder. Make one file of weights and evaluate "
                               f'that: python {osp.join(work_dir, "zero_to_fp32.py")} {work_dir} OUT --tag {tag} '
                               '(needs huggingface_hub)')

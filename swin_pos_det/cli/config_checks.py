@@ -1,4 +1,4 @@
-"""Check the top level of a config: settings that nothing reads, and settings of the wrong kind."""
+"""Check the top level of a config: settings that nothing reads, and settings of the wrong type."""
 from __future__ import annotations
 
 import difflib
@@ -30,7 +30,7 @@ _DICTS_OR_LISTS = ('param_scheduler', 'test_evaluator', 'val_evaluator')
 
 
 def check_config(cfg: Config, overridden: Iterable[str] = ()) -> None:
-    """Check the names and kinds of a config's top-level settings.
+    """Check the names and types of a config's top-level settings.
 
     Args:
         cfg: an MMDetection config.

@@ -1,7 +1,7 @@
 """Checks of the data that a config names, before anything is built.
 
 MMDetection drops objects, numbers classes by the order of a file, and compares results with another file, all without a
-message. Here such things are counted and logged, and are errors where nothing is left or numbers would be wrong.
+message. Here such cases are counted and logged, and are errors if nothing is left or numbers would be wrong.
 """
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def check_configured(cfg: Config, needed_for: Iterable[str] = ('train', 'val'),
                      checkpoint_classes: Optional[Sequence[str]] = None) -> None:
     """Check the annotation files and images that a config names; in a distributed run, in the first process only.
 
-    Looked at are the files of ``CocoDataset``, of classes that read them the same way, and of ``CocoMetric``; files
-    elsewhere (``s3://``, or another backend) are not. Each file is read once and forgotten before the next.
+    The checks cover the files of ``CocoDataset``, of classes that read them in the same way, and of ``CocoMetric``, but
+    not files elsewhere (``s3://``, or another backend). Each file is read once and freed before the next.
 
     Args:
         cfg: an MMDetection config.
         needed_for: any of ``'train'``, ``'val'``, ``'test'``.
-        checkpoint_classes: of the ``dataset_meta`` of the checkpoint that is evaluated or resumed, if there is one.
+        checkpoint_classes: of the ``dataset_meta`` of the checkpoint that is evaluated or resumed, if any.
 
     Raises:
         CocoRootError: see :func:`~swin_pos_det.data.coco_root.check_coco_root`.
@@ -77,7 +77,7 @@ def check_configured(cfg: Config, needed_for: Iterable[str] = ('train', 'val'),
 
 
 def name_bad_images(cfg: Config) -> None:
-    """Replace mmcv's ``LoadImageFromFile`` in the pipelines of a config by the one that names files it cannot use.
+    """Replace mmcv's ``LoadImageFromFile`` in the pipelines of a config by one that names unusable files.
 
     With ``skip_unreadable_images=True`` in the config, such images are left out of the training.
     """
@@ -120,7 +120,7 @@ def _readers(cfg: Config, part: str) -> Iterator[Reader]:
 
 
 def _check_file(path: str, readers: Sequence[Reader], skips_images: bool) -> FileSummary:
-    """Check one file for all that read it."""
+    """Check one file for all of its readers."""
     content = read_json(path)
     check_encoding(path)
     datasets = [reader for reader in readers if reader.dataset is not None]
@@ -164,7 +164,7 @@ def _check_dataset(reader: Reader, content: dict[str, Any], objects: Objects, sk
 
 def _check_masks_once(path: str, content: dict[str, Any], datasets: Sequence[Reader], evaluations: Sequence[Reader],
                       classes: Optional[Sequence[str]]) -> None:
-    """Check the masks that any of the readers of a file uses: an evaluation uses all that a training does."""
+    """Check the masks that any reader of a file uses: an evaluation uses all that a training does."""
     if any('segm' in (reader.settings.get('metric') or '') for reader in evaluations):
         check_masks(content, path, True, classes)
         return
@@ -175,7 +175,7 @@ def _check_masks_once(path: str, content: dict[str, Any], datasets: Sequence[Rea
 
 
 def _check_evaluation(reader: Reader, objects: Objects, classes: Optional[Sequence[str]]) -> None:
-    """Check a file that results are compared with: there must be something that they can match."""
+    """Check that a file with ground truth has objects that results can match."""
     path = reader.path
     kept, tally = evaluated(objects, classes)
     look = look_of_boxes(objects)
@@ -187,7 +187,7 @@ def _check_evaluation(reader: Reader, objects: Objects, classes: Optional[Sequen
 
 
 def _check_images(reader: Reader, images: Sequence[dict[str, Any]], with_masks: bool, skips_images: bool) -> None:
-    """Look for the image files of a dataset, and compare the sizes of some."""
+    """Check that a dataset's image files exist, and compare the sizes of some."""
     step = next((step for step in reader.settings.get('pipeline') or [] if isinstance(step, MutableMapping)), {})
     local = (step.get('backend_args') or {}).get('backend', 'local') == 'local'
     folder = (reader.dataset.data_prefix or {}).get('img', '')
@@ -244,7 +244,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _steps(node: Any) -> Iterator[MutableMapping]:
-    """Yield every step of the pipelines below ``node``, also those inside of others."""
+    """Yield every step of the pipelines below ``node``, including nested ones."""
     if isinstance(node, MutableSequence):
         for item in node:
             yield from _steps(item)

@@ -1,4 +1,4 @@
-"""Comparing what a config reads: labels of training, validation and checkpoint; datasets and their evaluators."""
+"""Comparing the data of a config: labels of training, validation and checkpoint; datasets and their evaluators."""
 from __future__ import annotations
 
 import logging
@@ -30,7 +30,7 @@ class Reader:
         path: the file.
         dataset: the dataset, which has not read the file yet; None for a metric.
         evaluates: whether AP is computed against the file.
-        kept: what the dataset keeps of the file, once that has been read.
+        kept: the objects and images that the dataset keeps of the file, after it was read.
         look: see :func:`~swin_pos_det.data.objects.look_of_boxes`.
     """
     part: str
@@ -44,7 +44,7 @@ class Reader:
 
     @property
     def classes(self) -> Sequence[str]:
-        """Return the names that the dataset is given; none for a metric."""
+        """Return the class names in the dataset's settings; none for a metric."""
         return [] if self.dataset is None else list(self.dataset.metainfo.get('classes') or ())
 
 
@@ -75,7 +75,7 @@ def check_named_files(readers: Sequence[Reader], parts: Sequence[str]) -> None:
     """Check that evaluators name files that exist, before anything is read.
 
     Raises:
-        SettingError: for one that does not, where the dataset reads another: it was left at the base config's.
+        SettingError: for one that does not, if the dataset reads another: it was left at the base config's.
     """
     for part in parts:
         datasets = [reader for reader in readers if reader.part == part and reader.dataset is not None]
@@ -87,10 +87,10 @@ def check_named_files(readers: Sequence[Reader], parts: Sequence[str]) -> None:
 
 def check_labels(cfg: Config, readers: Sequence[Reader], summaries: dict[str, FileSummary],
                  checkpoint_classes: Optional[Sequence[str]] = None) -> None:
-    """Check that a label means the same in the training, the evaluation, and the checkpoint. Names tell.
+    """Check by the names of classes that a label means the same in the training, the evaluation and the checkpoint.
 
     Raises:
-        SettingError: if a name has another label in one than in another, with the order that is right. Labels whose
+        SettingError: if the label of a name differs between them, with the right order. Labels whose
             names have nothing in common, and names that do not stand in the order of their file, are logged.
     """
     known = [(reader, summaries[reader.path].labels(reader.classes)) for reader in readers
@@ -106,13 +106,13 @@ def check_labels(cfg: Config, readers: Sequence[Reader], summaries: dict[str, Fi
     for reader, labels in known if checkpoint_classes else ():
         if (_clash(checkpoint_classes, labels) and reader.classes == list(checkpoint_classes)
                 and _numbered_as_trained(cfg, labels)):
-            continue  # the training had the wrong names already, and the right labels
+            continue  # the training already had wrong names and right labels
         _compare_labels(checkpoint_classes, labels, 'the checkpoint', reader.path)
 
 
 def check_evaluated_files(cfg: Config, readers: Sequence[Reader], summaries: dict[str, FileSummary],
                      parts: Sequence[str]) -> None:
-    """Check that results are compared with the annotations of the images that they are for.
+    """Check that results are compared with the annotations of their own images.
 
     Raises:
         SettingError: if an evaluator's file lacks images that its dataset reads, or has others under their ids, or its
@@ -200,7 +200,7 @@ def _compare_labels(expected: Sequence[str], found: Sequence[str], source: str, 
     differing = [(one, two) for one, two in zip(expected, found) if _plain(one) != _plain(two)]
     if differing:
         _warn(f'{len(differing)} classes of {path} have other names in {source}, such as {differing[0][1]!r} and '
-              f'{differing[0][0]!r}; they are taken for the same by their place')
+              f'{differing[0][0]!r}; they are matched by their place')
 
 
 def _clash(expected: Sequence[str], found: Sequence[str]) -> Optional[tuple[str, int, int]]:
@@ -230,7 +230,7 @@ def _numbered_as_trained(cfg: Config, labels: list[str]) -> bool:
 
 
 def _count_datasets(node: Any) -> int:
-    """Count the datasets below a data loader that are no wrappers of others."""
+    """Count the datasets below a data loader that are not wrappers of others."""
     if isinstance(node, (list, tuple)):
         return sum(map(_count_datasets, node))
     if not isinstance(node, MutableMapping):

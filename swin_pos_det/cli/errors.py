@@ -53,7 +53,7 @@ def closest(name: str, known: Iterable[Any]) -> str:
 
 
 def _wrapped_user_error(error: BaseException | None) -> UserError | None:
-    """Find the :class:`UserError` in the chain that led to ``error``: MMEngine wraps what its parts raise."""
+    """Find the :class:`UserError` in the chain that led to ``error``: MMEngine wraps the errors of its parts."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
     return error
@@ -120,14 +120,14 @@ def _is_about(error: KeyError, settings: Mapping[str, Any]) -> bool:
 
 
 def _text(error: Exception) -> str:
-    """Return the message of an error. That of a ``KeyError`` is often the key alone, so it gets its kind."""
+    """Return the message of an error. That of a ``KeyError`` is often the key alone, so its type is added."""
     if not isinstance(error, KeyError):
         return str(error)
     return error.args[0] if ' ' in str(error.args[0]) else f'KeyError: {error}'
 
 
 def _some(settings: Mapping[str, Any]) -> str:
-    """Return the first settings that are short enough to be read in a line, for an assertion without a message."""
+    """Return the first settings that fit in a line, for an assertion without a message."""
     shown = [f'{key}={value!r}' for key, value in settings.items() if len(repr(value)) < 40]
     return 'an assertion fails with ' + ', '.join(shown[:6])
 

@@ -1,4 +1,4 @@
-"""Check the metrics that hooks and schedulers follow: the evaluation must give them."""
+"""Check that the evaluation reports the metrics that hooks and schedulers follow."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ _MAP_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 
 
 def check_followed_metrics(cfg: Config) -> None:
-    """Check that the evaluation gives what ``save_best``, early stopping and ``ReduceOnPlateau`` schedulers follow.
+    """Check that the evaluation has the metrics of ``save_best``, early stopping and ``ReduceOnPlateau`` schedulers.
 
     Args:
         cfg: an MMDetection config. Evaluators other than ``CocoMetric`` and its subclasses are not checked.
@@ -56,7 +56,7 @@ def _followed(cfg: Config) -> Iterator[tuple[str, str]]:
 
 
 def _given(evaluators: Any) -> list[str] | None:
-    """Return the metrics of some evaluators; None if any is of a kind whose metrics are not known here."""
+    """Return the metrics of some evaluators; None if the metrics of one are unknown."""
     found: list[str] = []
     for metric in evaluators if isinstance(evaluators, Sequence) else [evaluators]:
         kind = resolve_type(METRICS, metric)

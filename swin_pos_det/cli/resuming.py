@@ -1,4 +1,4 @@
-"""Go on with a training: from what, and what to say when it stops on the way."""
+"""Resuming a training: the choice of the checkpoint, and the message when a training stops early."""
 from __future__ import annotations
 
 import contextlib
@@ -29,10 +29,10 @@ def prepare_resuming(cfg: Config, resume: str | None) -> dict[str, Any]:
 
     Args:
         cfg: its ``resume`` and ``load_from`` are set. Without a checkpoint to resume from, ``load_from`` stays.
-        resume: a checkpoint, ``'auto'`` for the last one in the work dir, or None to do what the config says.
+        resume: a checkpoint, ``'auto'`` for the last one in the work dir, or None to follow the config.
 
     Returns:
-        The ``meta`` of the checkpoint that is resumed; nothing if a new training starts, be it from other weights,
+        The ``meta`` of the resumed checkpoint; an empty one if a new training starts, also from other weights,
         which may have been trained on other classes.
 
     Raises:
@@ -62,7 +62,7 @@ def train(runner: Runner, argv: Sequence[str]) -> int:
     """Train; report a Ctrl-C, an unusable training state and a lost work dir in one line.
 
     Args:
-        runner: as built.
+        runner: with nothing done yet.
         argv: of ``tools/train.py``.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Read a config as the command line changes it, and build its runner."""
+"""Read a config with the changes of the command line, and build its runner."""
 from __future__ import annotations
 
 import argparse
@@ -52,7 +52,7 @@ def load_config(args: argparse.Namespace) -> Config:
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('./work_dirs', osp.splitext(osp.basename(args.config))[0])
     if osp.exists(cfg.work_dir) and not osp.isdir(cfg.work_dir):
-        raise UserError(f'the work dir {cfg.work_dir} is a file; --work-dir names a folder, which is made if need be')
+        raise UserError(f'the work dir {cfg.work_dir} is a file; --work-dir must be a folder')
     use_scope(cfg)
     check_config(cfg, args.cfg_options or ())
     apply_coco_root(cfg)
@@ -67,7 +67,7 @@ def add_hook(cfg: Config, **hook: Any) -> None:
 def check_data(cfg: Config, needed_for: Iterable[str], checkpoint_meta: Mapping[str, Any] | None = None) -> None:
     """Fail early, and in one line, when the data that ``cfg`` names are missing or unusable.
 
-    Everything that MMDetection would drop in silence is counted and logged, and unreadable images will be
+    Everything that MMDetection would silently drop is counted and logged, and unreadable images will be
     named; see docs/data.md.
 
     Args:
@@ -92,7 +92,7 @@ def check_data(cfg: Config, needed_for: Iterable[str], checkpoint_meta: Mapping[
 
 
 def join_processes(cfg: Config) -> None:
-    """Join the other processes of the run, if there are any and it is not done yet; later steps find it done.
+    """Join the other processes of the run, if there are any; later calls do nothing.
 
     MMEngine does this too, but late, and for GPUs only.
     """

@@ -1,4 +1,4 @@
-"""Check settings that must fit each other, before they become a shape error or an index out of bounds far away."""
+"""Check settings that must fit each other, before they cause a shape error or an index out of bounds elsewhere."""
 from __future__ import annotations
 
 import inspect
@@ -27,7 +27,7 @@ _LAUNCHED = {
 
 
 def check_launcher(launcher: str) -> None:
-    """Check that the launcher which the command line names has started this process.
+    """Check that the launcher named on the command line has started this process.
 
     Raises:
         SettingError: if its environment variables are missing, with the command that sets them.
@@ -40,10 +40,10 @@ def check_launcher(launcher: str) -> None:
 
 
 def check_optimizer(cfg: Config) -> None:
-    """Check that the optimizer is one that is known.
+    """Check that the optimizer is registered.
 
     Raises:
-        SettingError: if it is not; MMEngine would say ``None is not a callable object``.
+        SettingError: if it is not; MMEngine would report ``None is not a callable object``.
     """
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
     name = optimizer.get('type')
@@ -55,16 +55,16 @@ def check_optimizer(cfg: Config) -> None:
 def check_num_classes(cfg: Config, needed_for: Iterable[str]) -> None:
     """Check that box and mask heads have as many classes as the data sets in COCO's format.
 
-    Models with a ``language_model``, where the number is a length of text, and heads that are agnostic of classes are
-    left alone.
+    Models with a ``language_model``, where the number is a length of text, and class-agnostic heads are
+    not checked.
 
     Args:
         cfg: an MMDetection config.
         needed_for: any of ``'train'``, ``'val'``, ``'test'``.
 
     Raises:
-        SettingError: if one has not. With too few, a GPU would stop in an assertion of a kernel; with too many, the
-            first evaluation would look up classes that do not exist.
+        SettingError: if one has another number. With too few, a GPU would stop in an assertion of a kernel; with too
+            many, the first evaluation would look up classes that do not exist.
     """
     model = cfg.get('model') or {}
     heads = [] if 'language_model' in model else list(_heads(model))
@@ -88,10 +88,10 @@ def _classified(loader: Any) -> Iterator[tuple[str, Sequence[str]]]:
 
 
 def check_necks(cfg: Config) -> None:
-    """Check that an FPN, of any kind, takes what a backbone of this package gives it.
+    """Check that an FPN, of any kind, has the input channels that a backbone of this package outputs.
 
     Raises:
-        SettingError: if the channels are others.
+        SettingError: if the channels differ.
     """
     for settings in _nodes(cfg.get('model')):
         backbone, neck = settings.get('backbone'), settings.get('neck')

@@ -20,7 +20,7 @@ from ..type_names import type_name
 
 @OPTIM_WRAPPERS.register_module()
 class CPUAmpOptimWrapper(OptimWrapper):
-    """Trains a detector's backbone and neck in bfloat16 autocast, and its heads in float32.
+    """An optimizer wrapper that runs a detector's backbone and neck in bfloat16 autocast, and its heads in float32.
 
     Heads stay in float32 because MMCV's operators (RoIAlign, NMS) have no bfloat16 kernel on the CPU, and box
     coordinates need more than bfloat16's 8 bits. A model without a ``backbone`` runs in autocast as a whole. There is
@@ -66,7 +66,7 @@ def _run_in_bfloat16(module: nn.Module, stack: ExitStack) -> None:
         entered[-1].__enter__()
 
     def leave(_: nn.Module, inputs: Any, outputs: Any) -> Any:
-        if entered:  # it is called after an error too, of another hook perhaps
+        if entered:  # it is also called after an error, such as one in another hook
             entered.pop().__exit__(None, None, None)
         return _to_float32(outputs)
 

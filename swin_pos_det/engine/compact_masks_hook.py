@@ -31,10 +31,10 @@ def transforms_of(dataset: Any) -> Iterator[List[Any]]:
 
 
 def load_compact_masks(dataset: Any) -> int:
-    """Replace mmdet's ``LoadAnnotations`` in the pipelines of a data set wherever it loads bitmaps.
+    """Replace mmdet's ``LoadAnnotations`` in the pipelines of a data set, in each step that loads bitmaps.
 
     Returns:
-        How many were replaced.
+        The number of replaced ones.
     """
     replaced = 0
     for transforms in transforms_of(dataset):
@@ -52,7 +52,7 @@ def mask_targets(otherwise: Callable[..., Tensor], sampling_results: List[Any], 
     """Compute ``FCNMaskHead.get_targets`` on the device, without copying a mask per box or synchronizing.
 
     Args:
-        otherwise: what to call if masks are not compact.
+        otherwise: the function for masks that are not compact.
         sampling_results: of each image.
         batch_gt_instances: of each image, with ``masks``.
         rcnn_train_cfg: with ``mask_size``.
@@ -78,11 +78,11 @@ def mask_targets(otherwise: Callable[..., Tensor], sampling_results: List[Any], 
 
 @HOOKS.register_module()
 class CompactMasksHook(Hook):
-    """Train with :class:`~swin_pos_det.data.compact_masks.CompactMasks`: the same masks and targets, sooner.
+    """Train with :class:`~swin_pos_det.data.compact_masks.CompactMasks`: the same masks and targets, faster.
 
-    For any mmdet detector whose pipeline loads bitmaps. Heads that ask for whole masks get them. Before the training
-    starts it replaces ``LoadAnnotations`` in the training pipeline, and in heads that have ``FCNMaskHead``'s targets
-    computes these on the device; afterwards the heads are as before.
+    It works for any mmdet detector whose pipeline loads bitmaps. Heads that need whole masks get them. Before the
+    training starts it replaces ``LoadAnnotations`` in the training pipeline, and in heads that have ``FCNMaskHead``'s
+    targets computes these on the device; afterwards the heads are as before.
     """
 
     def before_train(self, runner: Any) -> None:

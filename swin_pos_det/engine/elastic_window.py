@@ -17,10 +17,10 @@ from ..types import Pair
 class ElasticWindowHook(Hook):
     """Draw a window for each training iteration; evaluate at the nominal one.
 
-    A table that was only ever used at one window loses accuracy when it is resampled to others (Swin V2, table 1).
-    Trained with many, it has to serve them all. The window of an iteration follows from ``seed`` and the iteration's
-    number alone: so it is the same on all ranks without communication, and a resumed training draws what the
-    uninterrupted one would have drawn.
+    A table that was trained at one window only loses accuracy when it is resampled to others (Swin V2, table 1).
+    Training with many windows avoids that. The window of an iteration depends only on ``seed`` and the iteration's
+    number: so it is the same on all ranks without communication, and a resumed training draws the same windows as an
+    uninterrupted one.
 
     Args:
         windows: to draw from, each an int or (h, w) in tokens.
@@ -28,11 +28,11 @@ class ElasticWindowHook(Hook):
         seed: of the draws.
 
     Raises:
-        ValueError: if there are no windows, or the share is no probability.
-        TypeError: if ``windows`` is no list; before training, if the model's backbone has no ``set_window_size``.
+        ValueError: if there are no windows, or the share is not a probability.
+        TypeError: if ``windows`` is not a list; before training, if the model's backbone has no ``set_window_size``.
     """
 
-    # Before hooks that look at the model in the same iteration.
+    # Before hooks that use the model in the same iteration.
     priority = 'ABOVE_NORMAL'
 
     def __init__(self, windows: Sequence[Union[int, Pair]], nominal_share: float = 0., seed: int = 0) -> None:
@@ -53,7 +53,7 @@ class ElasticWindowHook(Hook):
         return None if rng.random() < self.nominal_share else rng.choice(self.windows)
 
     def before_train(self, runner: Runner) -> None:
-        """Note the nominal window, and check that every window can be."""
+        """Note the nominal window, and check that every window is valid."""
         backbone = self._backbone(runner)
         self._nominal = backbone.window_size
         for window in self.windows:

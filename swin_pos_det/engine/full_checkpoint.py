@@ -15,14 +15,14 @@ class RequireFullCheckpointHook(Hook):
     """Refuse a checkpoint that leaves the detector's neck or heads random; MMEngine only logs a warning.
 
     ``tools/test.py`` and ``sweep_windows.py`` add this hook by themselves. ``WholeDetectorHook`` is an
-    alias for configs that still name it so.
+    alias for older configs.
 
     Raises:
         CheckpointError: before anything is loaded.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
-        """Compare what is about to be loaded with the model."""
+        """Compare the checkpoint to load with the model."""
         check_heads(runner.model, checkpoint.get('state_dict', checkpoint), runner._load_from)
 
 

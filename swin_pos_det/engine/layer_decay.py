@@ -1,4 +1,4 @@
-"""Layer-wise learning-rate decay for Swin: early layers, which pretraining has settled, learn more slowly."""
+"""Layer-wise learning-rate decay for Swin: early layers, which pretraining fits best, learn more slowly."""
 from __future__ import annotations
 
 import re
@@ -27,7 +27,8 @@ def layer_of(name: str, depths: Sequence[int], decay_type: str = 'layer_wise') -
 
     Returns:
         0 for the patch embedding and the absolute position embedding; counted from 1, the layer of a block; patch
-        merging and the norm of an output are in the last layer of their stage. For all else, one more than the last.
+        merging and the norm of an output are in the last layer of their stage. For all other parameters, one more than
+        the last.
     """
     ends = [sum(depths[:stage + 1]) for stage in range(len(depths))]
     if decay_type == 'stage_wise':
@@ -47,9 +48,9 @@ class SwinLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Give each layer of a Swin backbone its own learning rate (BEiT, https://arxiv.org/abs/2106.08254, section 3.1).
 
     A parameter of layer ``l`` out of ``L`` (see :func:`layer_of`) learns with ``lr * decay_rate ** (L - l)``; neck and
-    heads, layer ``L``, learn with ``lr``. Norms, biases, the scale of cosine attention and what position schemes learn
-    (:func:`~swin_pos_det.layers.without_weight_decay`) have no weight decay.
-    Works for mmdet's ``SwinTransformer`` too. mmdet's own constructor knows ConvNeXt only.
+    heads, layer ``L``, learn with ``lr``. Norms, biases, the scale of cosine attention and the parameters of position
+    schemes (:func:`~swin_pos_det.layers.without_weight_decay`) have no weight decay. Works for mmdet's
+    ``SwinTransformer`` too. mmdet's own constructor supports ConvNeXt only.
 
     ``paramwise_cfg`` takes ``decay_rate`` (above 0, at most 1) and ``decay_type`` ('layer_wise', the default, or
     'stage_wise'); the number of layers is the model's.

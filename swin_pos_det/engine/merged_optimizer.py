@@ -18,11 +18,11 @@ def merge_groups(groups: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
     """Join parameter groups of equal settings, in the order in which the settings come first.
 
     Args:
-        groups: of an optimizer; left as they are.
+        groups: of an optimizer; not changed.
 
     Returns:
-        Groups with the same parameters and settings, as few as possible. A group with a setting that is no plain
-        number, flag, text or tuple of these stays by itself.
+        Groups with the same parameters and settings, as few as possible. A group with a setting that is not a plain
+        number, flag, text or tuple of these stays separate.
     """
     merged: Dict[Any, Dict[str, Any]] = {}
     for number, group in enumerate(groups):
@@ -34,11 +34,11 @@ def merge_groups(groups: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
 
 
 def use_merged_groups(optimizer: Optimizer) -> Tuple[Any, Any]:
-    """Let ``optimizer.step()`` see merged groups, and everybody else the groups as they are.
+    """Let ``optimizer.step()`` use merged groups, and all other code the original groups.
 
     MMEngine makes a group for each parameter as soon as one has a learning rate or weight decay of its own; torch then
-    updates each by itself. Merged ones are updated by few operators that act on many parameters, with the same
-    arithmetic for each. As the groups come back after the step, schedulers, logs and checkpoints do not change.
+    updates each by itself. Merged groups are updated by few operators that act on many parameters, with the same
+    arithmetic for each. As the groups are restored after the step, schedulers, logs and checkpoints do not change.
 
     Returns:
         The handles of the hooks; ``remove()`` of both undoes it.
@@ -62,14 +62,14 @@ def choose_implementation(optimizer: Optimizer, implementation: str) -> str:
 
     Args:
         optimizer: changed in place, if it has the implementation.
-        implementation: 'fused': one kernel; 'foreach': few; 'auto': fused where torch has it for the device, dtype and
+        implementation: 'fused': one kernel; 'foreach': few; 'auto': fused if torch has it for the device, dtype and
             optimizer, else foreach on a GPU, else torch's choice; 'default': torch's choice.
 
     Returns:
-        What is used now.
+        The implementation in use.
 
     Raises:
-        SettingError: if the optimizer does not have what is asked for.
+        SettingError: if the optimizer does not have the requested one.
     """
     if implementation == 'default':
         return 'default'
@@ -90,7 +90,7 @@ def choose_implementation(optimizer: Optimizer, implementation: str) -> str:
 
 
 def _can_be_fused(optimizer: Optimizer) -> bool:
-    """Try it: which devices and dtypes a fused kernel takes differs between releases of torch."""
+    """Return whether a fused step works, by trying: the supported devices and dtypes depend on torch's release."""
     kinds = {(parameter.device, parameter.dtype) for group in optimizer.param_groups for parameter in group['params']}
     try:
         for device, dtype in kinds:

@@ -1,4 +1,4 @@
-"""Training batches with a number, which decides what their augmentation draws; the first ones can be skipped."""
+"""Training batches with a number, which seeds their augmentation; the first ones can be skipped."""
 from __future__ import annotations
 
 import copy
@@ -22,12 +22,12 @@ class NumberedBatch(list):
 
 
 class NumberedBatches:
-    """A batch sampler that numbers the batches of another one; other attributes are the other one's.
+    """A batch sampler that numbers the batches of another one, and has its attributes.
 
     Args:
         batch_sampler: the other one.
-        seed: of the draws that the samplers themselves make from torch's global generator, as torch's
-            ``RandomSampler`` does.
+        seed: of the samplers' own draws from torch's global generator, as in torch's
+            ``RandomSampler``.
 
     Attributes:
         number (int): of the next batch.
@@ -43,7 +43,7 @@ class NumberedBatches:
         return len(self.batch_sampler)
 
     def __getattr__(self, name: str) -> Any:
-        if name == 'batch_sampler':  # not there yet, while it is copied
+        if name == 'batch_sampler':  # missing while the object is copied
             raise AttributeError(name)
         return getattr(self.batch_sampler, name)
 
@@ -54,10 +54,10 @@ class NumberedBatches:
             yield NumberedBatch(batch, self.number - 1)
 
     def skip(self, count: int) -> int:
-        """Leave out the first batches of the next iteration. Nothing is loaded for them.
+        """Skip the first batches of the next iteration without loading anything.
 
         Returns:
-            How often the samplers came to their end and were started again for that.
+            The number of times that the samplers were exhausted and restarted.
         """
         rounds = 0
         batches = self._start()
@@ -84,7 +84,7 @@ class NumberedBatches:
 class SeededItems:
     """Load the items of a :class:`NumberedBatch`, with draws that depend on its number and not on the process.
 
-    This is a ``dataset.__getitems__``, which torch's loaders look for, in the main process and in workers.
+    This is a ``dataset.__getitems__``, which torch's loaders use in the main process and in workers.
     """
 
     def __init__(self, dataset: Any, seed: int, rank: int) -> None:
@@ -96,7 +96,7 @@ class SeededItems:
         """Return the batch's items."""
         key = self.seed, self.rank, batch.number
         if get_worker_info() is not None:
-            seed_generators(*key)  # and leave it so: a collate_fn may draw too
+            seed_generators(*key)  # and keep it: a collate_fn may draw too
             return self._load(batch)
         with drawing_from(*key):
             return self._load(batch)
@@ -110,11 +110,11 @@ def number_batches(runner: Runner, seed: Optional[int] = None) -> Optional[Numbe
 
     Args:
         runner: its training loop is built.
-        seed: of the order of the samples; None for the one that the sampler has.
+        seed: of the order of the samples. None: the sampler's own.
 
     Returns:
         The new batch sampler of the loader, whose next iteration starts at the samplers' beginning. None if the loader
-        takes no indices (``IterableDataset``) or no batches; it stays as it was then.
+        uses no indices (``IterableDataset``) or no batches; it is unchanged then.
     """
     loader: DataLoader = runner.train_loop.dataloader
     if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
@@ -125,10 +125,10 @@ def number_batches(runner: Runner, seed: Optional[int] = None) -> Optional[Numbe
     if not (unused and seed in (None, sampler_seed(runner))):
         batches = _restart(batches, runner, sampler_seed(runner) if seed is None else seed)
     numbered = NumberedBatches(batches, runner.seed)
-    # A loader refuses to be changed once it is built, as an iterator might be running.
+    # A loader refuses changes of its attributes, as an iterator might be running.
     object.__setattr__(loader, 'batch_sampler', numbered)
     object.__setattr__(loader, 'sampler', batches.sampler)
-    loader._iterator = None  # that of persistent workers, which have the data set as it was
+    loader._iterator = None  # the one of persistent workers, which have the old data set
     if loader.generator is None:
         loader.generator = torch.Generator()  # else each start of an iteration would draw from the global one
     loader.dataset.__getitems__ = SeededItems(loader.dataset, runner.seed, runner.rank)

@@ -1,4 +1,4 @@
-"""The states of the random generators: as a checkpoint holds them, and as a function of a key."""
+"""The states of the random generators: saved in checkpoints, or seeded by a key."""
 # ruff: noqa: NPY002 - data pipelines and MMEngine draw from NumPy's global generator
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def restore(state: Dict[str, Any]) -> None:
     """Set the generators to what :func:`capture` returned; tensors may be on any device.
 
     Raises:
-        KeyError, TypeError, ValueError, RuntimeError: if it is no such state.
+        KeyError, TypeError, ValueError, RuntimeError: if the state is invalid.
     """
     version, words, gauss = state['python']
     name, keys, position, has_gauss, cached = state['numpy']
@@ -42,7 +42,7 @@ def restore(state: Dict[str, Any]) -> None:
 
 
 def seed_generators(*key: int) -> None:
-    """Seed the CPU's global generators with what depends on ``key`` alone: integers, 0 or more."""
+    """Seed the CPU's global generators from ``key`` alone, integers from 0."""
     seeds = np.random.SeedSequence(key).generate_state(3)
     random.seed(int(seeds[0]))
     np.random.seed(seeds[1])
@@ -51,7 +51,7 @@ def seed_generators(*key: int) -> None:
 
 @contextmanager
 def drawing_from(*key: int) -> Iterator[None]:
-    """Seed as :func:`seed_generators` does, and give the generators back as they were."""
+    """Seed as :func:`seed_generators` does, and restore the generators afterwards."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     seed_generators(*key)
     try:

@@ -26,11 +26,11 @@ def may_restart() -> bool:
 
 
 def resume_after_restart(cfg: Config) -> Optional[str]:
-    """Make a config resume if the job that this process belongs to has already saved a checkpoint.
+    """Make a config resume if the job of this process has already saved a checkpoint.
 
-    ``TORCHELASTIC_RESTART_COUNT`` cannot tell: after a restart it is 1 on the machine where a process died and still 0
-    on the others. A checkpoint in the work dir alone cannot either: it may be that of an earlier training. So what
-    counts is a checkpoint that is newer than torchrun. If any process sees one, all resume from it.
+    ``TORCHELASTIC_RESTART_COUNT`` does not show this: after a restart it is 1 on the machine where a process died and
+    still 0 on the others. A checkpoint in the work dir does not either: it may be from an earlier training. So the
+    criterion is a checkpoint that is newer than torchrun. If any process sees one, all resume from it.
 
     Args:
         cfg: with ``work_dir``; ``resume`` and ``load_from`` are set if there is such a checkpoint.
@@ -39,16 +39,16 @@ def resume_after_restart(cfg: Config) -> Optional[str]:
         The checkpoint, or None.
 
     Raises:
-        CheckpointError: on all processes, if some cannot see the checkpoint: on several machines the work dir must be
+        CheckpointError: on all processes, if some do not see the checkpoint: on several machines the work dir must be
             shared.
     """
     try:
         seen = find_resumable(cfg.work_dir)
-    except CheckpointError:  # which is of this job or not, as the others may know
+    except CheckpointError:  # of this job or not: the other processes may know
         seen = None
     own = any(os.path.exists(path) and os.stat(path).st_mtime >= _parent_started()
               for path in (Path(cfg.work_dir, POINTER), seen) if path)
-    # All processes must take the same way, or they would wait for each other.
+    # All processes must take the same branch, or they would wait for each other.
     votes = torch.tensor([float(own), -float(seen is not None)])
     all_reduce(votes, op='max')
     if votes[0] == 0:
@@ -78,21 +78,21 @@ class MissedEvaluationHook(Hook):
     """Evaluate a resumed checkpoint whose evaluation was interrupted, before the training continues.
 
     Checkpoints are saved before the evaluation that is due at the same time. A run that dies in the evaluation would
-    resume behind it; in the last one, it would end without a result. ``tools/train.py`` adds this hook by itself.
+    resume after it; in the last one, it would end without a result. ``tools/train.py`` adds this hook by itself.
     """
 
-    # After all that the other hooks do before a training, saving the best checkpoint among them.
+    # After the other hooks' actions before a training, including saving the best checkpoint.
     priority = 'LOWEST'
 
     def __init__(self) -> None:
         self._checkpoint: Dict[str, Any] = {}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
-        """Note what tells whether the checkpoint was saved within an epoch."""
+        """Note the fields that show whether the checkpoint was saved within an epoch."""
         self._checkpoint = {key: checkpoint.get(key) for key in (RECORD, 'message_hub')}
 
     def before_train(self, runner: Runner) -> None:
-        """Evaluate if that is due at the iteration to resume at, and was not finished."""
+        """Evaluate if an evaluation is due at the resumed iteration, and was not finished."""
         record = Path(runner.work_dir) / EVALUATED
         if runner.iter == 0:
             if is_main_process():

@@ -1,4 +1,4 @@
-"""Going on with a training as if it had never stopped, and with tables of another window."""
+"""Resuming a training exactly, also with tables of another window."""
 from __future__ import annotations
 
 from functools import partial
@@ -30,15 +30,15 @@ _AVERAGES = frozenset({'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'momentum_buff
 class ResumeHook(Hook):
     """Make a resumed training equal to one that was never interrupted: on a CPU, bit for bit.
 
-    MMEngine's checkpoints hold neither the states of the random generators nor the place in an epoch. This hook
+    MMEngine's checkpoints hold neither the states of the random generators nor the position in an epoch. This hook
 
     - saves the generators' states of all processes, and restores them;
-    - lets what a batch's augmentation draws depend on the seed, the process and the batch's number alone. So it is the
-      same with any number of loader workers, and a resumed training need not load what it has seen;
-    - continues within an epoch, or within the data of an iteration-based training, behind the last batch seen, with the
+    - seeds a batch's augmentation from the seed, the process and the batch's number alone. So it is the
+      same with any number of loader workers, and a resumed training need not load earlier batches;
+    - continues within an epoch, or within the data of an iteration-based training, after the last batch seen, with the
       same order of samples. MMEngine repeats the epoch, and loads all data again;
-    - keeps what an evaluation draws out of the training;
-    - makes settings of the optimizer and the schedule count that the config has changed, and logs them;
+    - keeps the random draws of an evaluation out of the training;
+    - applies changed settings of the optimizer and the schedule, and logs them;
     - drops the optimizer's averages of parameters that were resampled (see :class:`ResumeResampledHook`).
 
     Use it from the first start on; ``tools/train.py`` adds it by itself. A checkpoint that was saved without it resumes
@@ -49,7 +49,7 @@ class ResumeHook(Hook):
             an epoch of another length.
     """
 
-    # After the sampler has been told of the epoch, before the checkpoint is saved.
+    # After the sampler's set_epoch, before the checkpoint is saved.
     priority = 'LOW'
 
     def __init__(self) -> None:
@@ -82,17 +82,17 @@ class ResumeHook(Hook):
         self._batches_done = batch_idx + 1 if _by_epoch(runner) else 0
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Begin to count again; the numbers of an epoch's iterations start at 0 again."""
+        """Reset the count: the numbers of an epoch's iterations start at 0."""
         self._batches_done = 0
         vars(runner.train_loop).pop('run_iter', None)
 
     def before_val(self, runner: Runner) -> None:
-        """Set the generators' states aside."""
+        """Save the generators' states."""
         if self._configured:
             self._training_states = random_state.capture()
 
     def after_val(self, runner: Runner) -> None:
-        """Go on where the training was."""
+        """Restore the generators' states of the training."""
         if self._training_states:
             random_state.restore(self._training_states)
             self._training_states = None
@@ -100,7 +100,7 @@ class ResumeHook(Hook):
     # --- resuming ---
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
-        """Note what the checkpoint and the config say, before the one overwrites the other."""
+        """Note the settings of the checkpoint and of the config, before one overwrites the other."""
         if isinstance(runner.optim_wrapper, BaseOptimWrapper):
             self._configured = ConfiguredSchedule(runner)
             self._checkpoint = {key: checkpoint.get(key) for key in (RECORD, 'param_schedulers', 'message_hub')}
@@ -158,12 +158,12 @@ class ResumeHook(Hook):
         changed = self._configured.apply(runner, groups, flat(self._checkpoint.get('param_schedulers')), max(length, 1))
         if changed:
             rates = [rate for found in _wrappers(runner.optim_wrapper) for rate in found.get_lr()['lr'][:1]]
-            print_log(f"the config counts where the checkpoint says otherwise: {', '.join(changed)}; learning rate "
+            print_log(f"settings of the config replace those of the checkpoint: {', '.join(changed)}; learning rate "
                       f"{', '.join(f'{rate:.4g}' for rate in rates)} from here on", logger='current')
 
 
 class _SkippedIterator:
-    """An iteration-based loop's data, the first of which are only counted: MMEngine asks for what was seen again."""
+    """An iteration-based loop's data, with the first batches only counted: MMEngine requests those already seen."""
 
     def __init__(self, dataloader: DataLoader, skipped: int, rounds: int) -> None:
         self.skipped = skipped
@@ -171,7 +171,7 @@ class _SkippedIterator:
         self.iterator._epoch = rounds
 
     def skip_iter(self, num_iters: int) -> None:
-        """Count no further: newer releases of MMEngine call this instead of asking for what was seen."""
+        """Stop counting: newer releases of MMEngine call this instead of requesting batches already seen."""
         self.skipped = 0
 
     def __iter__(self) -> Iterator[Any]:
@@ -193,11 +193,11 @@ def _by_epoch(runner: Runner) -> bool:
 
 
 def batches_done(checkpoint: Dict[str, Any], runner: Runner) -> int:
-    """Return how many batches of its epoch a training has seen that is about to resume; 0 if it has no epochs.
+    """Return the number of batches of its epoch that a resuming training has seen; 0 if it has no epochs.
 
     Args:
-        checkpoint: that was loaded.
-        runner: that has loaded it.
+        checkpoint: the loaded one.
+        runner: which has loaded it.
 
     Raises:
         CheckpointError: if the epoch it was in had another length.
@@ -222,7 +222,7 @@ def batches_done(checkpoint: Dict[str, Any], runner: Runner) -> int:
 def _place_by_mmengine(info: Dict[str, Any], runner: Runner) -> Tuple[int, int]:
     """Return the finished and total batches of the epoch at which MMEngine saved a checkpoint."""
     length = len(runner.train_dataloader)
-    if info.get('epoch') != runner.epoch:  # the epoch that was running; the checkpoint has one more at its end
+    if info.get('epoch') != runner.epoch:  # the running epoch; a checkpoint at its end has one more
         return 0, length
     then = info['max_iters'] // info['max_epochs'] if info.get('max_iters') and info.get('max_epochs') else length
     done = runner.iter - runner.epoch * then
@@ -255,23 +255,23 @@ def _note_accumulation(runner: Runner) -> None:
 
 @HOOKS.register_module()
 class ResumeResampledHook(Hook):
-    """Let a training resume although parameters were resampled or adapted when they were loaded.
+    """Let a training resume with parameters that were resampled or adapted on loading.
 
-    The optimizer's averages in the checkpoint are still those of the parameters as they were, and with another shape
-    its first step would fail. They are dropped for these parameters, which start new averages; all others go on with
+    The optimizer's averages in the checkpoint are those of the old parameters, and with another shape
+    its first step would fail. They are dropped for these parameters, which start new averages; all others keep
     theirs. :class:`ResumeHook` does this too.
     """
 
-    # Before anything looks at the optimizer.
+    # Before anything uses the optimizer.
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
-        """Drop what does not fit, after the checkpoint was loaded."""
+        """Drop the averages that do not fit, after the checkpoint was loaded."""
         _drop_changed_averages(runner)
 
 
 def changed_on_loading(model: nn.Module) -> Dict[str, nn.Parameter]:
-    """Return the parameters, by name, that have not the shape they had in the checkpoint that was loaded last."""
+    """Return the parameters, by name, whose shape differs from that in the last loaded checkpoint."""
     changed = {}
     for prefix, module in model.named_modules():
         report = getattr(module, 'load_report', None)
@@ -295,7 +295,7 @@ def _drop_changed_averages(runner: Runner) -> None:
 
 
 def _check_averages(runner: Runner) -> None:
-    """Check what would fail, or be broadcast, in the first step."""
+    """Check for averages that would fail, or be broadcast, in the first step."""
     names = {parameter: name for name, parameter in runner.model.named_parameters()}
     for wrapper in _wrappers(runner.optim_wrapper):
         for parameter, state in wrapper.optimizer.state.items():

@@ -1,4 +1,4 @@
-"""Which settings of the optimizer and the schedule count in a resumed training: those of the config."""
+"""The config's settings of optimizer and schedule, which apply in a resumed training."""
 from __future__ import annotations
 
 import copy
@@ -8,14 +8,14 @@ from typing import Any, Dict, Iterator, List
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-# Entries of a scheduler's state that are no settings.
+# Entries of a scheduler's state that are not settings.
 _PROGRESS = frozenset({'optimizer', 'last_step', '_global_step', '_last_value', 'verbose', 'best', 'num_bad_epochs',
                        'cooldown_counter'})
 State = Dict[str, Any]
 
 
 class ConfiguredSchedule:
-    """The settings of the optimizer and the schedule as a config says them, noted before a checkpoint is loaded.
+    """The settings of the optimizer and the schedule in a config, noted before a checkpoint is loaded.
 
     MMEngine silently takes the checkpoint's: a longer ``T_max``, another milestone, learning rate or weight decay
     has no effect in a resumed training.
@@ -29,16 +29,16 @@ class ConfiguredSchedule:
         self.schedulers = [_state(scheduler) for scheduler in _schedulers(runner.param_schedulers)]
 
     def apply(self, runner: Runner, groups: List[State], schedulers: List[State], epoch_length: int) -> List[str]:
-        """Give the settings effect where others were in force when the checkpoint was saved.
+        """Apply the settings that differ from those of the checkpoint.
 
         Args:
             runner: which has loaded the checkpoint.
-            groups: the settings of the optimizer's parameter groups then, as in ``self.groups``.
+            groups: the settings of the optimizer's parameter groups in the checkpoint, as in ``self.groups``.
             schedulers: the schedulers' states in the checkpoint.
             epoch_length: in iterations, of the epochs that are complete.
 
         Returns:
-            What has changed, such as ``'CosineAnnealingLR.T_max 2 -> 4'``.
+            The changes, such as ``'CosineAnnealingLR.T_max 2 -> 4'``.
         """
         changed = self._apply_settings(runner, groups)
         built = list(_schedulers(runner.param_schedulers))
@@ -65,7 +65,7 @@ class ConfiguredSchedule:
         return [' '.join(change) for change in sorted(changed.items())]
 
     def _replay(self, runner: Runner, built: List[Any], then: List[State], epoch_length: int) -> None:
-        """Step the schedulers from the beginning to where the training is, as its loop would have done."""
+        """Step the schedulers from the beginning to the current iteration, as the training loop would have done."""
         names = {scheduler['param_name'] for scheduler in (*self.schedulers, *then)}
         scheduled = names | {f'initial_{name}' for name in names}
         for group, now in zip(_groups(runner), self.groups):
@@ -83,7 +83,7 @@ class ConfiguredSchedule:
 
 
 def flat(states: Any) -> List[Any]:
-    """Return what a list, or a dict of lists, holds: MMEngine has one list of schedulers for each optimizer."""
+    """Flatten a list, or a dict of lists: MMEngine has one list of schedulers for each optimizer."""
     if not states:
         return []
     return [state for part in states.values() for state in part] if isinstance(states, dict) else list(states)

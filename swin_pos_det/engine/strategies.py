@@ -1,4 +1,4 @@
-"""Sharded training through MMEngine's strategies: what FSDP wraps, and the settings that would be wrong under it."""
+"""Sharded training through MMEngine's strategies: FSDP's units, and checks of settings that it gets wrong."""
 from __future__ import annotations
 
 from importlib.util import find_spec
@@ -24,11 +24,11 @@ _DEEPSPEED_TAKES = frozenset({'type', '_scope_', 'optimizer', 'constructor', 'pa
 
 @STRATEGIES.register_module()
 class ResumableFSDPStrategy(FSDPStrategy):
-    """MMEngine's strategy for FSDP, which can also go on with a training; takes the same arguments.
+    """MMEngine's strategy for FSDP that can also resume a training; takes the same arguments.
 
-    MMEngine's own (0.10.7, and the fork's 0.10.12) fails as it resumes, with ``unhashable type: 'dict'``: it gives the
-    arguments of ``optim_state_dict_to_load`` in the order of torch 2.0, the state first, and since torch 2.1 the model
-    comes first. It also does not save what the optimizer's wrapper has of its own, such as the scale of the loss.
+    MMEngine's own (0.10.7, and the fork's 0.10.12) fails when it resumes, with ``unhashable type: 'dict'``: it passes
+    the arguments of ``optim_state_dict_to_load`` in the order of torch 2.0, the state first, and since torch 2.1 the
+    model comes first. It also does not save the state of the optimizer's wrapper, such as the loss scale.
 
     Checkpoints of DDP can be resumed from too, and DDP can resume from those that hold the whole model.
     """
@@ -62,11 +62,11 @@ class ResumableFSDPStrategy(FSDPStrategy):
 def wrap_swin_blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int, **_: Any) -> bool:
     """Wrap each Swin block as an FSDP unit, and leave the rest to the root (an ``auto_wrap_policy``).
 
-    Only what is run through its ``forward`` can be a unit. Blocks are; MMDet's heads are called through other methods.
+    A unit must be called through its ``forward``, as blocks are; MMDet's heads are called through other methods.
 
     Args:
-        module: asked about.
-        recurse: whether the question is to look into it, rather than to wrap it.
+        module: the module in question.
+        recurse: whether to decide on descending into it instead of wrapping it.
         nonwrapped_numel: parameters in it that no unit has yet.
     """
     return transformer_auto_wrap_policy(module, recurse, nonwrapped_numel, transformer_layer_cls={SwinBlock})
@@ -79,13 +79,13 @@ def strategy_name(cfg: Config) -> Optional[str]:
 
 
 def choose_runner(cfg: Config) -> None:
-    """Let a config with a ``strategy`` run on ``FlexibleRunner``: the plain one would ignore it in silence."""
+    """Let a config with a ``strategy`` run on ``FlexibleRunner``: the plain one would silently ignore it."""
     if strategy_name(cfg) is not None:
         cfg.setdefault('runner_type', 'FlexibleRunner')
 
 
 def check_strategy(cfg: Config) -> None:
-    """Refuse what a sharded training would get wrong in silence, or fail at late.
+    """Refuse settings that a sharded training would silently get wrong, or that would fail late.
 
     Raises:
         ValueError: naming the setting, and what to do.
@@ -106,9 +106,9 @@ def check_strategy(cfg: Config) -> None:
         (name in _FSDP and 'SwinLayerDecayOptimWrapperConstructor' in str(wrapper.get('constructor')),
          'layer-wise decay of the learning rate looks at the shapes of parameters, which FSDP flattens: leave it out'),
         (name in _FSDP and wrapper.get('accumulative_counts', 1) > 1,
-         'gradients that wait for the next iteration are not sharded: use a larger batch or with_cp instead of '
+         'accumulated gradients are not sharded: use a larger batch or with_cp instead of '
          'optim_wrapper.accumulative_counts'),
-        ('EMAHook' in _hooks(cfg), 'EMAHook averages whole models, of which there is none on any process'),
+        ('EMAHook' in _hooks(cfg), 'EMAHook averages whole models, and no process has one'),
         (name == 'DeepSpeedStrategy' and find_spec('deepspeed') is None, 'it needs DeepSpeed: pip install deepspeed'),
         (name == 'DeepSpeedStrategy' and type_name(wrapper) != 'DeepSpeedOptimWrapper',
          "it needs optim_wrapper.type='DeepSpeedOptimWrapper'. Mixed precision is not --amp but strategy.bf16 or fp16"),
@@ -128,7 +128,7 @@ def _hooks(cfg: Config) -> List[str]:
 
 
 def run_on_cpu(cfg: Config) -> None:
-    """Replace what needs GPUs in a config for several processes: MMEngine's defaults, and SyncBN by BN."""
+    """Replace settings that need GPUs in a config for several processes: MMEngine's defaults, and SyncBN by BN."""
     use_plain_batch_norm(cfg)
     unused = cfg.get('find_unused_parameters', False)
     parallel = dict(type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=unused)
@@ -141,7 +141,7 @@ def run_on_cpu(cfg: Config) -> None:
         given = cfg.strategy.get('model_wrapper') or {}
         cfg.strategy.model_wrapper = {'type': 'MMFullyShardedDataParallel', **given, 'device_id': 'cpu'}
         if cfg.strategy.get('state_dict_cfg') == 'full':
-            # 'full' asks torch to offload to the CPU, which is no copy there: it then reads weights that it has freed,
+            # 'full' asks torch to offload to the CPU, which does not copy there: it then reads freed weights,
             # and gathers all of the optimizer's averages in the same memory.
             cfg.strategy.state_dict_cfg = dict(
                 state_dict_type='FULL_STATE_DICT',

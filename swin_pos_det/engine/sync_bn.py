@@ -1,4 +1,4 @@
-"""SyncBN where there is no GPU: PyTorch has it for GPUs alone."""
+"""SyncBN without a GPU: PyTorch supports it on GPUs only."""
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
@@ -15,14 +15,14 @@ _SYNCHRONISED = ('SyncBN', 'SyncBatchNorm', 'MMSyncBN', 'NaiveSyncBatchNorm')
 def use_plain_batch_norm(cfg: Config) -> int:
     """Replace SyncBN by BN in the model of a config, in place.
 
-    In several processes without GPUs SyncBN raises. BN has the same parameters under the same names, so checkpoints go
-    both ways; in training each process then has the statistics of its own images only.
+    In several processes without GPUs SyncBN raises. BN has the same parameters under the same names, so checkpoints
+    load in both directions; in training each process then has the statistics of its own images only.
 
     Args:
         cfg: a config with a ``model``.
 
     Returns:
-        How many layers' settings were replaced.
+        The number of replaced layers' settings.
     """
     replaced = 0
     for node in _dicts(cfg.model):

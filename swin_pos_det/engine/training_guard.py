@@ -1,4 +1,4 @@
-"""Stop a training whose loss is NaN or infinite, and warn of a warm-up that outlasts the training."""
+"""Stopping a training whose loss is NaN or infinite, and warning of a warm-up longer than the training."""
 from __future__ import annotations
 
 import math
@@ -12,7 +12,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 
 from ..errors import SettingTypeError, TrainingDivergedError
 
-# A loss scaler skips the steps that would make weights NaN; so many in a row mean that it cannot find a scale.
+# A loss scaler skips the steps that would make weights NaN; this many in a row mean that no scale works.
 MAX_SKIPPED_STEPS = 50
 
 
@@ -20,14 +20,14 @@ MAX_SKIPPED_STEPS = 50
 class TrainingGuardHook(Hook):
     """Stop a training that has diverged before it overwrites its last good checkpoint.
 
-    Losses are read where MMEngine's ``RuntimeInfoHook`` has put them as numbers, so the check adds no wait for the
-    device. Without loss scaling, one loss that is not finite has spoilt the weights and stops the training; with it,
-    ``MAX_SKIPPED_STEPS`` in a row do. Weights are checked when a checkpoint is about to be saved.
+    Losses are read where MMEngine's ``RuntimeInfoHook`` has put them as numbers, so the check adds no
+    synchronization. Without loss scaling, one loss that is not finite has corrupted the weights and stops the training;
+    with it, ``MAX_SKIPPED_STEPS`` in a row do. Weights are checked when a checkpoint is about to be saved.
 
     ``tools/train.py`` adds this hook by itself.
 
     Args:
-        allow_nonfinite: train on, and save such weights.
+        allow_nonfinite: continue the training, and save such weights.
 
     Raises:
         SettingTypeError: if ``allow_nonfinite`` is not a bool.
@@ -59,7 +59,7 @@ class TrainingGuardHook(Hook):
             raise TrainingDivergedError(_message(runner, runner.iter + 1, ' and '.join(invalid)))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
-        """Check the weights that are about to be saved."""
+        """Check the weights before they are saved."""
         if self.allow_nonfinite:
             return
         weights = [(name, weight) for name, weight in runner.model.named_parameters() if weight.is_floating_point()]
@@ -71,7 +71,7 @@ class TrainingGuardHook(Hook):
 
 
 def _invalid_losses(runner: Runner, outputs: Dict[str, Any]) -> List[str]:
-    """Return such as ``['loss_bbox is nan']``; the sum only if its parts are finite."""
+    """Return invalid losses, such as ``['loss_bbox is nan']``; the sum only if its parts are finite."""
     found = {}
     for name in outputs:
         history = runner.message_hub.log_scalars.get(f'train/{name}')
@@ -93,7 +93,7 @@ def _message(runner: Runner, iteration: int, what: str) -> str:
     last = find_latest_checkpoint(runner.work_dir) if 'last_ckpt' in runner.message_hub.runtime_info else None
     kept = f'the last good checkpoint is {last}' if last else 'no checkpoint was saved before'
     return (f'the training has diverged: {what} at iteration {iteration} of {runner.max_iters}; {kept}. Try a lower '
-            'optim_wrapper.optimizer.lr, a longer warm-up or optim_wrapper.clip_grad; --allow-nonfinite trains on')
+            'optim_wrapper.optimizer.lr, a longer warm-up or optim_wrapper.clip_grad; --allow-nonfinite continues')
 
 
 def _long_warm_ups(runner: Runner) -> Iterator[str]:

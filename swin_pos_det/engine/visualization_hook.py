@@ -22,9 +22,9 @@ from ..visualization.visualizer import SwinPosVisualizer
 class SwinPosVisualizationHook(DetVisualizationHook):
     """``DetVisualizationHook`` that keeps the pictures of all images, also of those with equal names.
 
-    MMDetection's names a picture like its image, so that of two images of one name in different folders the later
-    overwrites the earlier, and with a relative work dir nests a folder in the last one for every batch. Here pictures
-    have the images' names if those are distinct, else their places below the folder that all share. Takes the
+    MMDetection's hook names a picture like its image, so the later of two images with one name in different folders
+    overwrites the earlier, and a relative work dir gets a nested folder for every batch. Here pictures
+    have the images' names if those are distinct, else their paths below their common folder. Takes the
     arguments of ``DetVisualizationHook``.
     """
 
@@ -62,7 +62,7 @@ class SwinPosVisualizationHook(DetVisualizationHook):
 
 
 def use_own_visualization(cfg: Config) -> None:
-    """Let a config draw with this package's visualizer and hook where it names MMDetection's, in place."""
+    """Replace MMDetection's visualizer and hook in a config by this package's, in place."""
     for part, theirs, ours in (('visualizer', 'DetLocalVisualizer', SwinPosVisualizer),
                                ('visualization', 'DetVisualizationHook', SwinPosVisualizationHook)):
         settings = (cfg if part == 'visualizer' else cfg.default_hooks).get(part)

@@ -1,9 +1,9 @@
-"""All that importing swin_pos_det changes in MMEngine, in one table; :func:`apply` and :func:`revert` switch it.
+"""All changes that importing swin_pos_det makes to MMEngine, in one table; :func:`apply` and :func:`revert` switch it.
 
 ``import swin_pos_det`` calls :func:`apply`; the environment variable ``SWIN_POS_DET_PATCHES=0`` prevents that. Each run
 of an MMEngine runner logs one line about it. The import logs the same line to the logger ``swin_pos_det`` of Python's
-``logging``, which prints nothing unless it is configured: MMEngine's logger would print to stdout, where the programs
-that import this package have their own output.
+``logging``, which prints nothing unless it is configured: MMEngine's logger would print to stdout, which is for the
+output of the programs that import this package.
 """
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def apply() -> None:
 
 
 def revert() -> None:
-    """Put the very objects back that were there before :func:`apply`. Calling it again is harmless.
+    """Restore the original objects, by identity. Calling it again is harmless.
 
-    What somebody else has replaced since stays as it is, with a warning.
+    An object that other code has replaced since stays, with a warning.
     """
     global _applied
     if not _applied:
@@ -50,7 +50,7 @@ def revert() -> None:
     for patch in reversed(PATCHES):
         for change in reversed(patch.changes):
             if not change.revert():
-                _LOGGER.warning('%r is not reverted: somebody else has replaced it since', change.key)
+                _LOGGER.warning('%r is not reverted: other code has replaced it since', change.key)
     _forget_backends()
     _applied = False
 
@@ -62,7 +62,7 @@ def _forget_backends() -> None:
 
 
 def apply_unless_disabled() -> None:
-    """Call :func:`apply` unless the environment variable says no.
+    """Call :func:`apply` unless the environment variable is 0.
 
     Raises:
         SettingError: if the variable is neither 0 nor 1.

@@ -1,4 +1,4 @@
-"""One replaced attribute or dict entry, which can be put back."""
+"""One replaced attribute or dict entry, which can be restored."""
 from __future__ import annotations
 
 from typing import Any, Callable, Mapping, Optional, Union
@@ -40,10 +40,10 @@ class Change:
         self._set(self._replacement)
 
     def revert(self) -> bool:
-        """Put the very object back that was there before.
+        """Restore the original object.
 
         Returns:
-            Whether that was done. It is not if somebody else has replaced the value since.
+            Whether that was done: not if other code has replaced the value since.
         """
         if self._get() is not self._replacement:
             return False

@@ -17,7 +17,7 @@ POINTER = 'last_checkpoint'
 
 
 class _PostponingBackend:
-    """A file backend that notes what to remove instead of removing it."""
+    """A file backend that notes the files to remove instead of removing them."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
@@ -40,16 +40,16 @@ class _PostponingBackend:
 
 
 class CheckpointHook(MMEngineCheckpointHook):
-    """Saves a checkpoint before it removes the outdated one; takes MMEngine's arguments.
+    """A ``CheckpointHook`` that saves a checkpoint before it removes the outdated one; takes MMEngine's arguments.
 
     MMEngine's own removes first: with ``max_keep_ckpts=1``, or for the best checkpoint, a run that is killed while it
-    saves, or finds the disk full, leaves none. This one needs room for one more checkpoint than it keeps.
+    saves, or finds the disk full, leaves none. This hook needs room for one more checkpoint than it keeps.
 
-    It removes nothing but what the run has written into its own folder, before it was resumed or since; a list of
+    It removes only files that the run has written into its own folder, before it was resumed or since; a list of
     these files is kept beside them. MMEngine's removes any file or folder that a resumed checkpoint calls the best one.
 
-    As a training starts, it removes what killed ones have left in the folder: drafts of files, and checkpoints that
-    were to be removed once their successor was complete.
+    At the start of a training it removes files that killed ones have left in the folder: drafts of files, and
+    checkpoints that were to be removed when their successor was complete.
     """
 
     _files: WrittenFiles  # of the main process, the only one that removes anything
@@ -64,7 +64,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._file_backend = _PostponingBackend(backend)
 
     def before_train(self, runner: Runner) -> None:
-        """Take over the files of the run that is resumed, and clean up after it."""
+        """Adopt the files of the resumed run, and clean up after it."""
         _drop_malformed(runner)
         super().before_train(runner)
         if not is_main_process():
@@ -88,7 +88,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.file_backend.rmtree(path)
 
     def _disown_best(self, runner: Runner) -> None:
-        """Forget a best checkpoint that is not ours: it would be removed, or published into its folder."""
+        """Forget a best checkpoint of another run: it would be removed, or weights published into its folder."""
         named = [getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()]
         foreign = [path for path in named if path is not None and self._files.name_of(path) is None]
         for path in foreign:
@@ -118,13 +118,13 @@ class CheckpointHook(MMEngineCheckpointHook):
             map(self.filename_tmpl.format, getattr(self, 'keep_ckpt_ids', ())))
 
     def _remove_requested(self, runner: Runner) -> None:
-        """Remove what is outdated, now that its successor is complete."""
+        """Remove outdated files, now that their successor is complete."""
         backend, kept = self.file_backend, self._kept()
         requested, backend.requested = backend.requested, []
         for how, path in requested:
             name = self._files.name_of(path)
             if name is None:
-                runner.logger.warning(f'{path} was not written by this run: it stays as it is')
+                runner.logger.warning(f'{path} was not written by this run: it stays')
             elif name in kept:
                 self._files.mark(path, outdated=False)
             else:
@@ -155,7 +155,7 @@ def _resumed_checkpoint(runner: Runner) -> Optional[str]:
 
 
 def _drop_malformed(runner: Runner) -> None:
-    """Forget what a resumed checkpoint says about others if it is not of the type that MMEngine expects."""
+    """Drop a resumed checkpoint's entries about other checkpoints if they are not of the type that MMEngine expects."""
     info = runner.message_hub.runtime_info
     for key, value in list(info.items()):
         wrong = (key.startswith('best_score') and not isinstance(value, Real)

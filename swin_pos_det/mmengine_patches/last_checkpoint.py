@@ -1,4 +1,4 @@
-"""Replacements of what MMEngine writes and reads ``last_checkpoint`` with."""
+"""Replacements of MMEngine's functions that write and read ``last_checkpoint``."""
 from __future__ import annotations
 
 import functools
@@ -10,7 +10,7 @@ from ..checkpoints import atomic_write, find_resumable
 
 
 def opening_drafts(_: Any) -> Callable:
-    """Return an ``open`` for files that are written: whole or not at all."""
+    """Return an ``open`` that writes files atomically."""
 
     @contextmanager
     def open_draft(path: str, mode: str) -> Iterator[IO]:
@@ -21,7 +21,7 @@ def opening_drafts(_: Any) -> Callable:
 
 
 def finding_whole_ones(find_latest: Callable) -> Callable:
-    """Wrap MMEngine's ``find_latest_checkpoint``: where the named file is not there, find the newest that is whole."""
+    """Wrap MMEngine's ``find_latest_checkpoint``: if the named file is missing, find the newest complete one."""
 
     @functools.wraps(find_latest)
     def find(path: str) -> Optional[str]:

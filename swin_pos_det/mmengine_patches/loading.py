@@ -26,7 +26,7 @@ def placing(load_state_dict: Callable) -> Callable:
 
 
 def choosing_weights(load_to_model: Callable) -> Callable:
-    """Wrap MMEngine's ``_load_checkpoint_to_model``: models with our backbones take the entry that ``init_cfg`` takes.
+    """Wrap MMEngine's ``_load_checkpoint_to_model``: models with our backbones use the same entry as ``init_cfg``.
     """
 
     @functools.wraps(load_to_model)
@@ -43,7 +43,7 @@ def before_hooks(stage: str, act: Callable[..., None]) -> Callable[[Callable], C
 
     Args:
         stage: such as ``'after_load_checkpoint'``, which runners call between reading a checkpoint and using it.
-        act: called with the runner, and what the hooks get, before the hooks of that stage.
+        act: called with the runner and the hooks' arguments, before the hooks of that stage.
     """
 
     def wrap(call_hook: Callable) -> Callable:
@@ -60,7 +60,7 @@ def before_hooks(stage: str, act: Callable[..., None]) -> Callable[[Callable], C
 
 
 def skipping_pretrained(method: Callable) -> Callable:
-    """Wrap a runner's method that calls ``init_weights``: what a checkpoint will overwrite is not loaded before."""
+    """Wrap a runner's method that calls ``init_weights``, to skip weights that a checkpoint will overwrite."""
 
     @functools.wraps(method)
     def call(runner: Any, *args: Any, **kwargs: Any) -> Any:
@@ -94,7 +94,7 @@ def dropping_config(resume: Callable) -> Callable:
 def drop_config(runner: Any, checkpoint: Dict[Any, Any]) -> None:
     """Remove, in place, the config that MMEngine's runners would run as Python when they resume.
 
-    They look for ``gpu_ids`` in it, a setting of MMCV 1. MMEngine itself notes its config as ``meta['cfg']``.
+    They read ``gpu_ids`` from it, a setting of MMCV 1. MMEngine itself notes its config as ``meta['cfg']``.
     """
     meta = checkpoint.get('meta')
     if isinstance(meta, Mapping) and 'config' in meta:

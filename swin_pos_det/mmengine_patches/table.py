@@ -45,8 +45,8 @@ class Patch:
 
     Attributes:
         name: in a few words, for the log.
-        what: is changed, and into what.
-        why: MMEngine's own does not do.
+        what: the change.
+        why: why MMEngine's own code is not enough.
         unnecessary_since: the release of MMEngine or torch that does not need it.
         changes: the replaced objects.
     """
@@ -63,7 +63,7 @@ def _schemes() -> Dict[str, Callable]:
 
 
 def _everywhere(name: str, wrap: Callable, *modules: ModuleType) -> Tuple[Change, ...]:
-    """Wrap a function of ``mmengine.runner.checkpoint``, and bind that in the modules which have imported it too."""
+    """Wrap a function of ``mmengine.runner.checkpoint``, and rebind it in the modules that have imported it."""
     first = mmengine.runner.checkpoint
     return (Change(first, name, wrap), *(Change(module, name, lambda _: getattr(first, name)) for module in modules))
 

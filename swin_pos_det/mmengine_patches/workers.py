@@ -1,4 +1,4 @@
-"""Loader processes that end when the process that they load for has been killed."""
+"""Loader processes that end when their parent process has been killed."""
 from __future__ import annotations
 
 import functools
@@ -9,13 +9,13 @@ from typing import Any, Callable, Optional
 
 from torch.utils.data import DataLoader
 
-INTERVAL = 1.  # seconds between two looks
+INTERVAL = 1.  # seconds between two checks
 
 
 def ending_with_their_parent(build_dataloader: staticmethod) -> staticmethod:
-    """Wrap a runner's ``build_dataloader``: the loader's processes watch the one that has started them.
+    """Wrap a runner's ``build_dataloader``: the loader's processes watch their parent.
 
-    torch's own do too, but a process that then waits for somebody to take its last batch waits for ever.
+    torch's own do too, but a process that then waits for its last batch to be taken waits for ever.
     """
     build: Callable[..., DataLoader] = build_dataloader.__func__
 
@@ -30,7 +30,7 @@ def ending_with_their_parent(build_dataloader: staticmethod) -> staticmethod:
 
 
 def init_worker(then: Optional[Callable[[int], None]], worker_id: int) -> None:
-    """Start to watch the parent of this process, then do what the loader's own ``worker_init_fn`` does."""
+    """Start to watch the parent of this process, then call the loader's own ``worker_init_fn``."""
     threading.Thread(target=_exit_without, args=(os.getppid(), ), daemon=True).start()
     if then is not None:
         then(worker_id)

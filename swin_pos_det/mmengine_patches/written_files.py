@@ -1,4 +1,4 @@
-"""Which files in a folder were written by a run, and so may be removed by it."""
+"""The files in a folder that a run has written, and so may remove."""
 from __future__ import annotations
 
 import json
@@ -26,9 +26,9 @@ class WrittenFiles:
         self._outdated: Dict[str, bool] = {}  # by name
 
     def load(self, resumed: str) -> None:
-        """Take over the files of an earlier run that wrote the checkpoint ``resumed``, if it was one of this folder.
+        """Adopt the files of an earlier run that wrote the checkpoint ``resumed``, if it is in this folder.
 
-        A damaged record counts as none: the files then stay.
+        A damaged record is ignored: the files then stay.
         """
         try:
             content = json.loads(self._backend.get_text(self._record))
@@ -51,7 +51,7 @@ class WrittenFiles:
             return name if folder == self._folder else None
         try:
             here = osp.realpath(folder) == osp.realpath(self._folder) and not osp.islink(path)
-        except ValueError:  # no path at all
+        except ValueError:  # not a path
             return None
         return name if here else None
 
@@ -61,7 +61,7 @@ class WrittenFiles:
         self._save()
 
     def mark(self, path: str, outdated: bool) -> None:
-        """Note whether a file goes as soon as its successor is complete; files of others are passed over."""
+        """Note whether a file is to be removed when its successor is complete; files of others are ignored."""
         name = self.name_of(path)
         if name is not None:
             self._outdated[name] = outdated
