@@ -28,7 +28,7 @@ def read_readme() -> str:
 
 
 class BuildWithConfigs(build_py):
-    """Packs configs, tools and the model index where OpenMMLab's package manager looks for them, as mmdet does."""
+    """A build with configs, tools and the model index where OpenMMLab's package manager expects them, as in mmdet."""
 
     def run(self) -> None:
         super().run()

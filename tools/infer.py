@@ -1,4 +1,4 @@
-"""Run a detector on images and videos: pictures with what it found, and a COCO file of it."""
+"""Run a detector on images and videos: pictures and a COCO file of the detections."""
 import argparse
 import sys
 from functools import partial
@@ -25,7 +25,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('checkpoint', help='the .pth file with the weights')
     parser.add_argument('inputs', nargs='+', metavar='INPUT',
                         help='an image, a video, a folder of them, or a quoted pattern such as "photos/**/*.jpg"')
-    parser.add_argument('--out', required=True, metavar='DIR', help='where results go; made if need be')
+    parser.add_argument('--out', required=True, metavar='DIR', help='where results go; created if necessary')
     parser.add_argument('--score-thr', type=fraction, default=0.3, metavar='S',
                         help='detections below this score are neither drawn nor written (default: 0.3)')
     parser.add_argument('--batch-size', type=count, default=1, metavar='N', help='images at once (default: 1)')
@@ -40,7 +40,7 @@ def get_parser() -> argparse.ArgumentParser:
                              'the system that has their characters)')
     add_speed_arguments(parser)
     add_config_arguments(parser)
-    parser.set_defaults(launcher='none', local_rank=0, work_dir=None)  # what load_config wants to know
+    parser.set_defaults(launcher='none', local_rank=0, work_dir=None)  # an argument of load_config
     return parser
 
 

@@ -1,4 +1,4 @@
-"""A trained detector on images: build it, run it on arrays or files, write what it finds."""
+"""Inference with a trained detector: build it, run it on arrays or files, write its detections."""
 from .files import PredictionReport, predict_files
 from .images import ImageError
 from .inference import build_detector, init_detector, predict

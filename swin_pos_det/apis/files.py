@@ -1,4 +1,4 @@
-"""A detector on files and videos: pictures of what it finds, and a COCO file of it."""
+"""Inference on image files and videos: pictures and a COCO file of the detections."""
 from __future__ import annotations
 
 import itertools
@@ -22,8 +22,8 @@ class PredictionReport:
 
     Attributes:
         json: the file with all detections.
-        images: how many images and frames of videos were run.
-        detections: how many objects were found in them.
+        images: number of images and frames of videos that were run.
+        detections: number of objects found in them.
         skipped: path of each unreadable file -> the reason, which names it too.
     """
     json: Path
@@ -35,19 +35,19 @@ class PredictionReport:
 def predict_files(model: nn.Module, inputs: Union[Inputs, Mapping[Path, str]], out_dir: Union[str, Path],
                   batch_size: int = 1, score_threshold: float = 0.3, pictures: bool = True, progress: bool = True,
                   font: Union[str, Path, None] = None) -> PredictionReport:
-    """Run a detector on images and videos and write what it finds.
+    """Run a detector on images and videos and write its detections.
 
     ``out_dir`` gets ``vis/``, the inputs under their names with the detections drawn, at most 4096 pixels wide and
-    high (a video as MP4, or as a folder of frames where OpenCV cannot write MP4), and ``predictions.json``, a COCO
+    high (a video as MP4, or as a folder of frames if OpenCV cannot write MP4), and ``predictions.json``, a COCO
     data set: ``images`` (a frame of a video has ``video`` and ``frame``, from 0), ``categories`` by the model's names,
     and ``annotations`` with ``score``, ``bbox`` (x, y, w, h) and, with masks, ``segmentation`` (RLE). After an
-    interruption it holds what was found until then; a video that is not whole is removed.
+    interruption it holds the detections until then; an incomplete video is removed.
 
     Args:
         model: of :func:`~swin_pos_det.apis.init_detector`.
-        inputs: see :func:`find_inputs`, or what it returned. Where the config loads a file per channel
+        inputs: see :func:`find_inputs`, or its result. If the config loads a file per channel
             (``LoadMultiChannelImageFromFiles``), each folder is an image.
-        out_dir: made if need be.
+        out_dir: created if necessary.
         batch_size: images at once, at least 1.
         score_threshold: detections below it are neither drawn nor written, in [0, 1].
         pictures: False: no ``vis/``.
@@ -78,7 +78,7 @@ def predict_files(model: nn.Module, inputs: Union[Inputs, Mapping[Path, str]], o
                     writer.add(frame, sample)
                 bar.update(len(batch))
         whole = True
-    finally:  # what was found until an interruption is worth something too
+    finally:  # keep the detections made before an interruption
         writer.close(whole)
         report.images, report.detections = len(writer.images), len(writer.annotations)
     if not report.images:

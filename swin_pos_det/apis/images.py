@@ -18,18 +18,18 @@ class ImageError(UserError, ValueError):
 
 
 def read_image(image: ImageLike, loader: Callable[[dict], Any]) -> np.ndarray:
-    """Read an image file, or convert an array to what the file of such an image would be read as.
+    """Read an image file, or convert an array to the result of reading such a file.
 
-    The config's loader decides, as in training. With its usual ``color_type='color'``, files are turned upright by
-    their EXIF, grey becomes three equal channels, transparency is dropped, and the upper 8 of 16 bits are kept;
-    ``'grayscale'`` gives one channel; ``'unchanged'`` keeps channels and bits. Truncated files are refused, also by
-    versions of OpenCV that would fill up what is missing.
+    The config's loader defines the result, as in training. With its usual ``color_type='color'``, files are turned
+    upright by their EXIF, grey becomes three equal channels, transparency is dropped, and the upper 8 of 16 bits are
+    kept; ``'grayscale'`` gives one channel; ``'unchanged'`` keeps channels and bits. Truncated files are refused, also
+    with versions of OpenCV that would fill the missing part.
 
     Args:
         image: a path; an array (H, W) or (H, W, C), BGR or BGRA order, uint8 or uint16, with ``'unchanged'`` also
             float32 and any number of channels; or, for ``LoadMultiChannelImageFromFiles``, the paths of the channels
             or the folder that holds them, in the order of their names.
-        loader: ``LoadImageFromFile`` or ``LoadMultiChannelImageFromFiles`` as the config sets it up.
+        loader: ``LoadImageFromFile`` or ``LoadMultiChannelImageFromFiles`` as configured.
 
     Returns:
         (H, W) or (H, W, C).
@@ -94,7 +94,7 @@ def check_file(path: Path, whole: bool = True) -> None:
         whole: decode it to its end. False: read its header, which takes a fraction of a millisecond.
 
     Raises:
-        ImageError: unless Pillow decodes the file, or does not know its format or size but OpenCV does.
+        ImageError: unless Pillow decodes the file, or only OpenCV supports its format or size.
     """
     if not path.is_file():
         raise ImageError(f'{path} does not exist')

@@ -64,7 +64,7 @@ def init_detector(config: Union[str, Path, Config], checkpoint: Union[str, Path,
 
 
 def register_modules(cfg: Config) -> None:
-    """Import the modules that a config names, and let its types be looked up in its scope."""
+    """Import the modules that a config names, and set the scope in which its types are looked up."""
     if cfg.get('custom_imports'):
         import_modules_from_strings(**cfg.custom_imports)
     use_scope(cfg)
@@ -74,7 +74,7 @@ def build_detector(cfg: Config, checkpoint: Union[str, Path, None], whole: bool 
     """Build the detector of a config with its weights.
 
     Args:
-        cfg: an MMDetection config; ``init_cfg`` is removed from it where a checkpoint is given.
+        cfg: an MMDetection config; ``init_cfg`` is removed from it if a checkpoint is given.
         checkpoint: path or URL of the weights. None: those that the backbone's ``init_cfg`` names, else random ones.
         whole: refuse a checkpoint that leaves neck or heads without weights.
 
@@ -110,13 +110,13 @@ def predict(model: nn.Module, images: Sequence[ImageLike], batch_size: int = 1,
         model: of :func:`init_detector`.
         images: paths, or arrays such as (H, W, 3) in BGR order; see :func:`~swin_pos_det.apis.images.read_image`.
         batch_size: images at once, at least 1. Images of a batch are padded to one size, so with ``padding='attend'``
-            an image's detections depend a little on the others'.
+            an image's detections depend slightly on the others.
         score_threshold: detections below it are left out, in [0, 1].
 
     Returns:
         For each image a data sample on the CPU: ``pred_instances`` has ``bboxes`` (N, 4) as x1, y1, x2, y2 in pixels
-        of the image, ``scores`` (N,), ``labels`` (N,), places in ``model.dataset_meta['classes']``, and, where the
-        detector makes them, ``masks`` (N, H, W) booleans.
+        of the image, ``scores`` (N,), ``labels`` (N,), places in ``model.dataset_meta['classes']``, and, if the
+        detector predicts them, ``masks`` (N, H, W) booleans.
 
     Raises:
         ImageError: if one of the images is unusable.
@@ -164,7 +164,7 @@ def _dataset_meta(cfg: Config, meta: dict[str, Any]) -> dict[str, Any]:
     ours: dict[str, Any] = {}
     if cfg.get('test_dataloader') is not None:
         dataset = copy.deepcopy(cfg.test_dataloader.dataset)
-        dataset['lazy_init'] = True  # its names are wanted, not its files
+        dataset['lazy_init'] = True  # only its names are needed
         ours = DATASETS.build(dataset).metainfo
     theirs = {key.lower(): value for key, value in (meta.get('dataset_meta') or {}).items()}
     classes = theirs.get('classes') or meta.get('CLASSES') or ours.get('classes') or get_classes('coco')

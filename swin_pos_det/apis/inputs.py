@@ -21,9 +21,9 @@ Inputs = Union[str, Path, Sequence[Union[str, Path]]]
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.jp2')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 
-# Images of which one side is so many times the other may be less than a pixel wide once they are resized.
+# Images with this ratio of sides or more may be less than a pixel wide after resizing.
 EXTREME_ASPECT = 100
-# Videos that end before this share of the frames they claim to hold are damaged; some claim a few more than they hold.
+# Videos that end before this share of their declared frames are damaged; some declare a few too many.
 SHARE_OF_FRAMES = 0.95
 
 
@@ -47,13 +47,13 @@ def find_inputs(inputs: Inputs, folders: bool = False) -> dict[Path, str]:
     """Find images and videos.
 
     Args:
-        inputs: one or several of: a file; a folder, whose images and videos are taken but not its subfolders; a
+        inputs: one or several of: a file; a folder, with its images and videos but not its subfolders; a
             pattern such as ``'photos/**/*.jpg'``.
         folders: a folder is one image, with a file per channel.
 
     Returns:
-        For each file a name that no other has: its place below the folder or pattern, or, where those clash, below
-        the folder that all share. Sorted within each input.
+        A unique name for each file: its path below the folder or pattern or, if those clash, below
+        the common folder. Sorted within each input.
 
     Raises:
         SettingError: if an input does not exist, or there is nothing in it.
@@ -75,7 +75,7 @@ def find_inputs(inputs: Inputs, folders: bool = False) -> dict[Path, str]:
 
 
 def describe_ignored(inputs: Inputs) -> list[str]:
-    """Say in a line for each input folder what :func:`find_inputs` leaves out of it."""
+    """Describe in a line for each input folder the files that :func:`find_inputs` leaves out."""
     lines = []
     for folder in (Path(given).expanduser() for given in _as_list(inputs)):
         items = list(folder.iterdir()) if folder.is_dir() else []
@@ -94,7 +94,7 @@ def describe_ignored(inputs: Inputs) -> list[str]:
 
 
 def check_inputs(found: dict[Path, str], out_dir: Union[str, Path], pictures: bool = True) -> None:
-    """Check inputs and the place of results before anything slow is done.
+    """Check inputs and the folder of results before any slow work.
 
     Args:
         found: of :func:`find_inputs`.
@@ -130,7 +130,7 @@ def kind_of(path: Path) -> str:
 
 
 def count_frames(path: Path) -> int:
-    """Return how many images a file claims to hold, at least 1."""
+    """Return the declared number of images in a file, at least 1."""
     if kind_of(path) != 'video' or path.is_dir():
         return 1
     capture = cv2.VideoCapture(str(path))
@@ -194,7 +194,7 @@ def _as_list(inputs: Inputs) -> list[str]:
 
 
 def _matches(given: str, folders: bool) -> tuple[Path, list[Path]]:
-    """Return the folder that names are relative to, and the files."""
+    """Return the base folder of the names, and the files."""
     path = Path(given).expanduser()
     if path.is_dir() and not folders:
         files = sorted(item for item in path.iterdir() if item.is_file() and kind_of(item))

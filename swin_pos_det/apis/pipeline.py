@@ -21,7 +21,7 @@ _LOADERS = ('LoadImageFromFile', 'SwinPosLoadImageFromFile', 'LoadMultiChannelIm
 
 
 class InputPipeline:
-    """Read images as a config's test pipeline loads them, and prepare them as it does.
+    """Read and prepare images as a config's test pipeline does.
 
     Args:
         model: of :func:`~swin_pos_det.apis.init_detector`.
@@ -43,7 +43,7 @@ class InputPipeline:
         """Read a file or convert an array; see :func:`~swin_pos_det.apis.images.read_image`.
 
         Raises:
-            ImageError: if it is unreadable, or has another number of channels than the detector takes.
+            ImageError: if it is unreadable, or its number of channels is not the detector's.
         """
         loaded = read_image(image, self._load)
         channels = loaded.shape[2] if loaded.ndim == 3 else 1

@@ -17,7 +17,8 @@ from ..visualization import InstanceDrawer, picture_scale, save_picture, to_rgb
 from ..visualization.visualizer import instance_arrays
 from .inputs import Frame
 
-# Longer side of pictures in pixels, at most: larger images are drawn smaller. The boxes in the COCO file are exact.
+# Maximum of the longer side of pictures in pixels: larger images are drawn smaller. The boxes in the COCO file are
+# exact.
 MAX_PICTURE_SIDE = 4096
 
 
@@ -42,7 +43,7 @@ class PredictionWriter:
         self._video_paths: set[Path] = set()
 
     def add(self, frame: Frame, sample: DetDataSample) -> None:
-        """Take the detections of an image or frame."""
+        """Add the detections of an image or frame."""
         if not self.images:
             _make_folder(self._out_dir)
         height, width = frame.image.shape[:2]
@@ -94,7 +95,7 @@ class PredictionWriter:
 
 
 class VideoFile:
-    """An MP4 file that gets its name when it is complete, or, without an encoder, a folder of PNG files.
+    """An MP4 file, renamed to its name when complete, or, without an encoder, a folder of PNG files.
 
     Args:
         name: of the input.
@@ -106,7 +107,7 @@ class VideoFile:
     def __init__(self, name: str, path: Path, rate: float, shape: tuple[int, ...]) -> None:
         self.name = name
         self._path = path
-        self._draft = path.with_name(f'.{path.stem}.part.mp4')  # encoders go by the suffix
+        self._draft = path.with_name(f'.{path.stem}.part.mp4')  # encoders are chosen by the suffix
         self._frames = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._writer = cv2.VideoWriter(str(self._draft), cv2.VideoWriter_fourcc(*'mp4v'), rate, shape[1::-1])

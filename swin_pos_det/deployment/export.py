@@ -1,4 +1,4 @@
-"""Export of a backbone, once for every image size and batch."""
+"""Export of a backbone for all image sizes and batches."""
 from __future__ import annotations
 
 import io
@@ -24,13 +24,13 @@ Run = Callable[[Tensor], List[Tensor]]
 def export_backbone(backbone: nn.Module, path: Union[str, Path], opset: int = 18) -> Path:
     """Export a backbone; batch, height and width of its images stay free.
 
-    The windows and tables are those of the moment: a resampled table is resampled in the file too. Sizes are symbols
+    The current windows and tables are exported: a resampled table is resampled in the file too. Sizes are symbols
     while the graph is made, so the window policies 'fit' and 'scale', which decide by the size, are not available. With
-    ``padding='mask'`` the file hides what completes windows, not what completes a batch: it is not told images' sizes.
+    ``padding='mask'`` the file hides the padding of windows, not that of a batch: it does not get the images' sizes.
 
     Args:
         backbone: a ``SwinPosTransformer`` on the CPU. It is put into evaluation mode.
-        path: ``.onnx`` for ONNX (input ``images``, outputs ``stage0`` and so on), or ``.pt2`` for ``torch.export``.
+        path: ``.onnx`` for ONNX (input ``images``, outputs ``stage0``, ...), or ``.pt2`` for ``torch.export``.
         opset: of ONNX, at least 18.
 
     Returns:
@@ -38,8 +38,8 @@ def export_backbone(backbone: nn.Module, path: Union[str, Path], opset: int = 18
 
     Raises:
         ValueError: for another ending, an older opset, or a policy that depends on the size.
-        ImportError: if ONNX is wanted and not installed, or torch is older than 2.6.
-        UnwritableFileError: if writing fails; one of that name stays as it was.
+        ImportError: if ONNX is requested and not installed, or torch is older than 2.6.
+        UnwritableFileError: if writing fails; an existing file stays unchanged.
     """
     path = Path(path)
     if path.suffix not in EXPORT_ENDINGS:
@@ -57,7 +57,7 @@ def export_backbone(backbone: nn.Module, path: Union[str, Path], opset: int = 18
                       'images, so not what completes a batch: give it images of one size', stacklevel=2)
     backbone.eval()
     free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
-    # Of odd sizes, larger than the padding of one window in every stage: nothing is taken for a constant by chance.
+    # Odd sizes, larger than the padding of one window in every stage, so that no size is mistaken for a constant.
     side = 32 * max((max(window) for window in backbone.window_size if not isinstance(window, str)), default=7)
     images = torch.zeros(2, backbone.in_channels, side + 5, 2 * side + 9)
     with torch.no_grad(), warnings.catch_warnings():
@@ -88,7 +88,7 @@ def _export_onnx(backbone: nn.Module, images: Tensor, path: Path, free: Dict[int
             draft.write_bytes(program.model_proto.SerializeToString())
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-        program.save(str(path), external_data=True)  # two files, of which one names the other
+        program.save(str(path), external_data=True)  # two files, one of which refers to the other
 
 
 def load_exported(path: Union[str, Path], threads: int = 0) -> Run:
@@ -96,14 +96,14 @@ def load_exported(path: Union[str, Path], threads: int = 0) -> Run:
 
     Args:
         path: of :func:`export_backbone`.
-        threads: of onnxruntime; 0: its own choice. torch has its own setting.
+        threads: of onnxruntime; 0: its default. torch has its own setting.
 
     Raises:
         ValueError: if onnxruntime cannot run the file.
     """
     if Path(path).suffix == '.pt2':
         program = torch.export.load(path)
-        try:  # the checks say that a map has more than one window, which the operators in the graph do not need
+        try:  # the checks require more than one window in a map, which the operators in the graph do not need
             return program.module(check_guards=False)
         except TypeError:  # before torch 2.9
             return program.module()

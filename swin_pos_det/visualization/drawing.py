@@ -23,7 +23,7 @@ class InstanceDrawer:
         palette: RGB colours of the classes; see :func:`~swin_pos_det.visualization.class_palette`.
         font: path of a font; see :func:`~swin_pos_det.visualization.find_font`.
         alpha: opacity of masks, in [0, 1].
-        line_width: of boxes, in pixels. Default: by the size of the picture.
+        line_width: of boxes, in pixels. Default: depends on the size of the picture.
         mask_palette: RGB colours of masks by class. Default: ``palette``.
         text_palette: RGB colours of text by class. Default: black or white, by the background.
     """
@@ -48,10 +48,10 @@ class InstanceDrawer:
             image: RGB (H, W, 3), uint8.
             labels: (N,) places in ``classes``.
             boxes: (N, 4) as x1, y1, x2, y2 in pixels of the image. Default: those of the masks, which are not drawn.
-            scores: (N,) that stand behind the names.
+            scores: (N,), written after the names.
             masks: (N, H, W), booleans or 0 and 1.
             texts: (N,) to write instead of names and scores; '' for nothing.
-            scale: size of the picture over that of the image, as :func:`picture_scale` gives it.
+            scale: size of the picture over that of the image, of :func:`picture_scale`.
 
         Returns:
             The picture, RGB (round(scale * H), round(scale * W), 3), uint8.
@@ -100,8 +100,8 @@ def picture_scale(shape: Sequence[int], at_least: int = 0, at_most: int = 0) -> 
 
     Args:
         shape: (H, W, ...) of the image.
-        at_least: the longer side in pixels, if it would be less. The factor is a whole number then.
-        at_most: the longer side in pixels, if it would be more; 0: no limit.
+        at_least: minimum of the longer side in pixels. An enlargement is by a whole number.
+        at_most: maximum of the longer side in pixels; 0: no limit.
     """
     longer = max(shape[:2])
     if at_most and longer > at_most:
@@ -110,7 +110,7 @@ def picture_scale(shape: Sequence[int], at_least: int = 0, at_most: int = 0) -> 
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
-    """Turn a loaded image into one that can be looked at.
+    """Convert a loaded image to one for display.
 
     Args:
         image: (H, W) or (H, W, C), BGR order if C is 3 or more. Of more than three channels the first three are
@@ -199,7 +199,7 @@ def _place(rect: Rect, text: Sequence[int], shape: Sequence[int], taken: Sequenc
         inside = (max(0, min(left, shape[1] - wide)), max(0, min(top, shape[0] - tall)))
         place = (*inside, wide, tall)
         covered = sum(_overlap(place, other) for other in taken)
-        # A place that had to be moved into the picture is as good as one that was in it from the start.
+        # A place that was moved into the picture counts like one that was inside from the start.
         if least is None or (covered, rank) < least:
             best, least = place, (covered, rank)
         if covered == 0:

@@ -19,7 +19,7 @@ def save_picture(picture: np.ndarray, path: Union[str, Path]) -> Path:
     """Write an RGB picture (H, W, 3), uint8; the folder is made.
 
     Returns:
-        The file: ``path``, or ``path`` with ``.png`` appended where OpenCV does not write the format of its suffix.
+        The file: ``path``, or ``path`` with ``.png`` appended if OpenCV does not write the format of its suffix.
 
     Raises:
         OSError: if writing fails.
@@ -32,7 +32,7 @@ def save_picture(picture: np.ndarray, path: Union[str, Path]) -> Path:
 
 
 def save_figure(figure: Figure, path: Union[str, Path], dpi: int = 120) -> Path:
-    """Write a figure of Matplotlib; the folder is made. Returns the file."""
+    """Write a Matplotlib figure; the folder is made. Return the file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=dpi)
@@ -40,19 +40,19 @@ def save_figure(figure: Figure, path: Union[str, Path], dpi: int = 120) -> Path:
 
 
 def writable_name(path: Union[str, Path]) -> str:
-    """Return ``path``, with ``.png`` appended where OpenCV does not write the format of its suffix."""
+    """Return ``path``, with ``.png`` appended if OpenCV does not write the format of its suffix."""
     return str(path) if Path(path).suffix.lower() in _WRITABLE else f'{path}.png'
 
 
 def distinct_names(paths: Iterable[Union[str, Path]]) -> dict[str, str]:
-    """Name the pictures of some files so that none is written over another.
+    """Name the pictures of some files so that none overwrites another.
 
     Args:
         paths: of the files.
 
     Returns:
-        For each path, as a string, its file name if no other file has it; else, for all, the place below the folder
-        that they share.
+        For each path, as a string, its file name if no other file has it; else, for all, the path below their common
+        folder.
     """
     absolute = {str(path): os.path.abspath(path) for path in paths}
     files = set(absolute.values())

@@ -16,7 +16,7 @@ def class_palette(num_classes: int, palette: Optional[Iterable[Color]] = None) -
     """Return a colour for each class: those given, then generated ones.
 
     Args:
-        num_classes: how many colours are needed, at least 0.
+        num_classes: number of colours, at least 0.
         palette: RGB colours, 0 to 255, such as a data set's. It may be shorter or longer than needed.
 
     Returns:
@@ -38,7 +38,7 @@ def _generate() -> Iterator[Color]:
     """Yield colours of evenly spread hues, without end."""
     for index in itertools.count():
         saturation, value = _TONES[index % len(_TONES)]
-        # The dimming keeps colours apart when rounding would make later hues equal to earlier ones.
+        # The dimming keeps colours distinct when rounding would make later hues equal to earlier ones.
         value *= 1 - 0.2 * (index // 97 % 5) / 5
         rgb = colorsys.hsv_to_rgb(index * _GOLDEN_RATIO % 1, saturation, value)
         yield tuple(round(255 * part) for part in rgb)

@@ -21,12 +21,12 @@ Colors = Union[str, tuple[int, ...], list[Color], None]
 class SwinPosVisualizer(DetLocalVisualizer):
     """``DetLocalVisualizer`` for any number of classes and names in any script, which draws in milliseconds.
 
-    Takes its arguments, with these differences:
+    It takes the same arguments, with these differences:
 
     Args:
-        line_width: of boxes in pixels. Default: by the size of the picture.
+        line_width: of boxes in pixels. Default: depends on the size of the picture.
         alpha: opacity of masks.
-        text_color: default: black or white, by the colour behind it.
+        text_color: default: black or white, depending on the background.
         font: path of a font; see :func:`~swin_pos_det.visualization.find_font`.
     """
 
@@ -48,7 +48,7 @@ class SwinPosVisualizer(DetLocalVisualizer):
         return self.get_image()
 
     def _own_texts(self, instances: InstanceData) -> Optional[list[str]]:
-        """Return names that the instances bring along, as open-vocabulary detectors' do."""
+        """Return the instances' own names, which open-vocabulary detectors set."""
         if 'label_names' not in instances:
             return None
         scores = instances.scores if 'scores' in instances else [None] * len(instances)
@@ -67,7 +67,7 @@ class SwinPosVisualizer(DetLocalVisualizer):
 def instance_arrays(instances: InstanceData) -> dict[str, Any]:
     """Return the arguments of :meth:`InstanceDrawer.draw` for MMDetection's instances, predicted or annotated.
 
-    Boxes that are all 0, which stand for none, are left out.
+    Boxes of zeros, which mean none, are left out.
     """
     arrays: dict[str, Any] = dict(labels=instances.labels.tolist())
     if 'bboxes' in instances:

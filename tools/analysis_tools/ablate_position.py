@@ -1,4 +1,4 @@
-"""Runs the ablation of position schemes on the embedded data set: tables, a JSON file, pictures."""
+"""Run the ablation of position schemes on the embedded data set: tables, a JSON file, pictures."""
 import argparse
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ from swin_pos_det.errors import UserError
 def get_parser() -> argparse.ArgumentParser:
     """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
-        description='Which position scheme learns best, and which keeps it at windows and resolutions that it was not '
+        description='Compare position schemes in training, and at windows and resolutions that it was not '
                     'trained at? Trains the nano demo with every scheme and several seeds, and evaluates each. Hours '
                     'on a CPU; run it again after an interruption and it resumes where it stopped.',
         epilog='Example: python tools/analysis_tools/ablate_position.py --recipe short --seeds 0 1 2')

@@ -1,4 +1,4 @@
-"""Times this backbone beside other libraries' Swin, and whole detectors with it: tables, a JSON file, pictures."""
+"""Time this backbone beside other libraries' Swin, and whole detectors with it: tables, a JSON file, pictures."""
 import argparse
 import os.path as osp
 import shlex
@@ -22,7 +22,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Time Swin backbones side by side: this project's, mmdet's, timm's (fused attention), Hugging "
                     "Face's (scaled_dot_product_attention) and torchvision's. Each runs in a process of its own, with "
-                    'the same weights and input; they take turns, so that all see the same machine. With --detector, '
+                    'the same weights and input; they take turns, so that the machine is in one state for all. With --detector, '
                     "whole detectors with this backbone and with mmdet's, and where their time goes.",
         epilog='Examples: benchmark_backbone.py --models ours mmdet  |  benchmark_backbone.py --preset windows '
                '--threads 2 --record docs/results/today.md  |  benchmark_backbone.py --windows 7 global --sizes 128 '
@@ -56,14 +56,14 @@ def get_parser() -> argparse.ArgumentParser:
     how = parser.add_argument_group('how')
     how.add_argument('--device', choices=['cpu', 'cuda'], default='cpu', help='(default: cpu)')
     how.add_argument('--threads', type=count, metavar='N',
-                     help='that torch may use, on as many cores (default: those that torch uses by itself)')
+                     help='threads of torch, on as many cores (default: chosen by torch)')
     how.add_argument('--repeats', type=count, default=5, metavar='N', help='turns of each model (default: 5)')
-    how.add_argument('--seconds', type=factor, default=0.2, metavar='S', help='a turn lasts at least so long (0.2)')
+    how.add_argument('--seconds', type=factor, default=0.2, metavar='S', help='shortest turn (default: 0.2)')
     how.add_argument('--warm-up', type=count, default=2, metavar='N', help='runs before the first turn (default: 2)')
     how.add_argument('--memory', action='store_true', help='measure peak memory too (on a CPU of eager models only)')
     how.add_argument('--no-time', action='store_true', help='measure peak memory only')
     how.add_argument('--matmul', type=count, default=None, metavar='N',
-                     help='side of the matrices whose products show what a machine can do (default: 2048; CUDA: 8192)')
+                     help='side of the matrices that measure the peak rate (default: 2048; CUDA: 8192)')
     out = parser.add_argument_group('results')
     out.add_argument('--out', type=Path, default=Path('work_dirs/benchmark'), metavar='DIR',
                      help='benchmark.json and PNGs go there (default: %(default)s)')

@@ -1,4 +1,4 @@
-"""Time the loading of training images, and tell how many workers a training step needs."""
+"""Time the loading of training images, and print how many workers a training step needs."""
 import argparse
 import sys
 
@@ -16,7 +16,7 @@ def get_parser() -> argparse.ArgumentParser:
     """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description='Time each transform of the training pipeline in one process, count the bytes that a worker sends, '
-                    'and tell how many workers keep up with a training step. Masks are loaded as configured and, side '
+                    'and print how many workers keep up with a training step. Masks are loaded as configured and, side '
                     'by side, as rectangles (CompactMasksHook).',
         epilog='Example: python tools/analysis_tools/benchmark_loader.py configs/swin_pos/'
                'mask-rcnn_swin-pos-t-p4-w7_fpn_1x_coco.py --step-ms 150 --batch 2')

@@ -21,8 +21,8 @@ def get_parser() -> argparse.ArgumentParser:
                     'wrong; with --fix, if something is wrong with the repaired copy.',
         epilog='Example: python tools/analysis_tools/check_coco.py train.json images/ --sheet sheet.png --fix new.json')
     parser.add_argument('annotations', metavar='ANNOTATIONS', help='COCO annotation file')
-    parser.add_argument('images', metavar='IMAGES', nargs='?', help='folder that the names of its images start from')
-    parser.add_argument('--fix', metavar='OUT', help='write a repaired copy, and say what was changed')
+    parser.add_argument('images', metavar='IMAGES', nargs='?', help='folder of its images')
+    parser.add_argument('--fix', metavar='OUT', help='write a repaired copy, and print the changes')
     parser.add_argument('--classes', nargs='+', metavar='NAME',
                         help='with --fix: bring the categories into this order (default: by id)')
     parser.add_argument('--sheet', metavar='PNG', help='with IMAGES: draw the boxes of 24 images into one picture')
@@ -31,7 +31,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check as the command line says; returns 1 if something is wrong."""
+    """Check as the command line says; return 1 if something is wrong."""
     from swin_pos_det.analysis.annotation_sheet import write_annotation_sheet
     from swin_pos_det.checkpoints.atomic import check_writable, write_json
     from swin_pos_det.data.annotation_file import read_json
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_survey(found, console: Console) -> bool:
-    """Print what was found; returns whether something is wrong."""
+    """Print the findings; return whether something is wrong."""
     from swin_pos_det.data.objects import LOOKS
 
     faults = found.faults + ([LOOKS[found.look]] if found.look else [])

@@ -1,4 +1,4 @@
-"""Compares the COCO evaluators on real annotations and made-up detections: are their numbers equal, which is faster."""
+"""Compare the results and times of the COCO evaluators on real annotations and made-up detections."""
 import argparse
 import sys
 
@@ -22,9 +22,9 @@ def get_parser() -> argparse.ArgumentParser:
                '$COCO_ROOT/annotations/instances_val2017.json')
     parser.add_argument('ground_truth', metavar='GT', help='COCO annotations with masks')
     parser.add_argument('--copies', type=count, default=1, metavar='N',
-                        help='evaluate N copies of each image, for the time that larger data takes (default: 1)')
+                        help='evaluate N copies of each image, to time larger data (default: 1)')
     parser.add_argument('--per-image', type=count, default=200, metavar='N',
-                        help='at most so many detections for an image, half as many on average (default: 200)')
+                        help='maximum number of detections for an image, half as many on average (default: 200)')
     parser.add_argument('--seed', type=int, default=0, help='of the detections (default: 0)')
     parser.add_argument('--runs', type=count, default=3, metavar='N',
                         help='time each evaluator N times, in turns, and print the shortest (default: 3)')

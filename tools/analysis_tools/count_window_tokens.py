@@ -1,4 +1,4 @@
-"""Counts the tokens that windows process on a data set's images: what padding costs, and what 'fit' saves."""
+"""Count the tokens that windows process on a data set's images: the cost of padding, and the saving of 'fit'."""
 import argparse
 import sys
 

@@ -1,4 +1,4 @@
-"""Estimates speed, memory and traffic of training Mask R-CNN with Swin on 1 to many GPUs: on paper, nothing is run."""
+"""Estimate speed, memory and traffic of training Mask R-CNN with Swin on 1 to many GPUs, without running anything."""
 import argparse
 import dataclasses
 import sys

@@ -1,4 +1,4 @@
-"""Computes COCO's box and mask AP of a results file, without the model: tables, a confusion matrix, PR curves."""
+"""Compute COCO's box and mask AP of a results file, without the model: tables, a confusion matrix, PR curves."""
 import argparse
 import os.path as osp
 import sys
@@ -17,7 +17,7 @@ from swin_pos_det.errors import UserError
 def get_parser() -> argparse.ArgumentParser:
     """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
-        description="Evaluate detections that were written earlier. The numbers are tools/test.py's, and pycocotools'.",
+        description="Evaluate detections from a file. The numbers equal those of tools/test.py and pycocotools.",
         epilog='Example: python tools/test.py CONFIG CHECKPOINT --out results.json, then python '
                'tools/analysis_tools/eval_coco.py results.json $COCO_ROOT/annotations/instances_val2017.json '
                '--confusion-matrix confusion.png')
@@ -25,22 +25,22 @@ def get_parser() -> argparse.ArgumentParser:
                         'FILE.json" writes them, or the predictions.json of tools/infer.py')
     parser.add_argument('ground_truth', metavar='GT', help='COCO annotations, such as instances_val2017.json')
     parser.add_argument('--metric', nargs='+', choices=['bbox', 'segm'],
-                        help='evaluate boxes, masks or both (default: what the results have)')
+                        help='evaluate boxes, masks or both (default: those in the results)')
     parser.add_argument('--classes', nargs='+', metavar='NAME',
-                        help='evaluate these classes only; needed where a model knows fewer than GT (default: all)')
+                        help='evaluate these classes only; needed if a model has fewer classes than GT (default: all)')
     parser.add_argument('--dataset', metavar='NAME',
-                        help='where RESULTS are of several data sets, the one that GT belongs to')
+                        help='the data set of GT, if RESULTS are of several')
     parser.add_argument('--max-dets', nargs=3, type=count, default=list(MAX_DETS), metavar='N',
                         help="detections per image that count, for AR (default: 100 300 1000, MMDetection's; "
                              "COCO's own are 1 10 100)")
     parser.add_argument('--evaluator', choices=EVALUATORS, default='pycocotools',
-                        help='who computes: pycocotools (default), or faster-coco-eval, which gives the same sooner')
-    parser.add_argument('--confusion-matrix', metavar='PNG', help='draw which classes are taken for which')
+                        help='pycocotools (default), or faster-coco-eval, which gives equal results faster')
+    parser.add_argument('--confusion-matrix', metavar='PNG', help='draw the confusion matrix of the classes')
     parser.add_argument('--pr-curve', metavar='PNG', help='draw precision over recall')
     parser.add_argument('--score-thr', type=fraction, default=0.3, metavar='S',
                         help='for the confusion matrix: the lowest score that counts (default: 0.3)')
     parser.add_argument('--iou-thr', type=fraction, default=0.5, metavar='I',
-                        help='for the confusion matrix: the overlap from which on two are the same (default: 0.5)')
+                        help='for the confusion matrix: the least IoU of a match (default: 0.5)')
     parser.add_argument('--out', metavar='JSON', help='write the numbers of all tables to this file')
     add_traceback_argument(parser)
     return parser

@@ -1,4 +1,4 @@
-"""Over-fits a few COCO images and prints the AP on those same images: does the whole pipeline learn?"""
+"""Over-fit a few COCO images and print the AP on the same images, to check that the whole pipeline learns."""
 import argparse
 import os.path as osp
 import sys

@@ -1,4 +1,4 @@
-"""Draws what a backbone knows of position: biases over offsets, how far heads look, and what a point attends to."""
+"""Draw a backbone's position: biases over offsets, attention distances of heads, and the attention of a point."""
 import argparse
 import sys
 from pathlib import Path
@@ -14,10 +14,10 @@ from swin_pos_det.errors import UserError
 def get_parser() -> argparse.ArgumentParser:
     """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
-        description='Draw what a backbone knows of position, as PNGs in the work dir: bias.png and bias_stageN.png '
+        description='Draw the position of a backbone as PNGs in the work dir: bias.png and bias_stageN.png '
                     '(the bias of every head over the offset of key from query), bias_windows.png (the same at '
-                    'another window, resampled in several ways), distance.png (how far each head looks) and '
-                    'attention.png (what the token under a point attends to). Of rotary schemes bias*.png show the '
+                    'another window, resampled in several ways), distance.png (attention distance of each head) and '
+                    'attention.png (attention of the token at a point). For rotary schemes bias*.png show the '
                     'cosine between equal contents; absolute embeddings have absolute.png.',
         epilog='Example: python tools/analysis_tools/plot_position.py '
                'configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py work_dirs/demo/epoch_4.pth '

@@ -1,4 +1,4 @@
-"""Reports on a training: metrics.json, curves.png, pictures of predictions, and a short table."""
+"""Report on a training: metrics.json, curves.png, pictures of predictions, and a short table."""
 import argparse
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs the study of windows and resolutions on the embedded data set: tables, a CSV file, a picture."""
+"""Run the study of windows and resolutions on the embedded data set: tables, a CSV file, a picture."""
 import argparse
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ DRAWN = [*KEPT, ('elastic-ms', 'fit')]
 def get_parser() -> argparse.ArgumentParser:
     """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
-        description='Which training and which setting keep the accuracy when window and resolution change? Trains the '
+        description='Compare trainings and settings at other windows and resolutions. Trains the '
                     'nano demo in several ways with several seeds, and evaluates each over windows and image scales. '
                     'Hours on a CPU; run it again after an interruption and it resumes where it stopped.',
         epilog='Example: python tools/analysis_tools/study_windows.py --seeds 0 1 2 --jobs 2')

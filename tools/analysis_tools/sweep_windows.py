@@ -1,4 +1,4 @@
-"""Evaluates one checkpoint at several windows and image scales: a table, a JSON file and a heat map."""
+"""Evaluate one checkpoint at several windows and image scales: a table, a JSON file and a heat map."""
 import argparse
 import os.path as osp
 import sys

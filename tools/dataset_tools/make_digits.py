@@ -1,6 +1,6 @@
-"""Make the embedded data set, handwritten digits on photographs, at any size, or look at it.
+"""Make the embedded data set, handwritten digits on photographs, at any size, or draw a preview.
 
-    python tools/dataset_tools/make_digits.py                           # 400 + 100 images, where the configs look
+    python tools/dataset_tools/make_digits.py                           # 400 + 100 images, in the configs' folder
     python tools/dataset_tools/make_digits.py --out data/digits --num-train 5000
     python tools/dataset_tools/make_digits.py --preview digits.png
 """
@@ -17,7 +17,7 @@ from swin_pos_det.cli.main import run_cli
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this tool's command line."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', metavar='DIR',
                         help='folder of the data set; pass it to a config as data_root of its datasets. Default: a '
@@ -25,9 +25,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('--num-train', type=count, metavar='N', help='training images (default: 400)')
     parser.add_argument('--num-val', type=count, metavar='N', help='validation images (default: 100)')
     parser.add_argument('--seed', type=count_from_0, metavar='N', help='the same seed makes the same data (default: 0)')
-    parser.add_argument('--force', action='store_true', help='remake a data set of digits that is already there')
+    parser.add_argument('--force', action='store_true', help='make an existing data set of digits again')
     parser.add_argument('--preview', metavar='PNG',
-                        help='also draw a contact sheet: each image as it is and with its boxes and masks')
+                        help='also draw a contact sheet: each image without and with its boxes and masks')
     parser.add_argument('--preview-split', choices=('train', 'val'), default='val', help='default: %(default)s')
     parser.add_argument('--preview-images', type=count, default=24, metavar='N', help='default: %(default)s')
     add_traceback_argument(parser)
@@ -35,7 +35,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def make(args: argparse.Namespace) -> None:
-    """Make the data set, and the preview if one is asked for."""
+    """Make the data set, and the preview if requested."""
     from swin_pos_det.data.digits.on_photos import make_digits_on_photos
     from swin_pos_det.data.digits.preview import preview_sheet
     from swin_pos_det.visualization import save_picture

@@ -1,4 +1,4 @@
-"""Exports the backbone of a config for other run times, once for every image size, and checks it."""
+"""Export the backbone of a config for other runtimes and all image sizes, and check it."""
 import argparse
 import sys
 
@@ -12,7 +12,7 @@ from swin_pos_det.cli.arguments import add_common_arguments, note_unused
 from swin_pos_det.cli.main import run_cli
 from swin_pos_det.errors import UserError
 
-# None of them is the size that is exported with, and not all divide by 32.
+# None of them is the size used in the export, and not all divide by 32.
 SIZES = ((1, 224, 224), (1, 256, 320), (1, 333, 500), (3, 200, 301), (1, 97, 640), (2, 480, 352), (1, 64, 64),
          (1, 33, 415))
 TOLERANCE = 1e-4
@@ -70,7 +70,7 @@ def export(args: argparse.Namespace) -> int:
         own, exported = time_exported(backbone, run, (1, *args.time))
         print(f'{args.time[0]} x {args.time[1]}: backbone {own * 1000:.0f} ms, exported {exported * 1000:.0f} ms '
               f'({own / exported:.2f}x), {torch.get_num_threads()} threads')
-    return int(not all(difference <= TOLERANCE for difference in differences.values()))  # NaN is no equality
+    return int(not all(difference <= TOLERANCE for difference in differences.values()))  # also if it is NaN
 
 
 if __name__ == '__main__':

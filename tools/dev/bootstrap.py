@@ -1,6 +1,6 @@
 """Make the project's virtual environment: `python3.11 tools/dev/bootstrap.py --help`.
 
-Only the standard library is used, and this file parses under any Python, so that one which is too old
+Only the standard library is used, and this file parses under any Python, so that an old one
 is reported in one line; the work is in `envsetup/`.
 """
 import os

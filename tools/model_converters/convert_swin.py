@@ -1,4 +1,4 @@
-"""Rewrites the backbone of any Swin checkpoint in a library's own format, and at another window if asked."""
+"""Rewrite the backbone of any Swin checkpoint in a library's own format, optionally at another window."""
 import argparse
 import os.path as osp
 import sys
@@ -16,14 +16,14 @@ def get_parser() -> argparse.ArgumentParser:
     """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description="Rewrite the Swin backbone of a checkpoint in a library's own names and layout. The format is "
-                    'detected from its keys.  SwinPosTransformer needs no conversion: it loads them all.',
+                    'detected from its keys. SwinPosTransformer needs no conversion: it loads them all.',
         epilog='Example: python tools/model_converters/convert_swin.py swin_timm.safetensors swin.pth --window 12')
     parser.add_argument('input', metavar='IN', help='a .pth, .bin or .safetensors file of a backbone, classifier or '
                                                     'detector')
     parser.add_argument('output', type=weights_file, metavar='OUT',
                         help='the file to write; .safetensors writes that format')
     parser.add_argument('--to', choices=CHECKPOINT_LAYOUTS, default='mmdet',
-                        help='whose names: mmdet, timm (num_classes=0), hf (SwinBackbone), torchvision or microsoft '
+                        help='target format: mmdet, timm (num_classes=0), hf (SwinBackbone), torchvision or microsoft '
                              '(the authors\' detection backbone); of a Swin V2 their V2 (default: mmdet)')
     parser.add_argument('--window', type=window_size, metavar='N', help='resample tables to this window: 12, or 7,14')
     parser.add_argument('--resampling', choices=RESAMPLING_MODES, default='bicubic', help='how (default: bicubic)')
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     )
 
     if osp.exists(args.output) and osp.samefile(args.input, args.output):
-        raise UserError(f'{args.output} is the input, of which only the backbone would be left: name another file')
+        raise UserError(f'{args.output} is the input, which would keep only the backbone: name another file')
     checkpoint = load_checkpoint_file(args.input, map_location='cpu')
     try:
         found = inspect_checkpoint(checkpoint)
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     print(f'{args.input}: {found.variant.name} in {found.weights.where}, window {before}')
     print(f'{args.output}: {len(converted)} tensors in {layouts[args.to].title} names, window {after}')
     if found.weights.unused:
-        print(f'{len(found.weights.unused)} others of {args.input} are no part of the backbone, such as '
+        print(f'{len(found.weights.unused)} others of {args.input} are not part of the backbone, such as '
               f'{found.weights.unused[0]}, and are left out')
 
 

@@ -12,7 +12,7 @@ HEARTBEAT_S = 20.0
 
 
 class SetupError(Exception):
-    """The set-up cannot go on; the message is for the user."""
+    """The set-up must stop; the message is for the user."""
 
 
 def child_env(**extra: str) -> dict[str, str]:
@@ -24,14 +24,14 @@ def child_env(**extra: str) -> dict[str, str]:
 
 
 def last_line(log: Path) -> str:
-    """Return the log's newest line; of a build with ninja, how many files are compiled."""
+    """Return the log's newest line; for a build with ninja, the number of compiled files."""
     lines = [line for line in re.split(r'[\r\n]+', log.read_text(encoding='utf-8', errors='replace')) if line.strip()]
     steps = [match for match in (re.match(r'\s*\[(\d+)/(\d+)\]', line) for line in lines) if match]
     return f'{steps[-1][1]} of {steps[-1][2]} files compiled' if steps else lines[-1].strip()[:90] if lines else ''
 
 
 def run_logged(command: Sequence[str | os.PathLike], log: Path, env: dict[str, str] | None = None) -> None:
-    """Run a command into a log file, with a line of progress now and then; raises `SetupError` if it fails."""
+    """Run a command into a log file, with lines of progress; raise `SetupError` if it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with log.open('wb') as file, subprocess.Popen([os.fspath(part) for part in command], stdin=subprocess.DEVNULL,

@@ -85,7 +85,7 @@ def find_wheel(folder: Path, spec: str) -> Path | None:
 def make_wheel(python: Path, spec: str, folder: Path, cuda: str | None, *options: str) -> Path | None:
     """Download a prebuilt wheel into `folder`, from pip's sources or `$MMCV_FIND_LINKS`, or build one if there is none.
 
-    Returns None if the wheel has no operators; raises `SetupError` if the build fails, whose log stays in `folder`.
+    Return None if the wheel has no operators; raise `SetupError` if the build fails, with its log in `folder`.
     """
     env, log = build_env(python, cuda), folder / f'{spec}.build.log'
     print(f'        downloaded or built once, in 4 to 15 minutes; {env["MAX_JOBS"]} compilers, log: {log}', flush=True)

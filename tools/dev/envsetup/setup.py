@@ -59,12 +59,12 @@ def fingerprint(stack: str, venv: Path) -> str:
 
 
 def find_problems(venv: Path, cache: Path) -> list[str]:
-    """Return everything that would stop the set-up later on."""
+    """Return all problems that would stop the set-up later."""
     found = [checks.check_disk(venv, VENV_BYTES)]
     if not (venv / 'pyvenv.cfg').is_file():
         found.append(checks.check_venv_module())
         if venv.is_file() or venv.is_dir() and any(venv.iterdir()):
-            found.append(f'{venv} exists and is no virtual environment: move it away or name another folder')
+            found.append(f'{venv} exists and is not a virtual environment: move it away or name another folder')
     # A prebuilt or cached mmcv needs no compiler; should it not fit, the build fails with a clear message.
     if not os.environ.get('MMCV_FIND_LINKS') and not any(cache.glob('wheels/*/*.whl')):
         found.append(checks.check_compiler())
@@ -72,7 +72,7 @@ def find_problems(venv: Path, cache: Path) -> list[str]:
 
 
 def run_steps(stack: str, venv: Path, cache: Path) -> None:
-    """Install everything, one visible step after the other; pip leaves alone what is there."""
+    """Install everything in visible steps; pip keeps installed packages."""
     python, logs, (mmcv, packages) = venv / 'bin' / 'python', venv / 'setup-logs', requirements(stack)
     constraints, torch = logs / 'constraints.txt', wanted_torch(venv)
 
@@ -117,7 +117,7 @@ def run_steps(stack: str, venv: Path, cache: Path) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
         prog='tools/dev/bootstrap.py', epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
         description='Make a virtual environment with torch, mmcv and its operators, mmdet, mmengine and this package.')

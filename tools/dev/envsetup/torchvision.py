@@ -1,7 +1,7 @@
 """torchvision, which mmpretrain imports, beside a build of torch that its wheel does not fit.
 
-pip's default index has torchvision built for CUDA. Beside a CPU build of torch its operators do not load, and since
-release 0.17 it then fails at import, as it describes two of them there. mmpretrain uses torchvision's transforms, none
+pip's default index has torchvision built for CUDA. With a CPU build of torch its operators do not load, and since
+release 0.17 it then fails at import, where it describes two of them. mmpretrain uses torchvision's transforms, none
 of its operators.
 """
 from __future__ import annotations
