@@ -61,7 +61,7 @@ def test_a_folder_that_is_no_environment_is_never_touched(tmp_path, way, monkeyp
     thesis.write_text('years of work')
     monkeypatch.setenv('SWIN_POS_DET_CACHE', str(tmp_path / 'cache'))
     assert setup.run(['--venv', str(tmp_path / way)]) == 1
-    assert 'is no virtual environment' in capsys.readouterr().err
+    assert 'is not a virtual environment' in capsys.readouterr().err
     assert [path for path in tmp_path.rglob('*') if path.is_file()] == [thesis]
 
 

@@ -196,7 +196,7 @@ def test_checkpoints_of_mmengine_resume_within_an_epoch_too(tmp_path):
     resumed = make_runner(tmp_path / 'on', load_from=str(tmp_path / 'then/iter_6.pth'), resume=True, log_level='INFO')
     resumed.train()
     assert (resumed.iter, resumed.epoch) == (12, 3)
-    assert 'random generators are not there: the training goes on with other random' in log_of(resumed)
+    assert 'random generators are not there: the training continues with other random' in log_of(resumed)
 
 
 def test_the_place_in_an_epoch_after_mmengine_has_repeated_one(tmp_path):

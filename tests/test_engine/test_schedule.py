@@ -65,7 +65,7 @@ def test_the_same_config_changes_nothing(tmp_path, schedulers):
     resumed = make_runner(tmp_path / 'on', load_from=str(tmp_path / 'whole/iter_6.pth'), resume=True, log_level='INFO',
                           **settings(schedulers))
     assert rates(resumed) == whole[6:]
-    assert 'the config counts' not in log_of(resumed)
+    assert 'settings of the config replace those of the checkpoint' not in log_of(resumed)
 
 
 def test_a_rate_that_a_hook_has_changed_stays(tmp_path):

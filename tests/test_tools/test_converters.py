@@ -126,7 +126,7 @@ def test_a_detector_is_not_written_over_by_its_backbone(tmp_path, capsys):
     before = path.read_bytes()
     tool = load_tool('model_converters/convert_swin.py')
     assert tool.run_cli(tool.run, tool.get_parser(), [str(path), str(path)]) == 1
-    assert 'is the input, of which only the backbone would be left' in capsys.readouterr().err
+    assert 'is the input, which would keep only the backbone' in capsys.readouterr().err
     assert path.read_bytes() == before
     assert tool.run_cli(tool.run, tool.get_parser(), [str(path), str(tmp_path / 'backbone.pth')]) == 0
     assert '1 others' in capsys.readouterr().out

@@ -22,7 +22,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Time Swin backbones side by side: this project's, mmdet's, timm's (fused attention), Hugging "
                     "Face's (scaled_dot_product_attention) and torchvision's. Each runs in a process of its own, with "
-                    'the same weights and input; they take turns, so that the machine is in one state for all. With --detector, '
+                    'the same weights and input; they take turns. With --detector, '
                     "whole detectors with this backbone and with mmdet's, and where their time goes.",
         epilog='Examples: benchmark_backbone.py --models ours mmdet  |  benchmark_backbone.py --preset windows '
                '--threads 2 --record docs/results/today.md  |  benchmark_backbone.py --windows 7 global --sizes 128 '
