@@ -1,4 +1,4 @@
 """Measurements and pictures as plain functions; the tools are thin command lines over them.
 
-Not imported by ``import swin_pos_det``: trainings need nothing of it.
+``import swin_pos_det`` does not import it: trainings do not need it.
 """

@@ -1,4 +1,4 @@
-"""A contact sheet of annotated images, to see whether boxes are where they belong."""
+"""A contact sheet of annotated images, to check the places of boxes."""
 from __future__ import annotations
 
 import os.path as osp
@@ -22,13 +22,13 @@ def write_annotation_sheet(content: dict[str, Any], folder: str, path: str, numb
         content: of an annotation file, checked.
         folder: of the images.
         path: of the picture.
-        number: of images at most, spread evenly over those that have objects and can be read.
+        number: of images at most, spread evenly over readable ones with objects.
 
     Returns:
         The file.
 
     Raises:
-        ImageFileError: if no image with objects can be read.
+        ImageFileError: if no image with objects is readable.
     """
     pictures = list(_pictures(content, folder, number))
     if not pictures:

@@ -1,4 +1,4 @@
-"""Images of a config's test data, and what a detector's backbone gets of them."""
+"""Images of a config's test data, and the input of a detector's backbone for them."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..visualization import to_rgb
 
 
 def test_images(cfg: Config, number: int) -> List[Path]:
-    """Return paths of images of the test set, spread evenly over it; fewer where it has no more.
+    """Return paths of images of the test set, spread evenly over it; fewer if it has no more.
 
     Raises:
         SettingError: if the config has no test data.
@@ -33,7 +33,7 @@ test_images.__test__ = False  # not a test, despite its name
 
 
 def model_input(model: nn.Module, path: Union[str, Path]) -> Tuple[Tensor, np.ndarray, Tuple[float, float]]:
-    """Prepare an image as a detector gets it in a test.
+    """Prepare an image as in a test of a detector.
 
     Args:
         model: of :func:`~swin_pos_det.apis.build_detector`.

@@ -1,4 +1,4 @@
-"""Measure the gain of each optimization: the backbone with it on against off, in turns, in one process."""
+"""The gain of each optimization: the backbone with it on and off, measured in turns in one process."""
 from __future__ import annotations
 
 import os
@@ -39,7 +39,7 @@ def _without(trick: str) -> Switch:
     return lambda: without(trick)
 
 
-# For each mode, what is switched off, and how.
+# For each mode: the name of an optimization -> the context that switches it off.
 SWITCHES: Dict[str, Dict[str, Switch]] = {
     'forward': {
         'CPU inference': without_cpu_inference,
@@ -69,7 +69,7 @@ class Ablation:
 
     Attributes:
         variant, case: of the backbone.
-        seconds: of each run, by what is switched off; ``''`` for nothing.
+        seconds: of each run, by the optimization switched off; ``''`` for none.
         mib: peak memory by the same keys, measured in a fresh process each; empty for a forward.
     """
 
@@ -84,7 +84,7 @@ class Ablation:
 
 
 def ablate(variant: str, case: Case, repeats: int, memory: bool = True) -> Ablation:
-    """Measure a backbone with everything on, and with one optimization off after the other, in turns."""
+    """Measure a backbone with everything on, and with each optimization off, in turns."""
     step, switches = _step(variant, case), {'': nullcontext, **SWITCHES[case.mode]}
     seconds: Dict[str, List[float]] = {name: [] for name in switches}
     per_turn = 1 if case.pixels > 10**5 else 5

@@ -15,7 +15,7 @@ DETECTOR_MODES = ('train', 'inference')
 
 @dataclass(frozen=True)
 class Case:
-    """One input to one way of running.
+    """One input and one way of running.
 
     Attributes:
         mode: 'forward': under ``no_grad``, in eval mode; 'train': forward and backward.
@@ -80,7 +80,7 @@ class DetectorCase:
         return f'{self.mode} {self.dtype} {self.config} {self.batch} x {self.size[0]}x{self.size[1]}'
 
 
-# 'full' is the whole grid; the others are the parts of it that the README's tables are made of.
+# 'full' is the whole grid; the others are its parts in the tables of the documentation.
 PRESETS: Dict[str, Dict[str, Sequence[Any]]] = {
     'quick': dict(modes=['forward'], windows=[7], sizes=[(512, 512)], batches=[1], dtypes=['float32'],
                   runs=['eager']),
@@ -98,11 +98,11 @@ PRESETS: Dict[str, Dict[str, Sequence[Any]]] = {
 
 def span(modes: Sequence[str], windows: Sequence[Window], sizes: Sequence[Pair], batches: Sequence[int],
          dtypes: Sequence[str], runs: Sequence[str]) -> List[Case]:
-    """Return every combination; those that go into one table are neighbours."""
+    """Return every combination; those of one table are neighbours."""
     return [Case(mode, window, size, batch, dtype, run == 'compiled') for dtype, run, mode, window, size, batch in
             itertools.product(dtypes, runs, modes, windows, sizes, batches)]
 
 
 def within(lists: Mapping[str, Sequence[Any]], megapixels: Optional[float]) -> List[Case]:
-    """Return every combination of ``lists``, without batches of more than so many megapixels."""
+    """Return every combination of ``lists``, without batches above a number of megapixels."""
     return [case for case in span(**lists) if megapixels is None or case.pixels <= megapixels * 1e6]

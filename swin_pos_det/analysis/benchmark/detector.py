@@ -1,6 +1,6 @@
-"""A whole detector with one backbone or the other: its training step, its inference, and where their time goes.
+"""A whole detector with either backbone: the times of its training step, its inference and their parts.
 
-Runs in the process of a model, see ``worker``.
+It runs in the process of a model, see ``worker``.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...type_names import type_name, use_scope
 
-# Arguments of this project's backbone that say what mmdet's does anyway.
+# Arguments of this project's backbone with the behaviour of mmdet's.
 _SAME_AS_MMDET = dict(window_policy='fixed', padding='attend', reference_size=None, position='relative',
                       attention='dot', key_bias=True, norm_order='pre')
 _OWN = ('table_window_size', 'resampling', *_SAME_AS_MMDET)
@@ -30,7 +30,7 @@ def load_model_config(path: str, backbone: str) -> Any:
         backbone: 'ours' or 'mmdet'.
 
     Raises:
-        ValueError: if the config's backbone is no Swin, or has settings that mmdet's has not.
+        ValueError: if the config's backbone is not a Swin, or has settings that mmdet's does not have.
     """
     from mmengine.config import Config
     cfg = Config.fromfile(path)
@@ -58,8 +58,8 @@ def write_detector_weights(config: str, path: str, checkpoint: Optional[str] = N
     Args:
         config: path.
         path: where they go.
-        checkpoint: trained weights; default: random ones, whose classifier is so sure of itself that as many objects
-            are found as a detector may return, so that the mask head and the pasting of masks have their share.
+        checkpoint: trained weights; default: random ones with a classifier so confident that the largest number of
+            objects is found, so that the mask head and the pasting of masks have their share.
     """
     from mmdet.registry import MODELS
     from mmengine.runner import load_checkpoint
@@ -80,7 +80,7 @@ def write_detector_weights(config: str, path: str, checkpoint: Optional[str] = N
 
 
 class Stopwatch:
-    """Adds up how long parts take. A part within a part is not counted twice."""
+    """Sums of the times of parts; a nested part is not counted twice."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -95,7 +95,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count what happens within as ``name``."""
+        """Count the time within the context as ``name``."""
         self._within.append(0.)
         start = self.now()
         try:
@@ -121,7 +121,7 @@ class Stopwatch:
 class DetectorCell:
     """One detector on one input.
 
-    The learning rate is zero: every step has the same weights, hence the same work.
+    The learning rate is zero: every step has the same weights and so the same work.
 
     Args:
         name: 'ours' or 'mmdet'.

@@ -1,4 +1,4 @@
-"""The floating-point operations of a Swin: by a formula, and by torch to check the formula.
+"""The floating-point operations of a Swin, from a formula, and from torch's counter as a check.
 
 The floor of a model on a machine is its floating-point operations (two for a multiply-add, in matrix products and
 convolutions only) over the rate at which the machine multiplies large matrices.
@@ -21,19 +21,19 @@ PADDINGS = 'left out', 'attended', 'projected'
 
 
 def swin_flops(variant: Mapping[str, Any], case: Case, padding: str = 'left out') -> int:
-    """Return floating-point operations of one step.
+    """Return the floating-point operations of one step.
 
     A block on L tokens of C channels projects to queries, keys and values and back (8 L C^2) and has a feed-forward
     network of 4 C hidden channels (16 L C^2). Attention takes 4 C for each pair of tokens in a window (Swin, section
-    3.2, equation 2). Patch merging takes 16 L C^2 of the merged L. Backward takes twice as much as forward, save for
-    the gradient of the image, which nobody asks for.
+    3.2, equation 2). Patch merging takes 16 L C^2 of the merged L. Backward takes twice as much as forward, except for
+    the gradient of the image, which is not needed.
 
     Args:
         variant: ``embed_dims``, ``depths``, ``num_heads``.
         case: window, size, batch, mode.
-        padding: what is done with the padding that completes windows. 'left out': nothing, as nothing depends on its
-            results, and all of it as keys and values is worth one token. 'attended': it has queries too, as here where
-            there are gradients. 'projected': and is projected, as an implementation that pads first does.
+        padding: the work on the padding of windows. 'left out': none, as no result depends on it, and all of it
+            as keys and values counts as one token. 'attended': it has queries too, as here with gradients.
+            'projected': it is also projected, as in an implementation that pads first.
     """
     if padding not in PADDINGS:
         raise ValueError(f'padding must be one of {PADDINGS}, got {padding!r}')

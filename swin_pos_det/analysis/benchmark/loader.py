@@ -1,4 +1,4 @@
-"""Measure the loading of training images: each transform, the bytes a worker sends, the workers that are needed."""
+"""The cost of loading training images: each transform, the bytes a worker sends, the workers needed."""
 from __future__ import annotations
 
 import copy
@@ -41,7 +41,7 @@ class LoaderCost:
 
     @property
     def images_per_second(self) -> float:
-        """Return images that one worker loads in a second."""
+        """Return the images that one worker loads per second."""
         return 1000 / (self.mean + self.pickling)
 
     def workers_for(self, step_ms: float, batch: int) -> int:
@@ -50,14 +50,14 @@ class LoaderCost:
 
 
 def measure(cfg: Config, images: int = 100) -> Dict[str, LoaderCost]:
-    """Measure the training pipeline as it is, and with compact masks if it loads bitmaps.
+    """Measure the training pipeline as configured, and with compact masks if it loads bitmaps.
 
     Args:
         cfg: a config of mmdet's kind.
-        images: at most so many; both pipelines load each with the same random numbers, in turns.
+        images: maximum number; both pipelines load each with the same random numbers, in turns.
 
     Returns:
-        Under 'as configured' and, where there are masks to load, 'compact masks'.
+        Costs under 'as configured' and, if there are masks to load, 'compact masks'.
     """
     pipelines = {'as configured': _build(cfg)}
     compact = copy.deepcopy(pipelines['as configured'])

@@ -1,9 +1,9 @@
 """The Swin backbones that can be compared, each built with its library's fastest attention.
 
-All of them are made to compute one function: images (B, 3, H, W) -> for each stage its normalised features
+All of them compute one function: images (B, 3, H, W) -> for each stage its normalised features
 (B, C_i, H_i, W_i), contiguous. Those that end without output norms (timm's, torchvision's) get them here.
 
-Runs in the environment of the library: torch is all that is imported before a builder is called.
+The module runs in the environment of the library: it imports only torch before a builder is called.
 """
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VARIANTS = {
     'L': dict(embed_dims=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)),
     'nano': dict(embed_dims=32, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8)),
 }
-# The window of the learned tables where the window of the attention is the whole map.
+# The window of the learned tables if the attention window is the whole map.
 GLOBAL_TABLE_WINDOW = 7
 
 
@@ -47,7 +47,7 @@ def build_mmdet(variant: Mapping[str, Any], window: Window, size: Pair, weights:
 
 
 class _WithNorms(nn.Module):
-    """A hierarchical backbone whose stages give (B, H, W, C), with an output norm for each."""
+    """A hierarchical backbone with stages that return (B, H, W, C), and an output norm for each."""
 
     def __init__(self, stem: nn.Module, stages: List[nn.Module], norms: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def _split_norms(weights: Mapping[str, Tensor]) -> Tuple[Dict[str, Tensor], Dict
 
 
 def build_timm(variant: Mapping[str, Any], window: Window, size: Pair, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Build timm's with fused attention for the size at hand, so that its masks are made once.
+    """Build timm's with fused attention for the given size, so that its masks are made once.
 
     ``always_partition`` keeps the shift on maps no larger than a window, as mmdet does.
     """
@@ -98,7 +98,7 @@ def build_hugging_face(variant: Mapping[str, Any], window: Window, size: Pair,
         image_size=size, embed_dim=variant['embed_dims'], depths=list(variant['depths']),
         num_heads=list(variant['num_heads']), window_size=window, drop_path_rate=0., out_features=stages,
         attn_implementation='sdpa')
-    # Not load_state_dict: the names in memory are other than those in files, and from_pretrained translates.
+    # Not load_state_dict: the names in memory differ from those in files, and from_pretrained translates.
     model = SwinBackbone.from_pretrained(None, config=config, state_dict=dict(weights))
     assert model.config._attn_implementation == 'sdpa'
     return _FeatureMaps(model)
@@ -146,7 +146,7 @@ def build_model(name: str, variant: Mapping[str, Any], window: Window, size: Pai
         name: of the model.
         variant: ``embed_dims``, ``depths``, ``num_heads``.
         window: side in tokens, or for 'ours' ``'global'``.
-        size: (h, w) of the images, for those that must know it.
+        size: (h, w) of the images, for those that need it.
         weights: path of a state dict in the library's own names.
 
     Raises:

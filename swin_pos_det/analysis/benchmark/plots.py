@@ -29,7 +29,7 @@ def plot_growth(rows: Sequence[Row], path: Path) -> List[Path]:
         path: of the PNG; nothing is drawn of models with one size only.
 
     Returns:
-        The path, if there was something to draw.
+        The path, if there is something to draw.
     """
     def key(row: Row) -> tuple:
         return (*map(str, _way(row)), str(row.case.window), row.case.batch, row.model)

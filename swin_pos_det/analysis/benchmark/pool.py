@@ -1,4 +1,4 @@
-"""The processes of the models: started, told what to do, and ended."""
+"""The processes of the models: starting, commanding and ending them."""
 from __future__ import annotations
 
 import contextlib
@@ -12,14 +12,14 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional
 
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parents[2]
-# The package of this file alone, under a name of its own: other environments have none of what the project needs. Where
-# the project itself is, which may be among the packages of this environment, is looked last.
+# Only the package of this file, under its own name: other environments lack the project's requirements. The folder of
+# the project, which may be among the packages of this environment, is searched last.
 _START = ('import sys; sys.path.append(sys.argv[2]); sys.path.insert(0, sys.argv[1]); '
           'import benchmark.worker as worker; sys.path.pop(0); worker.main(sys.argv[3:])')
 
 
 class WorkerError(Exception):
-    """A model could not do what it was told; the message says why."""
+    """A command to a model failed; the message says why."""
 
 
 class Process:
@@ -29,7 +29,7 @@ class Process:
         name: of the model.
         python: path of the interpreter that has its library.
         device: 'cpu' or 'cuda'.
-        threads: that torch may use; the process stays on as many cores, where the system allows that.
+        threads: that torch may use; the process stays on as many cores, if the system allows it.
     """
 
     def __init__(self, name: str, python: str = sys.executable, device: str = 'cpu', threads: int = 1) -> None:
@@ -74,7 +74,7 @@ class Process:
     def close(self) -> None:
         """End the process."""
         for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(BrokenPipeError):  # a command that a dead process has not read
+            with contextlib.suppress(BrokenPipeError):  # a command that a dead process did not read
                 pipe.close()
         try:
             self._process.wait(10)

@@ -172,7 +172,7 @@ def _quartiles(benchmark: Benchmark, dtype: str) -> str:
 
 
 def record(path: Path, title: str, data: Mapping[str, Any], tables: str, pictures: Sequence[Path]) -> None:
-    """Write a record as those in docs/results are.
+    """Write a record like those in docs/results.
 
     Args:
         path: of the Markdown file.

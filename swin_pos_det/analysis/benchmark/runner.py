@@ -1,4 +1,4 @@
-"""Runs the cases: builds every model, checks that they compute the same, and times them in turns."""
+"""Running the cases: build every model, check that all compute the same, and time them in turns."""
 from __future__ import annotations
 
 import os
@@ -24,16 +24,16 @@ GIB = 2**30
 
 @dataclass
 class Settings:
-    """How it is measured.
+    """The settings of a measurement.
 
     Attributes:
         variant: of the Swin, see ``VARIANTS``.
         repeats: turns of each model.
-        seconds: a turn lasts at least so long, and one run.
-        warm_up: runs before the first turn; two more where the model is compiled.
+        seconds: the shortest turn; at least one run.
+        warm_up: runs before the first turn; two more if the model is compiled.
         time: measure time.
         memory: measure peak memory, on the CPU each in a fresh process, and of eager models only.
-        matmul: side of the matrices whose product tells what the machine can do.
+        matmul: side of the matrices whose product measures the machine's rate.
         checkpoint: trained weights of a detector; default: random ones.
     """
 
@@ -52,10 +52,10 @@ class Row:
     """One model on one case.
 
     Attributes:
-        case: what ran.
+        case: the case.
         model: its name.
         seconds: of each run.
-        mib: peak memory beyond what was held before.
+        mib: peak memory above the memory held before.
         difference: greatest absolute difference of its features from the first model's, float32, eager.
         error: why there is no measurement.
         parts: of a detector, the seconds of each part, the median of some steps.
@@ -93,11 +93,11 @@ class Row:
 
 
 class Benchmark:
-    """Measures cases with the processes of a pool.
+    """A measurement of cases with the processes of a pool.
 
     Args:
         pool: of the models.
-        settings: how.
+        settings: of the measurement.
         tell: called with a line before each step, for a progress bar.
     """
 
@@ -133,7 +133,7 @@ class Benchmark:
         return self._weights[key]
 
     def measure(self, case: AnyCase) -> List[Row]:
-        """Measure all models on one case; record the error of one that fails, and go on with the others."""
+        """Measure all models on one case; record the error of one that fails, and continue with the others."""
         paths = self.weights(case)
         rows = {name: Row(case, name) for name in paths}
         lack = self._lacking_memory(case)
@@ -143,7 +143,7 @@ class Benchmark:
             return list(rows.values())
         if self.settings.time:
             self._time(case, rows, paths)
-        # Resident memory after a compilation has room for the steps that come: their peak would not show.
+        # Resident memory after a compilation has room for later steps, so their peak would not show.
         if self.settings.memory and not (case.compiled and self.pool.device != 'cuda'):
             for row in rows.values():
                 if row.error is None:
@@ -190,8 +190,9 @@ class Benchmark:
     def _disagreeing(self, window: int) -> Dict[str, str]:
         """Return the models that do not compute the first model's features where they should, and why.
 
-        That is where all maps divide by windows and are larger than one: elsewhere libraries differ in how they pad and
-        shift. Shown with a nano Swin, as that takes little time, and weights are loaded strictly anyway.
+        They should if all maps divide by windows and are larger than one: otherwise libraries pad and shift
+            differently.
+        It uses a nano Swin, which takes little time; weights are loaded strictly anyway.
         """
         if window not in self._agreement and len(self.pool.names) > 1:
             self.tell(f'window {window}: whether all compute the same')
@@ -243,7 +244,7 @@ class Benchmark:
 
     def _peak(self, row: Row, weights: str) -> None:
         self.tell(f'{row.case}: {row.model}, memory')
-        # CUDA's allocator can be told to forget earlier peaks; the resident memory of a process keeps traces of them.
+        # CUDA's allocator can reset its peak; the resident memory of a process keeps traces of earlier peaks.
         fresh = self.pool.device != 'cuda'
         process = self.pool.fresh(row.model) if fresh else self.pool.processes[row.model]
         try:

@@ -50,7 +50,7 @@ def write_weights(folder: Path, variant: Mapping[str, Any], window: Window, mode
         if layout == 'mmdet':
             own = state_dict if window == 'global' else own
         if layout in ('timm', 'torchvision'):
-            own = {**own, **norms}  # their backbones end without output norms; the builders add them
+            own = {**own, **norms}  # their backbones have no output norms; the builders add them
         path = folder / f'{layout}_{window}.pth'
         torch.save({key: value.clone() for key, value in own.items()}, path)
         paths.update((name, str(path)) for name in models if MODELS[name][1] == layout)

@@ -1,7 +1,7 @@
-"""The process of one model: builds it, runs it when told to, and says how long that took or how much memory.
+"""The process of one model, which builds it, runs it on command, and reports times or memory.
 
-Commands come as lines of JSON on stdin, answers go as lines of JSON to what was stdout when it started; all that
-libraries print goes to stderr. So several models, each in the environment of its library, can be run in turns.
+Commands are lines of JSON on stdin, answers are lines of JSON on the original stdout; everything that libraries print
+goes to stderr. So several models, each in the environment of its library, can run in turns.
 """
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MIB = 2**20
 
 
 class Cell:
-    """One model on one input: what is timed.
+    """One model on one input, the unit of timing.
 
     Args:
         name: of the model, see ``MODELS``.
@@ -67,9 +67,9 @@ class Cell:
 
 
 def timed(step: Callable[[], None], device: torch.device, seconds: float) -> List[float]:
-    """Run ``step`` once, and again until ``seconds`` have passed; returns the seconds that each run took.
+    """Run ``step`` once, and again until ``seconds`` have passed; return the seconds of each run.
 
-    On CUDA the time is that between two events on the stream, elsewhere that on the clock.
+    On CUDA the time is between two events on the stream, elsewhere it is wall-clock time.
     """
     samples: List[float] = []
     start = time.perf_counter()
@@ -101,10 +101,10 @@ def resident(field: str) -> Optional[float]:
 
 
 class PeakMemory:
-    """MiB that were needed beyond what was held before: of the allocator on CUDA, else resident in a fresh process.
+    """Peak memory in MiB above the memory held before: of the allocator on CUDA, else resident in a fresh process.
 
-    On the CPU the peak before counts: building a model may have needed more than it left behind, and what the
-    allocator keeps of that may be used again. Where the system allows it, the peak is reset to what is held.
+    On the CPU the peak before counts: building a model may have needed more than it kept, and the allocator may reuse
+    the rest. If the system allows it, the peak is reset to the memory held.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -129,7 +129,7 @@ class PeakMemory:
 
 
 class Worker:
-    """Answers commands; each public method is one."""
+    """Answers to commands; each public method is one."""
 
     def __init__(self, name: str, device: str, threads: int) -> None:
         self.name, self.device = name, torch.device(device)
@@ -162,7 +162,7 @@ class Worker:
         return dict(parts=[self.cell.breakdown() for _ in range(steps)], found=self.cell.found)
 
     def drop(self) -> Dict[str, Any]:
-        """Let go of the model."""
+        """Free the model."""
         self.cell = None
         if 'torch._dynamo' in sys.modules:  # importing it takes seconds
             torch._dynamo.reset()
@@ -172,12 +172,12 @@ class Worker:
         return {}
 
     def features(self, path: str) -> Dict[str, Any]:
-        """Save what the model computes."""
+        """Save the model's features."""
         torch.save(self.cell.features(), path)
         return {}
 
     def run(self, seconds: float) -> Dict[str, Any]:
-        """Run it for a while; seconds of each run."""
+        """Run it for a while; return the seconds of each run."""
         return dict(seconds=timed(self.cell.step, self.device, seconds))
 
     def peak(self, steps: int = 2) -> Dict[str, Any]:
@@ -192,12 +192,12 @@ class Worker:
     def matmul(self, side: int, dtype: str, seconds: float) -> Dict[str, Any]:
         """Return the seconds of each product of two square matrices, by the faster of torch's two CPU libraries.
 
-        This tells what the machine can do at this moment.
+        This measures the machine's rate at this moment.
         """
         a, b = (torch.randn(side, side, device=self.device).to(DTYPES[dtype]) for _ in range(2))
         out, ways = torch.empty_like(a), [lambda: torch.mm(a, b, out=out)]
         with torch.no_grad():
-            with contextlib.suppress(ImportError):  # another environment need not have this project
+            with contextlib.suppress(ImportError):  # another environment may lack this project
                 from swin_pos_det.ops.cpu_inference.linear import prepared_linear
                 multiply = prepared_linear(b, None, (side, ))
                 ways.append(lambda: multiply(a))
@@ -217,7 +217,7 @@ def main(arguments: Sequence[str]) -> None:
         command = json.loads(line)
         try:
             answer = getattr(worker, command.pop('do'))(**command)
-        except Exception as error:  # whatever a library raises: the other models go on
+        except Exception as error:  # any error of a library: the other models continue
             answer = dict(error=f'{type(error).__name__}: {" ".join(str(error).split())[:300]}')
         answers.write(json.dumps(answer) + '\n')
         answers.flush()

@@ -1,4 +1,4 @@
-"""The attention weights of a backbone, recorded in a forward, and measures of how far and where it attends.
+"""The attention weights of a backbone, recorded in a forward, and measures of distance and place.
 
 Letters used in shapes: ``nW`` windows, ``N`` tokens in a window, ``H, W`` the feature map of a stage in tokens.
 """
@@ -22,7 +22,7 @@ class BlockAttention:
 
     Attributes:
         stage, block: which block, from 0.
-        weights: (nW, heads, N, N), float32; entry ``[.., q, k]`` is the share that query q takes from key k, rows sum
+        weights: (nW, heads, N, N), float32; entry ``[.., q, k]`` is the weight of key k for query q; rows sum
             to 1.
         plan: how the map was partitioned into windows.
         size: the map (H, W).
@@ -100,12 +100,12 @@ def _strides(backbone: nn.Module) -> List[Pair]:
 def attention_distance(block: BlockAttention, weights: Optional[Tensor] = None) -> Tensor:
     """Return the mean attention distance of tokens (ViT, appendix D.7 and figure 11).
 
-    For each query the distances to its keys, weighted by attention; then the mean over queries. Distances are between
+    It is the mean over queries of the distances to their keys, weighted by attention. Distances are between
     the tokens' places in the image, so the cyclic shift does not count. Padding is left out, as query and as key.
 
     Args:
         block: of :func:`record_attention`.
-        weights: (nW, heads, N, N) to use in place of the block's.
+        weights: (nW, heads, N, N) instead of the block's.
 
     Returns:
         (heads,) pixels of the image, float32.
@@ -138,9 +138,9 @@ def attended_from(blocks: Sequence[BlockAttention], token: int, residual: bool =
                   head: Optional[int] = None) -> Tensor:
     """Return the attention of a token after some consecutive blocks of a stage to the map before them.
 
-    With one block that is the token's row of attention, averaged over heads. Several are multiplied, which follows
+    For one block it is the token's row of attention, averaged over heads. Several blocks are multiplied, which follows
     attention through the shifts from window to window: attention rollout (Abnar and Zuidema, 2020,
-    https://arxiv.org/abs/2005.00928, section 3). It ignores what values, feed-forward networks and norms do.
+    https://arxiv.org/abs/2005.00928, section 3). It ignores values, feed-forward networks and norms.
 
     Args:
         blocks: consecutive blocks of one stage, in the order in which they are run.
@@ -163,7 +163,7 @@ def attended_from(blocks: Sequence[BlockAttention], token: int, residual: bool =
     seen[token] = 1
     for block in reversed(blocks):
         weights = block.weights.mean(1) if head is None else block.weights[:, head]
-        shares = window_partition(seen, block.plan).squeeze(-1)  # (nW, N): of each query, how much of it is seen
+        shares = window_partition(seen, block.plan).squeeze(-1)  # (nW, N): the weight of each query
         before = window_reverse(torch.einsum('wq,wqk->wk', shares, weights).unsqueeze(-1), block.plan)
         seen = (seen + before) / 2 if residual else before
     return seen.view(height, width)

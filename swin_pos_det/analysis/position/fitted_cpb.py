@@ -11,21 +11,21 @@ from .plots import bias_grid, over_offsets
 
 def fitted_cpb(grid: Tensor, window: Pair, target: Pair, position: str = 'log_cpb', steps: int = 400,
                seed: int = 0) -> Tensor:
-    """Return a continuous bias (Swin V2, section 3.3) that equals a learned bias as well as it can, at another window.
+    """Fit a continuous bias (Swin V2, section 3.3) to a learned bias, and return it at another window.
 
-    The network is fitted by least squares to the bias at its own window, each head up to a constant, which attention
-    does not feel; then it is evaluated at the offsets of the other window.
+    The network is fitted by least squares to the bias at its own window, each head up to a constant, which does not
+    change attention; then it is evaluated at the offsets of the other window.
 
     Args:
         grid: (heads, 2 h - 1, 2 w - 1) of :func:`~.position_plots.bias_grid` at ``window``.
         window: (h, w) in tokens.
-        target: the window to go to.
+        target: the other window.
         position: 'log_cpb' or 'linear_cpb'.
         steps: of Adam.
         seed: of the network's initial weights.
 
     Returns:
-        (heads, 2 h' - 1, 2 w' - 1) for ``target``, shifted by the same constants, so that it can be compared.
+        (heads, 2 h' - 1, 2 w' - 1) for ``target``, shifted by the same constants for comparison.
     """
     heads = grid.shape[0]
     scale = grid.std().clamp(min=1e-6)

@@ -1,4 +1,4 @@
-"""Pictures of a backbone's position: its biases over offsets, how far it attends, and to what.
+"""Pictures of a backbone's position: biases over offsets, attention distances, and attention of a token.
 
 Every picture is a PNG of its own; nothing needs a display. Bias is drawn as seen from the query: the middle is the
 query itself, right of it are keys to its right. Diverging colours are centred on zero, and panels in a row share one
@@ -38,7 +38,7 @@ def bias_grid(attention: nn.Module, window: Pair) -> Optional[Tensor]:
 
     Returns:
         (heads, 2 h - 1, 2 w - 1), float32 on the CPU; entry ``[head, h - 1 + down, w - 1 + right]`` is added to the
-        logit of a key that lies so far down and right of its query. None if the layer's scheme has no bias.
+        logit of a key at this offset down and right from its query. None if the layer's scheme has no bias.
     """
     with torch.no_grad():
         bias = attention.position_bias(window)
@@ -48,11 +48,11 @@ def bias_grid(attention: nn.Module, window: Pair) -> Optional[Tensor]:
 def rotation_grid(attention: nn.Module, window: Pair) -> Optional[Tensor]:
     """Return a rotary scheme as a picture over offsets: the cosine between equal contents at two places.
 
-    A query and a key with the same content, all channels alike, are turned by the scheme; the cosine of the angle
+    A query and a key with the same content, all channels equal, are rotated by the scheme; the cosine of the angle
     between them is 1 at offset zero. A logit of equal contents is multiplied by it.
 
     Args, Returns:
-        as :func:`bias_grid`; None if the layer's scheme turns nothing.
+        as :func:`bias_grid`; None if the layer's scheme rotates nothing.
     """
     heads, channels = attention.num_heads, attention.head_dims
     ones = torch.full((1, heads, window[0] * window[1], channels), channels**-0.5, device=attention.qkv.weight.device)
@@ -88,8 +88,8 @@ def plot_bias(rows: Sequence[Tuple[str, Tensor]], path: Path, title: str = '', m
     Args:
         rows: (label, (heads, 2 h - 1, 2 w - 1)) of :func:`bias_grid`, at least one.
         path: of the PNG.
-        title: above all.
-        max_heads: columns at most; further heads are left out, as the label says.
+        title: above the panels.
+        max_heads: maximum of columns; further heads are left out, as the label says.
     """
     columns = min(max_heads, max(len(grid) for _, grid in rows))
     side = float(np.clip(13 / columns, 0.85, 1.7))
@@ -118,7 +118,7 @@ def plot_bias_at_windows(rows: Sequence[Tuple[str, Dict[str, Tensor]]], path: Pa
         rows: (label, name -> (heads, 2 h - 1, 2 w - 1)) for each layer, at least one; the first grid is the learned
             one. All layers have grids of the same names. Drawn is the head whose learned bias varies most.
         path: of the PNG.
-        title: above all.
+        title: above the panels.
     """
     columns = len(rows[0][1]) + 1
     figure = Figure(figsize=(2.5 * columns + 1.6, 0.7 + 2.35 * len(rows)), layout='constrained')
@@ -160,12 +160,12 @@ def _draw_cut(axis: Any, grids: Dict[str, Tensor]) -> None:
 
 @dataclass(frozen=True)
 class BlockDistance:
-    """How far the heads of a block look, averaged over images.
+    """The attention distances of a block's heads, averaged over images.
 
     Attributes:
         stage, block: which block, from 0.
         heads: (heads,) the :func:`~.attention_maps.attention_distance`, pixels.
-        uniform: what it would be with attention spread evenly, pixels.
+        uniform: the same for uniform attention, pixels.
     """
 
     stage: int
@@ -192,12 +192,12 @@ def measure_distances(images: Iterable[Sequence[BlockAttention]]) -> List[BlockD
 
 
 def plot_attention_distance(blocks: Sequence[BlockDistance], path: Path, title: str = '') -> None:
-    """Draw how far every head looks: blocks from left to right, a dot for each head, and where uniform attention is.
+    """Draw each head's attention distance: blocks from left to right, a dot for each head, a bar for uniform attention.
 
     Args:
         blocks: of :func:`measure_distances`.
         path: of the PNG.
-        title: above all.
+        title: above the panels.
     """
     figure = Figure(figsize=(1.8 + 0.62 * max(8, len(blocks)), 4.4), layout='constrained')
     axis = figure.subplots()
@@ -225,7 +225,7 @@ def plot_attention_distance(blocks: Sequence[BlockDistance], path: Path, title: 
 
 
 def block_pairs(blocks: Sequence[BlockAttention]) -> List[List[BlockAttention]]:
-    """Return the last pair of a plain and a shifted block of each stage; a stage's only block where it has one."""
+    """Return the last pair of a plain and a shifted block of each stage; a stage's only block if it has one."""
     pairs = []
     for stage in sorted({block.stage for block in blocks}):
         own = [block for block in blocks if block.stage == stage]
@@ -236,17 +236,17 @@ def block_pairs(blocks: Sequence[BlockAttention]) -> List[List[BlockAttention]]:
 
 def plot_attention(image: np.ndarray, blocks: Sequence[BlockAttention], point: Tuple[float, float], path: Path,
                    title: str = '') -> None:
-    """Draw what the token under a point attends to: a row for each stage, in its last pair of blocks.
+    """Draw the attention of the token at a point: a row for each stage, for its last pair of blocks.
 
     From left to right: the image with the token and the windows that it is in; its attention in the W-MSA block; in
     the SW-MSA block; and through both, by :func:`~.attention_maps.attended_from` with residual connections counted.
 
     Args:
-        image: (h, w, 3) uint8 RGB, as it goes into the model, without padding.
-        blocks: what was recorded of it.
+        image: (h, w, 3) uint8 RGB, as in the model's input, without padding.
+        blocks: its recorded attention.
         point: (x, y) in its pixels.
         path: of the PNG.
-        title: above all.
+        title: above the panels.
 
     Raises:
         ValueError: if the point is not in the image.
@@ -265,7 +265,7 @@ def plot_attention(image: np.ndarray, blocks: Sequence[BlockAttention], point: T
         maps = [attended_from([block], token) for block in pair] + [attended_from(pair, token, residual=True)] * (
             len(pair) > 1)
         others = torch.ones(rows, cols, dtype=torch.bool, device=maps[0].device)
-        others[cell] = rows * cols == 1  # a token's own share, mostly the residual's, would outshine the others
+        others[cell] = rows * cols == 1  # a token's own share, mostly the residual's, would hide the others
         norm = PowerNorm(0.5, 0, max(float(seen[others].max()) for seen in maps))
         _draw_token(line[0], image, pair, cell, point)
         names = ['in its window (W-MSA)', 'in its shifted window (SW-MSA)', 'through both (rollout)'][:len(maps)]
@@ -320,7 +320,7 @@ def _outline(cell: Pair, stride: Pair, colour: str) -> Rectangle:
 
 
 def _draw_seen(axis: Any, grey: np.ndarray, seen: Tensor, stride: Pair, norm: Normalize) -> Any:
-    """Return shares of attention over the image in grey; where there is none, the image alone."""
+    """Return shares of attention over the image in grey; without any, the image alone."""
     axis.imshow(grey, cmap='gray', vmin=-80, vmax=300, extent=(0, grey.shape[1], grey.shape[0], 0))
     values = np.ma.masked_less(seen.cpu().numpy(), 1e-6)
     extent = (0, seen.shape[1] * stride[1], seen.shape[0] * stride[0], 0)
@@ -328,13 +328,13 @@ def _draw_seen(axis: Any, grey: np.ndarray, seen: Tensor, stride: Pair, norm: No
 
 
 def plot_absolute(embedding: Tensor, grid: Pair, path: Path, title: str = '', side: int = 3) -> None:
-    """Draw how alike an absolute position embedding makes tokens: for some places, the cosine with every place.
+    """Draw the similarity of an absolute position embedding: for some places, the cosine with every place.
 
     Args:
         embedding: (1, h * w, C).
         grid: (h, w).
         path: of the PNG.
-        title: above all.
+        title: above the panels.
         side: places along each axis, spread evenly; at least 1.
     """
     unit = torch.nn.functional.normalize(embedding[0].detach().float().cpu(), dim=-1)

@@ -1,4 +1,4 @@
-"""Draw all pictures of a model's position: of which layers, images and windows."""
+"""All pictures of a model's position: the choice of layers, images and windows."""
 from __future__ import annotations
 
 from itertools import chain
@@ -43,7 +43,7 @@ def draw_position(cfg: Config, checkpoint: Union[str, Path, None], folder: Path,
         checkpoint: see :func:`~swin_pos_det.apis.build_detector`.
         folder: where the PNGs go.
         window: (h, w) to resample biases to.
-        image: whose attention is drawn. Default: the first of the test set.
+        image: for the picture of attention. Default: the first of the test set.
         point: (x, y) in the image's own pixels. Default: its middle.
         num_images: of the test set, over which distances are averaged if no image is given.
 
@@ -65,13 +65,13 @@ def draw_position(cfg: Config, checkpoint: Union[str, Path, None], folder: Path,
     if model.backbone.use_abs_pos_embed:
         pictures.append(folder / 'absolute.png')
         plot_absolute(model.backbone.absolute_pos_embed, model.backbone.absolute_grid, pictures[-1],
-                      f'How alike the absolute embedding makes places\n{name}')
+                      f'Similarity of places in the absolute embedding\n{name}')
     further = tqdm(paths[1:], desc='images', unit='image', leave=False, disable=len(paths) < 2)
     others = (_recorded(model, path)[0] for path in further)
     pictures.append(folder / 'distance.png')
     counted = f'{len(paths)} images' if len(paths) > 1 else paths[0].name
     plot_attention_distance(measure_distances(chain([first], others)), pictures[-1],
-                            f'How far heads look, {counted}\n{name}')
+                            f'Attention distance, {counted}\n{name}')
     pictures.append(folder / 'attention.png')
     plot_attention(shown, first, place, pictures[-1], f'Attention of one token, {paths[0].name}\n{name}')
     return pictures
@@ -98,10 +98,10 @@ def _recorded(model: nn.Module, path: Path) -> Tuple[List[BlockAttention], np.nd
 
 
 def draw_biases(backbone: nn.Module, folder: Path, window: Pair, name: str) -> List[Path]:
-    """Draw what a backbone's scheme does over offsets: an overview, every block of each stage, another window.
+    """Draw a backbone's scheme over offsets: an overview, every block of each stage, another window.
 
-    Of a scheme that turns queries and keys the cosines of :func:`~.position_plots.rotation_grid` are drawn; of one that
-    does neither, nothing.
+    For a scheme that rotates queries and keys it draws the cosines of :func:`~.position_plots.rotation_grid`; for one
+    without bias and rotation, nothing.
     """
     layers = [[(f'stage {i + 1}\nblock {j + 1}', block.attn.w_msa) for j, block in enumerate(stage.blocks)]
               for i, stage in enumerate(backbone.stages)]

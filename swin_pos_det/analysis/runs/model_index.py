@@ -1,4 +1,4 @@
-"""The model index: which configs there are, what others published for them, and what this project measured itself."""
+"""The model index: the configs, published figures for them, and this project's own measurements."""
 from __future__ import annotations
 
 import difflib
@@ -22,7 +22,7 @@ class Figures:
         where: address of the source, or path of the record of the measurement.
         measured: whether this project measured it itself.
         weights: address of the checkpoint that has these figures, if there is one.
-        note: what differs from the config.
+        note: differences from the config.
     """
     ap: Mapping[str, float]
     source: str
@@ -39,9 +39,9 @@ class Model:
     Attributes:
         name: that of the config, without ``.py``.
         config: path of the config.
-        dataset: what it is trained and evaluated on, ``'COCO'`` for COCO.
-        figures: what this project measured, then what others published.
-        why_no_published: the reason, where nobody published figures.
+        dataset: of training and evaluation, ``'COCO'`` for COCO.
+        figures: this project's measurements, then published ones.
+        why_no_published: the reason, if there are no published figures.
     """
     name: str
     config: Path
@@ -82,7 +82,7 @@ def find_model(models: Mapping[str, Model], name: str) -> Model:
     """Return the entry of a config, given by its name or its file.
 
     Raises:
-        ValueError: if there is none; the message has the name that is most alike.
+        ValueError: if there is none; the message has the most similar name.
     """
     stem = name[:-len('.py')] if name.endswith('.py') else name
     stem = stem.rsplit('/', 1)[-1]

@@ -1,4 +1,4 @@
-"""Over-fitting a few images: the cheapest proof that data, model, losses and evaluation fit together."""
+"""Over-fitting a few images: the cheapest proof that data, model, losses and evaluation work together."""
 from __future__ import annotations
 
 import json
@@ -19,7 +19,7 @@ def write_subset(annotations: str, out: str, num_images: int) -> int:
         num_images: how many images, at least 1.
 
     Returns:
-        How many annotations they have.
+        The number of their annotations.
 
     Raises:
         ValueError: if there are fewer such images.

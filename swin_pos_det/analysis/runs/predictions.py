@@ -1,4 +1,4 @@
-"""Pictures of what a detector finds, beside what is there."""
+"""Pictures of a detector's predictions beside the ground truth."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -34,7 +34,7 @@ def draw_predictions(config: Union[str, Path, Config], checkpoint: Union[str, Pa
     Args:
         config: a config or its path, such as the one that a run dumps to ``vis_data/config.py``.
         checkpoint: the detector's weights.
-        out_dir: where the PNGs go; made if need be. Its ``*.png`` from an earlier call are removed.
+        out_dir: for the PNGs; created if necessary. Its ``*.png`` from an earlier call are removed.
         num_images: how many images, spread evenly over the validation set; at least 1.
         score_threshold: predictions below it are not drawn, in [0, 1].
 

@@ -1,4 +1,4 @@
-"""Reproducing figures: which weights, whether the data are those of the figures, and how far off an evaluation is."""
+"""Reproducing figures: choosing weights, checking the data, and comparing an evaluation with the figures."""
 from __future__ import annotations
 
 import json
@@ -24,9 +24,9 @@ class Comparison:
     """An evaluation beside the figures of one source.
 
     Attributes:
-        figures: what the source says.
-        differences: name -> evaluation minus source, in AP points; what the evaluation lacks is not in it.
-        agrees: whether all that the source reports was evaluated and lies within the tolerance.
+        figures: of the source.
+        differences: name -> evaluation minus source, in AP points, for those in the evaluation.
+        agrees: whether all figures of the source were evaluated and are within the tolerance.
     """
     figures: Figures
     differences: Mapping[str, float]
@@ -34,7 +34,7 @@ class Comparison:
 
 
 def evaluated_aps(metrics: Mapping[str, float]) -> Dict[str, float]:
-    """Return ``'box AP'`` and ``'mask AP'``, from 0 to 100, of what ``Runner.test`` returns.
+    """Return ``'box AP'`` and ``'mask AP'``, from 0 to 100, from the result of ``Runner.test``.
 
     Raises:
         ValueError: if it has neither, as when a model detects nothing at all.
@@ -52,7 +52,7 @@ def compare(aps: Mapping[str, float], figures: Sequence[Figures], tolerance: flo
     Args:
         aps: of :func:`evaluated_aps`.
         figures: the sources.
-        tolerance: in AP points, at least 0; a difference of just as much agrees.
+        tolerance: in AP points, at least 0; a difference of exactly this agrees.
     """
     rows = []
     for one in figures:
@@ -67,7 +67,7 @@ def choose_figures(model: Model, against: Optional[str] = None) -> Tuple[Figures
     """Return the figures to reproduce: those whose source contains ``against``, in any case; all of them without it.
 
     Raises:
-        ValueError: if there are none; the message says why, or which there are.
+        ValueError: if there are none; the message says why, or lists the sources.
     """
     if not model.figures:
         raise SettingError(f'{model.name} has no figures to reproduce: {model.why_no_published}')
@@ -83,7 +83,7 @@ def find_weights(model: Model, figures: Sequence[Figures], work_dir: Union[str, 
     """Return the checkpoint to evaluate: a source's own if it was downloaded, else the last of a training.
 
     Args:
-        model: whose.
+        model: the entry.
         figures: the sources, in the order of preference.
         work_dir: of a training of the config.
         downloads: the folder with downloaded checkpoints, under the names that they have at their source.
@@ -106,9 +106,9 @@ def find_weights(model: Model, figures: Sequence[Figures], work_dir: Union[str, 
 
 
 def check_trained_to_the_end(cfg: Config, checkpoint: Path, meta: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint that a training of ``cfg`` wrote on its way.
+    """Refuse a checkpoint from the middle of a training of ``cfg``.
 
-    Files of others, which tell no epoch or another schedule's, pass.
+    Other files, without an epoch or with another schedule's, pass.
 
     Args:
         cfg: of the training.

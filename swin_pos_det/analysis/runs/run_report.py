@@ -12,7 +12,7 @@ from .run_log import Training, read_training
 
 # COCO's metrics, and those of mmdet's VOCMetric.
 _AP = re.compile(r'(?:.*/)?((?:bbox|segm)_mAP(?:_\w+)?|mAP|AP\d\d)')
-# Those that tables and curves show, with their titles.
+# The metrics in tables and curves, with their titles.
 AP_TITLES = {'bbox_mAP': 'box AP', 'bbox_mAP_50': 'box AP50', 'segm_mAP': 'mask AP', 'segm_mAP_50': 'mask AP50',
              'mAP': 'VOC mAP', 'AP50': 'VOC AP50'}
 
@@ -94,13 +94,13 @@ def find_checkpoint(work_dir: Union[str, Path], checkpoint: Union[str, Path, Non
 
 
 def config_name(work_dir: Union[str, Path]) -> Optional[str]:
-    """Name of the config that the newest run dumped into the work dir, without ``.py``."""
+    """Return the name of the config that the newest run dumped into the work dir, without ``.py``."""
     files = sorted(Path(work_dir).glob('*.py'), key=lambda path: path.stat().st_mtime)
     return files[-1].stem if files else None
 
 
 def versions() -> dict[str, str]:
-    """Return versions of the packages that results depend on."""
+    """Return the versions of the packages that results depend on."""
     names = ('torch', 'mmcv', 'mmengine', 'mmdet', 'numpy', 'swin_pos_det')
     return {name: import_module(name).__version__ for name in names}
 
@@ -109,9 +109,9 @@ def plot_curves(training: Training, path: Union[str, Path], title: str = '') -> 
     """Write a PNG with two panels over the iterations: total loss and its parts; box and mask AP.
 
     Args:
-        training: what to plot.
+        training: to plot.
         path: of the PNG; overwritten.
-        title: stands above both panels.
+        title: above both panels.
     """
     # Figure without pyplot: no display is needed, and the caller's backend and open figures stay as they are.
     from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
 """Studies that train or evaluate many models: windows, position schemes.
 
-Two smaller ones stay beside them because users run them again with figures of their own: ``scaling`` estimates a
-cluster (docs/scaling.md), ``evaluator_comparison`` holds the two COCO evaluators equal on one's own data
+Two smaller ones are here because users run them with their own figures: ``scaling`` estimates a
+cluster (docs/scaling.md), ``evaluator_comparison`` compares the two COCO evaluators on the user's data
 (docs/evaluation.md).
 """

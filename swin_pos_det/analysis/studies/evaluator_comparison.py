@@ -1,4 +1,4 @@
-"""How far two evaluators' numbers are apart, and how long each takes, on real annotations and made-up detections."""
+"""The difference of two evaluators' numbers and their times, on real annotations and made-up detections."""
 from __future__ import annotations
 
 import contextlib
@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from ...evaluation import evaluator_class
 from ...evaluation.annotations import as_coco
 
-# Corners of the polygon that stands for a detection's mask where the object it is made from has none.
+# Corners of the polygon used as a detection's mask if its object has none.
 _CORNERS = 12
 
 
@@ -27,7 +27,7 @@ class Comparison:
         iou_type: 'bbox' or 'segm'.
         seconds: processor time of each evaluator, all threads, the shortest of its runs.
         stats: the twelve numbers of each evaluator, (12,).
-        difference: the largest one between their precisions, recalls, scores and statistics. Infinite where one has a
+        difference: the largest one between their precisions, recalls, scores and statistics. Infinite if one has a
             number and the other has none.
     """
     iou_type: str
@@ -37,7 +37,7 @@ class Comparison:
 
 
 def jittered_detections(gt: COCO, per_image: int = 120, seed: int = 0) -> list[dict[str, Any]]:
-    """Make up detections with everything that makes evaluators differ.
+    """Make up detections with all the cases in which evaluators can differ.
 
     Each image gets a random number of them: most are objects of the image (crowds too) moved and resized a little or a
     lot, some several times, one in eight under another category, the rest lie anywhere. Scores have two decimals, so
@@ -45,7 +45,7 @@ def jittered_detections(gt: COCO, per_image: int = 120, seed: int = 0) -> list[d
 
     Args:
         gt: annotations with ``segmentation``.
-        per_image: at most so many detections for an image, at least 1.
+        per_image: maximum of detections for an image, at least 1.
         seed: the same seed gives the same detections.
 
     Returns:
@@ -113,7 +113,7 @@ def compare_evaluators(dataset: dict[str, Any], results: Sequence[dict[str, Any]
         iou_type: 'bbox' or 'segm'.
         max_dets: numbers of detections per image at which AR is taken, ascending.
         use_categories: False: as for proposals, categories do not matter.
-        runs: how often each is timed, at least 1.
+        runs: number of timed runs of each, at least 1.
         evaluators: of :data:`~swin_pos_det.evaluation.EVALUATORS`; the others are compared with the first.
 
     Raises:
@@ -135,7 +135,7 @@ def _evaluate(name: str, dataset: dict[str, Any], results: Sequence[dict[str, An
               max_dets: Sequence[int], use_categories: bool) -> tuple[float, dict[str, np.ndarray]]:
     """Return the processor time at which the evaluation began (loading is not part of it), and its arrays."""
     with contextlib.redirect_stdout(io.StringIO()):
-        gt = as_coco(copy.deepcopy(dataset))  # both evaluators write into the annotations
+        gt = as_coco(copy.deepcopy(dataset))  # both evaluators modify the annotations
         other = 'segmentation' if iou_type == 'bbox' else 'bbox'
         dt = gt.loadRes([{key: value for key, value in result.items() if key != other} for result in results])
         evaluation = evaluator_class(name)(gt, dt, iou_type)

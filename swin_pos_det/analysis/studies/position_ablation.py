@@ -1,7 +1,7 @@
-"""The ablation of position schemes: the same training for each, then windows and resolutions it has not seen.
+"""The ablation of position schemes: the same training for each, then evaluations at other windows and resolutions.
 
-Trainings and sweeps are run by :mod:`.study`. What is varied is what table 4 of Swin (https://arxiv.org/abs/2103.14030)
-and table 1 of Swin V2 (https://arxiv.org/abs/2111.09883) vary; the data set and the model are the demo's.
+Trainings and sweeps are run by :mod:`.study`. The comparisons are those of table 4 of Swin (https://arxiv.org/abs/2103.14030)
+and table 1 of Swin V2 (https://arxiv.org/abs/2111.09883); the data set and the model are the demo's.
 """
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .study import Sweep, Training, config_named, mean_spread_text
 
 DEMO = config_named('mask-rcnn_swin-pos-nano-p4-w7_fpn_digits')
 TRAINED_WINDOW = 7
-REFERENCE = 'relative'  # what the others are compared with
+REFERENCE = 'relative'  # the baseline of the comparison
 # Entries with more than a scheme: name -> options of the config.
 VARIANTS = {'swin_v2': ('model.backbone.type=SwinPosTransformerV2', f'model.backbone.window_size={TRAINED_WINDOW}')}
 SCHEMES = tuple(name for name in ABLATED_SCHEMES if name not in VARIANTS)
@@ -28,7 +28,7 @@ Setting = Tuple[int, float]  # window (tokens), factor on the image size
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every scheme is trained, and where it is evaluated.
+    """The training of every scheme, and the settings of its evaluations.
 
     Attributes:
         image: side of the training images in pixels.
@@ -158,10 +158,10 @@ def plot_schemes(rows: Sequence[Dict[str, Any]], recipe: Recipe, path: Path, met
 
     Args:
         rows: of :func:`~.study.collect`.
-        recipe: says the settings.
+        recipe: with the settings.
         path: of the PNG.
         metric: what to draw.
-        title: above all.
+        title: above the panels.
     """
     from matplotlib.figure import Figure
     found = by_setting(rows, metric)

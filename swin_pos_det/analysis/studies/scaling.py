@@ -1,4 +1,4 @@
-"""Count what a training of Mask R-CNN needs for an image: FLOPs, parameters, memory of activations, on the real model.
+"""The cost of an image in a training of Mask R-CNN: FLOPs, parameters and activation memory, counted on the model.
 
 :mod:`.scaling_estimate` turns that into time and memory on 1 to many GPUs.
 """
@@ -33,7 +33,7 @@ def mask_rcnn(variant: str, base: str = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_
 
 
 def count(model: nn.Module, image: Tuple[int, int] = (800, 1344)) -> Counts:
-    """Run a detector on one image without numbers, and count.
+    """Run a detector on one image on the meta device, and count.
 
     Args:
         model: a two-stage detector with boxes and masks, on the meta device.
@@ -41,12 +41,12 @@ def count(model: nn.Module, image: Tuple[int, int] = (800, 1344)) -> Counts:
     """
     blocks = [module for module in model.modules() if isinstance(module, SwinBlock)]
     saved, inputs = _track_saved(model, blocks)
-    # Older counters tell modules apart only if they are given the model, which newer ones warn about.
+    # Older counters distinguish modules only if they get the model, about which newer ones warn.
     tracked = {} if importlib.util.find_spec('torch.utils.module_tracker') else dict(mods=model)
     images = torch.empty(1, 3, *image, device='meta')
     with saved:
         _training_forward(model, images)
-    # Not at once: the counter hooks all modules, of which some then keep what they otherwise would not.
+    # Separately: the counter hooks all modules, and some of them then keep more tensors.
     with FlopCounterMode(display=False, **tracked) as flops:
         _training_forward(model, images)
     per_module = flops.get_flop_counts()
@@ -64,7 +64,7 @@ def count(model: nn.Module, image: Tuple[int, int] = (800, 1344)) -> Counts:
 
 
 def _training_forward(model: nn.Module, images: torch.Tensor) -> None:
-    """Run a training's forward pass without assigning, sampling and RoIAlign, which take next to no FLOPs."""
+    """Run a training's forward pass without assigning, sampling and RoIAlign, which take almost no FLOPs."""
     features = model.neck(model.backbone(images))
     model.rpn_head(features)
     sampler = model.train_cfg.rcnn.sampler
@@ -76,7 +76,7 @@ def _training_forward(model: nn.Module, images: torch.Tensor) -> None:
 
 
 class _Saved(torch.autograd.graph.saved_tensors_hooks):
-    """Adds up the bytes of what autograd keeps, once per storage, by the block that is running."""
+    """The bytes that autograd keeps, once per storage, by the running block."""
 
     def __init__(self, parameters: List[nn.Parameter]) -> None:
         super().__init__(self._pack, lambda kept: kept)

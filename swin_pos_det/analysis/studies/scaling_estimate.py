@@ -1,6 +1,6 @@
-"""Estimate how fast a training of Mask R-CNN is on 1 to many GPUs, and the memory and traffic it needs, on paper.
+"""Estimates of time, memory and traffic of training Mask R-CNN on 1 to many GPUs.
 
-Formulas over what :mod:`.scaling` counts on the model, public figures of hardware, and assumptions, which are all
+The formulas combine the counts of :mod:`.scaling`, public figures of hardware, and assumptions, which are all
 fields of :class:`Setup`. ``docs/scaling.md`` explains them.
 """
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Counts:
         largest_block: parameters of the largest Swin block.
         forward: FLOP of a forward pass in training, a multiply-add being two.
         blocks_forward: the part of it in Swin blocks.
-        activations: bytes that wait for the backward pass, in float32.
+        activations: bytes kept for the backward pass, in float32.
         activations_checkpointed: the same with ``with_cp``: each block keeps its input, and one is recomputed.
     """
 
@@ -62,7 +62,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Setup:
-    """A way to run it, and what is assumed about it.
+    """The settings of a training, and the assumptions about it.
 
     Args:
         batch: images per GPU and step.
@@ -126,10 +126,11 @@ def estimate(counts: Counts, gpus: int, gpu: Gpu, setup: Setup) -> Dict[str, Any
         setup: how it is run.
 
     Returns:
-        Seconds: ``compute`` (with the overhead), ``communication``, ``exposed`` (what of it does not hide), ``loading``
+        Seconds: ``compute`` (with the overhead), ``communication``, ``exposed`` (the part of it that is not hidden),
+            ``loading``
         (of a batch, by the cores of a GPU), ``step``. Bytes per GPU: ``traffic``, ``states``, ``activations``,
-        ``memory``. ``fits``; ``images`` per second; ``efficiency`` against as many GPUs alone; ``limit``: what takes
-        most of a step.
+        ``memory``. ``fits``; ``images`` per second; ``efficiency`` against as many GPUs alone; ``limit``: the longest
+        part of a step.
     """
     flops = 3 * counts.forward + (counts.blocks_forward if setup.with_cp else 0.)
     busy = flops * setup.batch / (setup.mfu * (gpu.bf16 if setup.amp else gpu.tf32))
@@ -150,7 +151,7 @@ def estimate(counts: Counts, gpus: int, gpu: Gpu, setup: Setup) -> Dict[str, Any
 
 
 def _traffic(counts: Counts, gpus: int, gpu: Gpu, setup: Setup) -> Tuple[float, float]:
-    """Return bytes that a GPU sends in a step, and seconds. Gradients and parameters travel in float32."""
+    """Return the bytes that a GPU sends in a step, and the seconds. Gradients and parameters travel in float32."""
     if gpus == 1:
         return 0., 0.
     data, passes = 4. * counts.parameters, 3 if setup.fsdp else 2  # FSDP gathers twice and scatters once

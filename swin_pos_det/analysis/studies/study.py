@@ -1,4 +1,4 @@
-"""Studies: trainings, and sweeps over what they trained, as many runs of the tools, each done once.
+"""Studies: trainings, and sweeps over their checkpoints, as runs of the tools that are each done once.
 
 A study is a list of trainings (config x seed) and of sweeps over each trained checkpoint. Every one is a run of
 ``tools/train.py`` or ``tools/analysis_tools/sweep_windows.py`` in a folder of its own, so that finished
@@ -72,7 +72,7 @@ class Sweep:
 def finished_checkpoint(folder: Path, max_epochs: int) -> Optional[Path]:
     """Return the last epoch's checkpoint; None while the training is not finished.
 
-    ``last_checkpoint`` is written after the file it names, so a file that it names is whole.
+    ``last_checkpoint`` is written after the checkpoint it names, so that one is complete.
     """
     note = folder / 'last_checkpoint'
     last = folder / f'epoch_{max_epochs}.pth'
@@ -81,7 +81,7 @@ def finished_checkpoint(folder: Path, max_epochs: int) -> Optional[Path]:
 
 def run_study(folder: Path, seeds: Sequence[int], jobs: int, trainings: Mapping[str, Training],
               sweeps: Sequence[Sweep], options: Sequence[str] = ()) -> List[Dict[str, Any]]:
-    """Do what is not done yet of a study.
+    """Run the unfinished parts of a study.
 
     Args:
         folder: where everything goes: ``TRAINING/seedN/`` and below it a folder for each sweep.
@@ -168,7 +168,7 @@ def _sweep_command(sweep: Sweep, config: Path, checkpoint: Optional[Path], home:
     command += ['--scales', *map(str, sweep.scales)]
     command += ['--windows', *map(str, sweep.windows)] if sweep.windows else []
     command += ['--policy', sweep.policy] if sweep.policy else []
-    given = [*options, *sweep.options]  # what is evaluated has the last word
+    given = [*options, *sweep.options]  # the options of the evaluation come last
     return command + (['--cfg-options', *given] if given else [])
 
 
@@ -185,7 +185,7 @@ def _call(command: List[str], log: Path, jobs: int) -> None:
 
 def collect(folder: Path, seeds: Sequence[int], trainings: Iterable[str],
             sweeps: Sequence[Sweep]) -> List[Dict[str, Any]]:
-    """Read what was measured, of finished and unfinished studies alike.
+    """Read the measurements of finished and unfinished studies alike.
 
     Returns:
         A row for each evaluation: ``training``, ``seed``, ``setting`` (the sweep's name, without ``-between``),

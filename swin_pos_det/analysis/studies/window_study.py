@@ -1,4 +1,4 @@
-"""The study of windows and resolutions: which training and which setting keep the accuracy when they change.
+"""The study of windows and resolutions: trainings and settings compared when these change.
 
 Trainings and sweeps are run by :mod:`.study`.
 """
@@ -27,10 +27,10 @@ _ONE_RESOLUTION = 'window7', 'elastic'
 _MANY_RESOLUTIONS = 'window7-ms', 'elastic-ms'
 _SCALE = ('model.backbone.reference_size=256', )
 _HIDDEN = 'model.backbone.padding=mask', 'model.data_preprocessor.type=SwinPosDataPreprocessor'
-# The mask head takes time, and is not what is asked about.
+# The mask head takes time and is not part of the question.
 _BOXES = 'model.roi_head.mask_head=None', 'model.roi_head.mask_roi_extractor=None', 'test_evaluator.metric=bbox'
 SWEEPS = tuple(replace(sweep, options=sweep.options + _BOXES) for sweep in (
-    # The same weights in mmdet's own class, at the only window it can have.
+    # The same weights in mmdet's own class, at its only window.
     Sweep('mmdet', ('window7', 'window7-ms'), options=('model.backbone.type=SwinTransformer', )),
     Sweep('scale', _ONE_RESOLUTION, windows=WINDOWS, policy='scale', options=_SCALE),
     Sweep('scale', _MANY_RESOLUTIONS + ('mask', ), windows=(7, ), policy='scale', options=_SCALE),
@@ -78,8 +78,8 @@ def markdown_kept(rows: Sequence[Dict[str, Any]], training: str, setting: str,
 
     Args:
         rows: of :func:`collect`.
-        training: whose weights.
-        setting: how they are evaluated.
+        training: of the weights.
+        setting: of the evaluation.
         native: the setting and window to compare with, of the same training and seed.
     """
     at: Dict[Tuple[str, str], Dict[int, float]] = {}

@@ -26,7 +26,7 @@ METRICS = {'box AP': 'bbox_mAP', 'mask AP': 'segm_mAP', 'ms per image': 'ms_per_
 
 
 class _Stopwatch(Hook):
-    """Times each image's forward and post-processing, without the loading of data."""
+    """A timer of each image's forward and post-processing, without data loading."""
 
     def __init__(self) -> None:
         self.seconds: List[float] = []
@@ -51,7 +51,7 @@ def scale_resize(pipeline: Any, factor: float) -> int:
         factor: above 0.
 
     Returns:
-        How many were found.
+        The number of resized transforms.
     """
     found = 0
     for transform in pipeline:
@@ -73,7 +73,7 @@ def sweep(cfg: Config, checkpoint: str, windows: Sequence[Window], scales: Seque
         out: the JSON file to write, a row after each evaluation. Rows of an earlier call with the same config,
             checkpoint, policy and options are kept.
         policy: window policy. Default: the config's.
-        options: what ``cfg`` has been changed in since it was read, to tell its sweeps from others.
+        options: changes of ``cfg`` since it was read, to distinguish its sweeps.
 
     Returns:
         The rows: ``window``, ``scale``, the metrics by their names without ``coco/``, ``ms_per_image`` (median).

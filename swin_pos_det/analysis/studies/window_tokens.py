@@ -1,4 +1,4 @@
-"""How many tokens windows process on the images of a data set, padding included."""
+"""The number of tokens that windows process on the images of a data set, including padding."""
 from __future__ import annotations
 
 import json
