@@ -1,4 +1,4 @@
-"""What an installed package brings along."""
+"""The content of an installed package."""
 from __future__ import annotations
 
 import os

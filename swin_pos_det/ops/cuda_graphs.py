@@ -42,7 +42,7 @@ class Graph(Protocol):
 
 
 class Device(Protocol):
-    """What :class:`GraphedCall` needs of a machine. The tests have one without a GPU."""
+    """The interface of a machine for :class:`GraphedCall`. The tests have one without a GPU."""
 
     def supports(self, x: Tensor) -> bool:
         """Return whether a call on ``x`` can be captured now."""
@@ -111,7 +111,7 @@ class _Captured(NamedTuple):
 
 
 class GraphedCall:
-    """A function of one tensor that is replayed from a CUDA graph where it can be, with equal results.
+    """A function of one tensor that is replayed from a CUDA graph if possible, with equal results.
 
     A size is captured when it is met the second time, so sizes that occur once cost nothing. Of more than
     ``max_graphs`` sizes the least recently used is dropped. The function is called as it is, without a graph:

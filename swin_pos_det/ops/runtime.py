@@ -259,7 +259,7 @@ def _types(root: nn.Module) -> Tuple[Any, ...]:
 
 
 class ModuleState(NamedTuple):
-    """What a captured call depends on in its modules: every attribute, and where parameters and buffers lie.
+    """The state of modules that a captured call depends on: attributes, and addresses of parameters and buffers.
 
     Values of parameters may change in place, as an optimizer or ``load_state_dict`` changes them: a replay reads them.
     """

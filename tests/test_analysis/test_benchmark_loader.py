@@ -1,4 +1,4 @@
-"""What loading costs: every transform is counted, and compact masks give the same images."""
+"""The cost of loading: every transform is counted, and compact masks give the same images."""
 from __future__ import annotations
 
 import pytest

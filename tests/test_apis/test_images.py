@@ -1,4 +1,4 @@
-"""Whatever an image is stored as, a detector gets (H, W, 3) BGR bytes, or a reason why not."""
+"""A detector gets (H, W, 3) BGR bytes for every storage format of an image, or the reason why not."""
 from __future__ import annotations
 
 import cv2

@@ -167,7 +167,7 @@ def test_models_of_others_take_the_entry_that_they_always_took(tmp_path, extra):
     assert own.get_parameter(TABLE).abs().sum() == 0, 'this one takes the averaged weights'
 
 
-# What load_from makes of files without 'state_dict', and of averaged weights
+# load_from with files without 'state_dict', and with averaged weights
 
 def averaged(plain, better, layout):
     return {'timm': {'state_dict': plain, 'state_dict_ema': better, 'arch': 'swin'},
@@ -195,7 +195,7 @@ def test_load_from_takes_what_init_cfg_takes(tmp_path, layout, whole):
 
 
 def test_mmengines_training_checkpoints_stay_as_they_are(tmp_path):
-    """Where a training goes on from, the plain weights belong to the optimizer's averages."""
+    """In a checkpoint to resume from, the plain weights belong to the optimizer's averages."""
     state = detector_state()
     checkpoint = dict(meta={}, message_hub={}, optimizer={}, state_dict=state, state_dict_ema=detector_state())
     found = CheckpointLoader.load_checkpoint(save(checkpoint, tmp_path), map_location='cpu')

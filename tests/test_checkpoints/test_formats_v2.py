@@ -175,7 +175,7 @@ def test_timms_other_v2_is_refused_by_name():
 
 
 def test_our_own_files_are_ours(tmp_path):
-    """And not mmpretrain's, whose names they share but for the place of patch merging."""
+    """And not mmpretrain's, whose names they share except for the place of patch merging."""
     model = load('swinv2_hf_backbone', 'load_state_dict', tmp_path)
     weights = read_weights(model.state_dict())
     assert weights.format.title == "this project's" and not weights.foreign

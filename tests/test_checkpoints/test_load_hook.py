@@ -314,7 +314,7 @@ def test_a_part_of_what_is_loaded_already():
 def test_a_guessed_window_is_said():
     taken = micro(window_size=(3, 6))
     taken.load_state_dict(dict(micro(window_size=(6, 3)).state_dict()))
-    assert any('does not say of which window its tables are, (3, 6) was taken' in line
+    assert any('does not say of which window its tables are, so (3, 6) is assumed' in line
                for line in taken.load_report.lines())
     square = micro()
     square.load_state_dict(dict(micro().state_dict()))

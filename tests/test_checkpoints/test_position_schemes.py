@@ -110,7 +110,7 @@ def test_a_continuous_bias_is_measured_by_the_window_it_was_learned_for(position
     source = small(position=position, window_size=4)
     state = through_a_file(source)
     assert state._metadata[''][TABLE_WINDOWS] == [[4, 4]] * 3
-    with pytest.raises(ValueError, match=r'measured by a window of \(4, 4\), the model measures them by \(8, 8\): say '
+    with pytest.raises(ValueError, match=r'measured by a window of \(4, 4\), the model measures them by \(8, 8\): set '
                                          'pretrained_window_sizes'):
         small(position=position, window_size=8).load_state_dict(state)
     target = small(position=position, window_size=8, pretrained_window_sizes=4)
@@ -118,7 +118,7 @@ def test_a_continuous_bias_is_measured_by_the_window_it_was_learned_for(position
     source.set_window_size(8)
     image = torch.randn(1, 3, 50, 61)
     assert all(torch.equal(a, b) for a, b in zip(source(image), target(image)))
-    # Without the note, as in other people's files, it is the config that says so.
+    # Without the note, as in files of other libraries, the config decides.
     del state._metadata
     small(position=position, window_size=8).load_state_dict(state, strict=True)
 

@@ -12,7 +12,7 @@ NANO = 'mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py'
 
 @dataclass(frozen=True)
 class Odd:
-    """One mistake.
+    """One invalid setting.
 
     Attributes:
         name: of the test.

@@ -1,4 +1,4 @@
-"""What a config reads is checked before anything is built."""
+"""Checks of a config's data before anything is built."""
 from __future__ import annotations
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Mistakes in a config are told in one line; bugs are not."""
+"""Errors in a config are reported in one line; bugs are not."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_bugs_of_a_part_that_is_built_pass(how, error):
 
 
 def test_bugs_of_this_package_pass(monkeypatch):
-    """Its own code raises classes of its own for what a user can mend."""
+    """The package raises its own classes for errors that a user can fix."""
     own = {'__name__': 'swin_pos_det.models.part'}
     exec('def part(size): assert size == 1', own)
     monkeypatch.setitem(MODELS.module_dict, 'Own', own['part'])

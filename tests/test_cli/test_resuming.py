@@ -1,4 +1,4 @@
-"""What tools/train.py goes on from, and what it says when it stops on the way."""
+"""The checkpoint that tools/train.py resumes from, and its message when it stops early."""
 from __future__ import annotations
 
 import shutil

@@ -41,7 +41,7 @@ def test_published_figures_have_a_source_and_measured_ones_a_record(name):
 
 
 def test_this_project_measured_nothing_on_coco():
-    """Whoever trains on COCO changes this test, with a record of the run."""
+    """A training on COCO changes this test, with a record of the run."""
     assert [name for name, entry in ENTRIES.items() if 'Results' in entry] == [
         'mask-rcnn_swin-pos-nano-p4-w7_fpn_digits']
 

@@ -107,7 +107,7 @@ def test_each_addition_trains(pets, index):
 
 
 def test_the_commands(pets, capsys):
-    """As they stand, but for small images and one epoch."""
+    """Run them as written, except for small images and one epoch."""
     read(nano(BASE))
     options = ['--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.dataset.pipeline.2.scale=(64,64)']
     for part in ('train', 'val', 'test'):

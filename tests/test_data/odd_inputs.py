@@ -223,7 +223,7 @@ WRONG_LABELS = 'AP of other classes'
 NO_CLASS = 'labels of all later classes are shifted'
 
 ROWS = [
-    # What a training learns from
+    # Objects that a training learns from
     Row('area 0 and crowds', both(of('train', 8, area=0), lambda s: [a.update(iscrowd=1) for a in
                                                                      s.train['annotations'][-4:]]), SAID,
         '12 of 24 objects dropped: 8 of area 0, 4 crowd', LEARNS_LESS),
@@ -351,7 +351,7 @@ ROWS = [
     Row('two data sets, two evaluators', concat_with_two, PASSES, '', 'two APs'),
     Row('a wrapped data set', lambda s: setattr(s.cfg.val_dataloader, 'dataset', ConfigDict(
         type='RepeatDataset', times=1, dataset=deepcopy(s.validated))), PASSES, '', 'the right AP'),
-    # What can be found
+    # Objects that can be found
     Row('only crowds in val', of('val', iscrowd=1), ERROR, 'nothing can be found: .* 24 crowd', 'AP -1'),
     Row('shares in val', boxes('val', lambda b: [v / 100 for v in b]), ERROR, 'nothing can be found.*shares', AP_0),
     Row('boxes outside in val', boxes('val', lambda b: [b[0] + 500, *b[1:]]), ERROR, 'nothing can be found', AP_0),

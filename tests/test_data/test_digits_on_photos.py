@@ -1,4 +1,4 @@
-"""The embedded data set's files: what they hold, that they repeat, and that no start, stop or mistake spoils them."""
+"""The embedded data set's files: their content, reproducibility, and safety under starts, stops and errors."""
 from __future__ import annotations
 
 import json

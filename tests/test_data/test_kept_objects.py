@@ -1,4 +1,4 @@
-"""What the checks count as dropped is what mmdet drops: the counts beside those of data sets that are really built."""
+"""The checks count as dropped what mmdet drops: their counts equal those of real data sets."""
 from __future__ import annotations
 
 import json

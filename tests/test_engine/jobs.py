@@ -24,7 +24,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-import swin_pos_det  # noqa: F401 - registers the backbone, in processes started anew too
+import swin_pos_det  # noqa: F401 - registers the backbone, also in new processes
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 600  # seconds after which a job counts as hanging: no measure of speed
@@ -34,7 +34,7 @@ def launch(log: Path, function: Callable, *arguments: Any, ranks: int, nodes: in
     """Run a function on ``nodes`` times ``ranks`` processes.
 
     Returns:
-        The exit status of each "machine". What all processes printed is in ``log``.
+        The exit status of each "machine". The output of all processes is in ``log``.
     """
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))

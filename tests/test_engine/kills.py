@@ -164,7 +164,7 @@ def whole(folder: Path) -> int:
 
 @dataclass
 class Kills:
-    """What came of killing at each operation, or of a disk that is full from there on.
+    """The outcomes of killing at each operation, or of a disk that is full from there on.
 
     Attributes:
         operations: names, in their order.

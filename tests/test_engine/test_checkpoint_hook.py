@@ -118,7 +118,7 @@ def test_an_average_starts_from_the_weights_of_any_file(tmp_path, wrap):
         assert torch.equal(weight, loaded[name]), name
 
 
-# What a killed training leaves is removed when the next one starts.
+# Files that a killed training leaves are removed when the next one starts.
 
 class Killed(BaseException):
     """Stands in for a signal."""

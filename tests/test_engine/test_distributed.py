@@ -43,7 +43,7 @@ FSDP_KILLED = """
 _base_ = 'fsdp.py'
 custom_hooks = [dict(type='KillHook', folder='fsdp_notes', iteration=3)]
 """
-# DeepSpeed's wrapper takes neither clip_grad nor what else the demo's has, but for these two.
+# DeepSpeed's wrapper takes none of the demo's settings except these two.
 DEEPSPEED = f"""
 _base_ = ['tiny.py', '{jobs.ROOT}/configs/_base_/deepspeed.py']
 optim_wrapper = dict(_delete_=True, type='DeepSpeedOptimWrapper', optimizer={{{{_base_.optim_wrapper.optimizer}}}},
@@ -143,7 +143,7 @@ def test_either_resumes_from_the_others_checkpoints(folder, sharded, config, sou
 
 
 def test_fully_sharded_resumes_at_another_window(folder):
-    """The averages of resampled tables start anew."""
+    """The averages of resampled tables start from zero."""
     train(folder, 'fsdp.py', 'window', '--resume', 'plain/epoch_1.pth', '--cfg-options', 'model.backbone.window_size=5')
     state = load_checkpoint_file(folder / 'window/epoch_2.pth')['optimizer']['state']
     assert state[TABLE]['exp_avg'].shape == (9 * 9, 1)

@@ -190,7 +190,7 @@ def test_an_epoch_of_another_length_is_refused_within_it_only(tmp_path):
 
 
 def test_checkpoints_of_mmengine_resume_within_an_epoch_too(tmp_path):
-    """Their place is known from the length that MMEngine noted; the random numbers are others, and the log says so."""
+    """Their place is known from the length that MMEngine noted; the random numbers differ, as the log says."""
     make_runner(tmp_path / 'then', hooks=False, end=2).train()
     assert 'resume_record' not in load_checkpoint_file(tmp_path / 'then/iter_6.pth')
     resumed = make_runner(tmp_path / 'on', load_from=str(tmp_path / 'then/iter_6.pth'), resume=True, log_level='INFO')

@@ -85,7 +85,7 @@ def test_resumes_at_any_window(trained, tmp_path, source, target):
     assert after['state_dict'][TABLE].shape == (rows, 2)
     assert not torch.equal(after['state_dict'][TABLE], want), 'and it goes on learning'
     steps = {float(state['step']) for state in after['optimizer']['state'].values()}
-    assert steps == ({6.} if source == target else {6., 2.}), 'only resampled tables start their averages anew'
+    assert steps == ({6.} if source == target else {6., 2.}), 'only resampled tables restart their averages'
 
 
 class _Peek(ResumeResampledHook):

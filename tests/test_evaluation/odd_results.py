@@ -179,7 +179,7 @@ def replace_results(content: Any) -> Callable:
 
 NAN, INF = float('nan'), float('inf')
 FIRST_COUNTS = compressed([[4, 5, 17, 5, 17, 18, 4, 18]])['counts']
-# What MMDetection makes of a row was measured with mmdet 3.3.0, pycocotools 2.0.11 and faster-coco-eval 1.8.0.
+# MMDetection's result for a row was measured with mmdet 3.3.0, pycocotools 2.0.11 and faster-coco-eval 1.8.0.
 FASTER_TYPE = 'right with pycocotools; TypeError or AP 0 with faster-coco-eval'
 FASTER_ASSERTION = 'right with pycocotools; AssertionError with faster-coco-eval'
 UNKNOWN_IMAGE = 'AssertionError: Results do not correspond to current coco set'

@@ -1,4 +1,4 @@
-"""AP, AR and confusions of COCO results, against pycocotools and against what can be counted by hand."""
+"""AP, AR and confusions of COCO results, against pycocotools and against manual counts."""
 from __future__ import annotations
 
 import copy

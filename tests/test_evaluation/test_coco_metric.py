@@ -1,4 +1,4 @@
-"""What the metric of a runner refuses, counts and names; figures for odd files are in test_odd_results.py."""
+"""The refusals, counts and names of a runner's metric; figures for odd files are in test_odd_results.py."""
 from __future__ import annotations
 
 import json

@@ -48,7 +48,7 @@ def test_rotations_tell_offsets_alone(scheme):
     assert (logits[:, 0, 0] - logits[:, 0, 0, 0, 0].view(2, 1, 1)).abs().max() > 0.1
     if scheme == 'rope_axial':
         up_or_left = [logits[:, 1, 1, row, col] for row, col in ((0, 1), (1, 0))]
-        assert (up_or_left[0] - up_or_left[1]).abs().max() > 1e-3, 'axes are told apart'
+        assert (up_or_left[0] - up_or_left[1]).abs().max() > 1e-3, 'axes are distinguished'
 
 
 def test_log_coordinates():

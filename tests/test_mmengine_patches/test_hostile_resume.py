@@ -86,7 +86,7 @@ def test_other_metadata_stays_as_it_is(meta):
     assert found['meta'] is meta
 
 
-# What a file says is the best checkpoint so far, and which are to be removed.
+# Entries of a file about the best checkpoint so far, and those to be removed.
 
 def hostile(checkpoint, file, **info):
     hub = dict(checkpoint['message_hub'])

@@ -1,4 +1,4 @@
-"""What importing the package changes in MMEngine: all of it is in the table, and can be taken back."""
+"""Importing the package changes in MMEngine only what is in the table, and all of it can be reverted."""
 from __future__ import annotations
 
 import json

@@ -1,4 +1,4 @@
-"""What a GPU needs of the code, shown without one: on the meta device, and on fake CUDA tensors.
+"""Requirements of a GPU on the code, tested without one: on the meta device, and on fake CUDA tensors.
 
 Neither has data, so whatever would make the host wait for a GPU raises: ``.item()``, ``nonzero``, or a condition on a
 tensor. The fake tensors take the code's CUDA branches, but need a torch that is built with CUDA, and backward passes

@@ -50,7 +50,7 @@ def test_features_are_the_same_alone_and_in_any_batch(changes):
 
 
 def test_mmdets_features_depend_on_the_batch():
-    """What is wrong there: the same image, batch-padded, has other features, by as much as they are large."""
+    """mmdet's error: the same image, batch-padded, has other features, by as much as their size."""
     model = SwinTransformer(**dict(MICRO, drop_path_rate=0.))
     randomise(model)
     image = torch.randn(3, 61, 90)

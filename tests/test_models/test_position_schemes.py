@@ -47,7 +47,7 @@ def test_every_scheme_is_tested():
     dict(window_policy='fit'), dict(window_policy='scale', reference_size=120), dict(padding='mask', with_cp=True),
 ], ids=str)
 def test_every_parameter_learns_under_every_policy(settings, windows):
-    """What DDP asks for when it does not search for unused parameters."""
+    """DDP needs this when it does not search for unused parameters."""
     model = micro(**settings, **windows, frozen_stages=1, out_indices=(1, 2))
     for size in ((61, 90), (40, 40)):
         model.zero_grad()
@@ -117,7 +117,7 @@ def test_autocast_is_finite_and_close(settings, dtype):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
 
-# What the settings mean
+# The meaning of the settings
 
 def test_absolute_is_the_embedding_alone():
     model = micro(position='absolute', pretrain_img_size=64)

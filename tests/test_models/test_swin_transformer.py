@@ -64,7 +64,7 @@ def test_identity_when_the_grids_agree():
     assert all(torch.equal(a, b) for a, b in zip(plain(image), explicit(image)))
 
 
-# What mmdet's gets wrong
+# Errors of mmdet's
 
 def test_train_and_eval_return_the_model():
     model = micro()
@@ -89,7 +89,7 @@ def test_frozen_stages_hold_from_construction_on(frozen):
 @pytest.mark.parametrize('settings', [dict(out_indices=(0, )), dict(out_indices=(1, )), dict(frozen_stages=1),
                                       dict(frozen_stages=2, out_indices=(1, 2)), dict()], ids=str)
 def test_every_trainable_parameter_gets_a_gradient(settings):
-    """What DDP asks for when it does not search for unused parameters."""
+    """DDP needs this when it does not search for unused parameters."""
     model = micro(**settings)
     sum(out.square().mean() for out in model(torch.randn(1, 3, 33, 33))).backward()
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
@@ -196,7 +196,7 @@ def test_compiled_equals_eager():
                 torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
 
 
-# Mistakes
+# Invalid settings
 
 @pytest.mark.parametrize(('settings', 'error', 'message'), [
     (dict(window_size=0), ValueError, 'window_size must be at least 1 on each side, got 0'),

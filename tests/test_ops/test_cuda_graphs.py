@@ -265,7 +265,7 @@ def test_threads_take_turns(backbone, graphed, device):
 
 
 def test_a_graph_keeps_its_plans(backbone, graphed):
-    """Its kernels read them, whatever the caches drop."""
+    """Its kernels read them, even if the caches drop them."""
     for _ in range(2):
         graphed(images(32, 32))
     windows.build_plan.cache_clear()

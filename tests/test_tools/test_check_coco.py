@@ -1,4 +1,4 @@
-"""check_coco.py: what it counts, says and mends; the inputs are those of the table of odd inputs."""
+"""check_coco.py: its counts, messages and repairs, for the table of odd inputs."""
 from __future__ import annotations
 
 import json
@@ -48,7 +48,7 @@ def test_nothing_is_wrong(check, tmp_path):
     assert sheet.shape[0] >= 2 * 320 and sheet.std() > 10
 
 
-# What the tool says of rows of the table, and whether its copy is right.
+# The tool's output for rows of the table, and its copy.
 @pytest.mark.parametrize(('name', 'says', 'is_repaired'), [
     ('area 0 and crowds', '12 of 24 objects dropped: 8 of area 0, 4 crowd', True),
     ('boxes as shares', 'look like shares of the image', False),
@@ -98,7 +98,7 @@ def test_crowds_are_no_fault(check):
 
 
 def test_annotation_id_0(check, tmp_path):
-    """pycocotools takes a match with annotation 0 for none."""
+    """pycocotools treats a match with annotation 0 as none."""
 
     def change(scene):
         for item in scene.train['annotations']:

@@ -1,4 +1,4 @@
-"""The command lines of train.py and test.py: MMDetection's flags, and one line for each mistake."""
+"""The command lines of train.py and test.py: MMDetection's flags, and one line for each error."""
 from __future__ import annotations
 
 import json

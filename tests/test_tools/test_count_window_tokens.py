@@ -1,4 +1,4 @@
-"""count_window_tokens.py: its table, and one line for each mistake."""
+"""count_window_tokens.py: its table, and one line for each error."""
 from __future__ import annotations
 
 import json

@@ -1,4 +1,4 @@
-"""What test.py writes, eval_coco.py evaluates to the same numbers."""
+"""eval_coco.py gives the same numbers as test.py for its file."""
 from __future__ import annotations
 
 import json

@@ -1,4 +1,4 @@
-"""plot_position.py and ablate_position.py: what they write, and one line for each mistake."""
+"""plot_position.py and ablate_position.py: their output, and one line for each error."""
 from __future__ import annotations
 
 import json

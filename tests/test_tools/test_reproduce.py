@@ -1,4 +1,4 @@
-"""tools/reproduce.py: what it says to mistakes, and a micro run from training to verdict."""
+"""tools/reproduce.py: its messages for errors, and a micro run from training to verdict."""
 from __future__ import annotations
 
 import json

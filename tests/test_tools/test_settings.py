@@ -131,7 +131,7 @@ def test_float16_scales_the_loss(train, tmp_path):
 
 
 def test_a_full_disk_is_told_in_one_line(train, tmp_path, monkeypatch, capsys):
-    """The second checkpoint does not fit; the first stays, and a training can go on from it."""
+    """The second checkpoint does not fit; the first stays, and a training can resume from it."""
     sync = os.fsync
 
     def fail_later(descriptor):

@@ -214,9 +214,9 @@ class DetectorCell:
 
     @contextlib.contextmanager
     def _split_backward(self, watch: Stopwatch) -> Iterator[None]:
-        """Tell the backward of the backbone from that of everything behind it, by doing one after the other.
+        """Separate the backward pass of the backbone from that of neck and heads, by running one after the other.
 
-        Left to itself autograd goes through the deep stages before the gradient of the first stage's output is there.
+        Otherwise autograd runs the deep stages before the gradient of the first stage's output exists.
         """
         cuts: List[Tuple[List[Tensor], List[Tensor]]] = []
 

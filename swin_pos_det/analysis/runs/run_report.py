@@ -85,7 +85,7 @@ def find_checkpoint(work_dir: Union[str, Path], checkpoint: Union[str, Path, Non
     work_dir = Path(work_dir)
     pointer = work_dir / 'last_checkpoint'
     if pointer.is_file():
-        # By its name alone, so that a work dir can be moved.
+        # By its name alone: a work dir may have been moved.
         last = work_dir / Path(pointer.read_text().strip()).name
         if last.is_file():
             return last

@@ -1,4 +1,4 @@
-"""Reading the model index, and mistakes in one."""
+"""Reading the model index, and errors in one."""
 from __future__ import annotations
 
 import pytest

@@ -41,7 +41,7 @@ class FakeRun:
                 step = (number - 1) * self.length + inner
                 self.say(f'Epoch(train) [{number}][{inner}/{self.length}]  lr: 1.0e-03  eta: 0:00:10  time: 2.0000  '
                          'data_time: 0.1000  loss: 1.0000')
-                # "time" is wrong on purpose: MMEngine averages it over a window, so that it must not be summed up
+                # "time" is wrong on purpose: MMEngine averages it over a window, so it must not be summed
                 self.scalars.append(dict(lr=1e-3, loss=10. / step, loss_cls=4. / step, loss_mask=6. / step, time=99.,
                                          data_time=0.1, epoch=number, iter=step, step=step))
         if stop_after is not None:

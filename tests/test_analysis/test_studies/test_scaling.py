@@ -1,4 +1,4 @@
-"""What the estimates rest on: counts of the real model, held against published ones, and arithmetic by hand."""
+"""The basis of the estimates: counts of the real model against published ones, and arithmetic."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ def counts():
 
 @pytest.mark.parametrize('name', VARIANTS)
 def test_backbones_cost_what_the_paper_says(name):
-    """Blocks are the backbone but for patch embedding and merging (3 to 5 %), and count a multiply-add as two."""
+    """Blocks are the backbone except patch embedding and merging (3 to 5 %), and count a multiply-add as two."""
     multiply_adds, millions = PUBLISHED[name]
     found = count(mask_rcnn(name), (224, 224))
     assert 0.93 < found.blocks_forward / 2e9 / multiply_adds < 1.01

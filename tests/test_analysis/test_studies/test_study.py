@@ -69,7 +69,7 @@ def test_trains_then_sweeps_and_does_nothing_twice(calls, tmp_path, jobs):
 
 
 def test_a_folder_is_for_one_set_of_options(calls, tmp_path):
-    """What was trained with other options would be resumed, or reported, as if it were the same."""
+    """Trainings with other options would be resumed, or reported, as the same."""
     run_study(tmp_path, [0], 1, ONE, TWO, options=['a=1'])
     calls.clear()
     with pytest.raises(ValueError, match='seed0 is of a study with the options a=1, now a=2; choose another --work'):

@@ -1,4 +1,4 @@
-"""What plain PyTorch, MMEngine and mmdet do with the hostile files, beside this project; prints a Markdown table.
+"""Compare plain PyTorch, MMEngine, mmdet and this project on the hostile files; print a Markdown table.
 
     export OMP_NUM_THREADS=1
     python -m tests.test_checkpoints.hostile.server FOLDER
