@@ -14,7 +14,7 @@ from torch import Tensor
 from ..choices import RESAMPLING_MODES
 from ..errors import SettingError
 from ..ops.position_bias import table_size
-from ..ops.runtime import tensor_cache
+from ..ops.runtime import copy_to, tensor_cache
 from ..types import Pair
 
 MAX_CACHED_MATRICES = 64  # a few KB each
@@ -99,7 +99,7 @@ def _geometric_matrix(source: int, target: int) -> np.ndarray:
 def _placed_matrix(source: int, target: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return :func:`geometric_matrix` on a device, cached: a copy in each forward would make a GPU wait."""
     with torch.inference_mode(False):
-        return geometric_matrix(source, target).to(device, dtype)
+        return copy_to(geometric_matrix(source, target).to(dtype), device)
 
 
 def _geometric_ratio(terms: int, total: float) -> float:

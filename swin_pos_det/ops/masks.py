@@ -58,11 +58,6 @@ class WindowGroup:
         return WindowGroup(some.stop - some.start, *(of[some] if own and of is not None else of
                                                      for of in (self.region, self.hidden)))
 
-    def to(self, device: torch.device) -> WindowGroup:
-        """Return the same group on a device."""
-        return WindowGroup(self.count, *(None if of is None else of.to(device) for of in (self.region, self.hidden)),
-                           self.keeps_mask)
-
     def mask(self, dtype: torch.dtype, align_pad: int = 0) -> Optional[Tensor]:
         """Return the additive mask of the logits: 0 where a query may attend to a key.
 

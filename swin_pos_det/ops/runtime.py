@@ -182,6 +182,13 @@ def hold_cached() -> Iterator[Dict[Any, Any]]:
         _held.reset(token)
 
 
+def copy_to(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor of the CPU to a device without waiting for what the device still has to do."""
+    if device.type != 'cuda' or fake_mode() is not None:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 # Precision
 
 # Devices without autocast; asked to switch it off there, torch raises. MPS has it since torch 2.5.

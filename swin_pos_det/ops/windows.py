@@ -9,6 +9,7 @@ images together, ``N`` tokens in a window, ``C`` channels.
 """
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -178,16 +179,15 @@ class _Select(torch.autograd.Function):
 def build_plan(spec: WindowSpec, batch: int, device: torch.device) -> WindowPlan:
     """Build the plan of :func:`window_plan`.
 
-    Arithmetic on sizes, which may be symbols: nothing is counted in a tensor, so no GPU is waited for. Only where
-    padding is hidden are windows looked at one by one; that is done on the CPU.
+    Arithmetic on sizes, which may be symbols: nothing is copied to or from the device, or counted in a tensor, so the
+    host never waits for a GPU.
     """
     size, window, shift, hide_padding, valid = spec
-    home = device if not hide_padding or is_tracing() else torch.device('cpu')
-    rows, cols = (_Axis(*axis, home) for axis in zip(size, window, shift))
+    rows, cols = (_Axis(*axis, device) for axis in zip(size, window, shift))
     order, groups = (_groups_by_content(batch, rows, cols, valid) if hide_padding else
                      _groups_by_place(batch, rows, cols))
     area, length = window[0] * window[1], size[0] * size[1]
-    rank = torch.empty_like(order).scatter_(0, order, torch.arange(order.shape[0], device=home))
+    rank = torch.empty_like(order).scatter_(0, order, torch.arange(order.shape[0], device=device))
 
     def slots_of(down: Tensor, across: Tensor) -> Tensor:
         """Return the slots of some places down and across in the padded maps: (B * places,)."""
@@ -198,7 +198,7 @@ def build_plan(spec: WindowSpec, batch: int, device: torch.device) -> WindowPlan
     inverse = slots_of(rows.places(), cols.places())
 
     # The token of every slot (nW, N).
-    image = torch.arange(batch, device=home)[:, None, None, None, None] * length
+    image = torch.arange(batch, device=device)[:, None, None, None, None] * length
     token = image + rows.place[:, None, :, None] * size[1] + cols.place[None, :, None, :]
     pad_mask = (rows.place >= size[0])[:, None, :, None] | (cols.place >= size[1])[None, :, None, :]
     pad_mask = pad_mask.expand(token.shape)
@@ -206,10 +206,9 @@ def build_plan(spec: WindowSpec, batch: int, device: torch.device) -> WindowPlan
     pad_slots, pad_mask = None, pad_mask.reshape(-1, area)[order].flatten()
     if not is_tracing():
         below = slots_of(rows.padding(), torch.cat([cols.places(), cols.padding()]))
-        pad_slots = torch.cat([below, slots_of(rows.places(), cols.padding())]).to(device)
+        pad_slots = torch.cat([below, slots_of(rows.places(), cols.padding())])
         pad_slots, pad_mask = (pad_slots, pad_mask) if pad_slots.shape[0] else (None, None)
-    return WindowPlan(spec, gather.to(device), inverse.to(device), None if pad_mask is None else pad_mask.to(device),
-                      pad_slots, tuple(group.to(device) for group in groups))
+    return WindowPlan(spec, gather, inverse, pad_mask, pad_slots, tuple(groups))
 
 
 class _Axis:
@@ -251,6 +250,21 @@ class _Axis:
         window = torch.div(slot, self.side, rounding_mode='floor')
         return window, slot - window * self.side
 
+    def kinds(self, valid: int) -> Counter[Tuple[bool, str]]:
+        """Count windows by whether the shift mixes them, and whether 'none', 'some' or 'all' of a window is hidden.
+
+        Args:
+            valid: the places of the map from which on the rest is hidden.
+        """
+        found: Counter[Tuple[bool, str]] = Counter()
+        for window in range(self.windows):
+            start, is_last = window * self.side + self.shift, window == self.windows - 1
+            stop = min(start + self.side, self.padded)
+            hidden = max(0, stop - max(start, valid)) + is_last * max(0, self.shift - valid)
+            kind = 'none' if hidden == 0 else 'all' if hidden == self.side else 'some'
+            found[self.mixed and is_last, kind] += 1
+        return found
+
 
 Groups = Tuple[Tensor, List[WindowGroup]]
 
@@ -284,16 +298,25 @@ def _pairs(rows: Tensor, cols: Tensor) -> Tensor:
 def _groups_by_content(batch: int, rows: _Axis, cols: _Axis, valid: Optional[Sequence[Pair]]) -> Groups:
     """Return the same where padding is hidden: a group without a mask, and one where each window has its own."""
     region = _pairs(rows.region, cols.region).repeat(batch, 1)
-    height, width = rows.length, cols.length
-    if valid is not None:
-        height, width = (torch.tensor(side, device=region.device).view(-1, 1, 1, 1, 1) for side in zip(*valid))
-    hidden = (rows.place[:, None, :, None] >= height) | (cols.place[None, :, None, :] >= width)
-    hidden = hidden.expand(batch, -1, -1, -1, -1).reshape(region.shape)
+    valid = [(rows.length, cols.length)] * batch if valid is None else valid
+    below = torch.stack([rows.place >= height for height, _ in valid])
+    across = torch.stack([cols.place >= width for _, width in valid])
+    hidden = (below[:, :, None, :, None] | across[:, None, :, None, :]).reshape(region.shape)
     if is_tracing():
         return torch.arange(region.shape[0], device=region.device), [WindowGroup(region.shape[0], region, hidden)]
     mixed = (region != region[:, :1]).any(1) | (hidden != hidden[:, :1]).any(1)
     order = torch.argsort(mixed, stable=True)
-    count = int(mixed.sum())
+    count = sum(_count_mixed(rows, cols, own) for own in valid)
     masked = order[order.shape[0] - count:]
     groups = [WindowGroup(order.shape[0] - count), WindowGroup(count, region[masked], hidden[masked])]
     return order, [group for group in groups if group.count]
+
+
+def _count_mixed(rows: _Axis, cols: _Axis, valid: Pair) -> int:
+    """Count the windows of an image that need a mask: arithmetic on sizes, since a count on a GPU is waited for."""
+    count = 0
+    for (row_mixed, row_hidden), row_number in rows.kinds(valid[0]).items():
+        for (col_mixed, col_hidden), col_number in cols.kinds(valid[1]).items():
+            uniform = 'all' in (row_hidden, col_hidden) or row_hidden == col_hidden == 'none'
+            count += (row_mixed or col_mixed or not uniform) * row_number * col_number
+    return count

@@ -1,8 +1,8 @@
 """Requirements of a GPU on the code, tested without one: on the meta device, and on fake CUDA tensors.
 
 Neither has data, so whatever would make the host wait for a GPU raises: ``.item()``, ``nonzero``, or a condition on a
-tensor. The fake tensors take the code's CUDA branches, but need a torch that is built with CUDA, and backward passes
-on them a driver: so backward runs on the meta device.
+tensor. The fake tensors take the code's CUDA branches, but backward passes on them need a driver: so backward runs on
+the meta device.
 """
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Iterator, List, Set
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,20 +22,10 @@ from swin_pos_det.layers import relative_bias
 from swin_pos_det.models import SwinPosTransformer
 from swin_pos_det.models.data_preprocessor import attach_valid_sizes
 from swin_pos_det.ops import position_bias, windows
+from tests.fake_cuda import CUDA, fake_model, makes_fake_cuda, mode_of, without_device_guards
 from tests.models import MICRO, randomise
 
-CUDA = torch.device('cuda', 0)
-
-
-def _makes_fake_cuda() -> bool:
-    try:
-        with FakeTensorMode():
-            return torch.backends.cuda.is_built() and torch.ones(1, device='cuda').add(1).is_cuda
-    except RuntimeError:  # older ones want a driver even for these
-        return False
-
-
-fake_cuda = pytest.mark.skipif(not _makes_fake_cuda(), reason='needs a torch built with CUDA, but no GPU')
+fake_cuda = pytest.mark.skipif(not makes_fake_cuda(), reason='this torch has no fake CUDA tensors without a GPU')
 SETTINGS = [
     dict(), dict(window_size=12, table_window_size=7), dict(window_size=[(7, 14), 'global', 7], table_window_size=7),
     dict(window_policy='fit'), dict(with_cp=True), dict(use_abs_pos_embed=True, pretrain_img_size=64),
@@ -66,15 +56,22 @@ def _checkpoints_on_meta() -> bool:
     return devices.seen == {x.device}
 
 
+# Operators that make the host wait for a GPU.
+WAITING = {'_local_scalar_dense', 'item', 'is_nonzero', 'nonzero', 'masked_select', 'equal', 'unique_dim', '_unique2',
+           'repeat_interleave', 'bincount', '_to_cpu'}
+
+
 class Devices(TorchDispatchMode):
-    """Notes the devices of all tensors that operators take and give."""
+    """Notes the devices of all tensors that operators take and give, and the operators' names."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: Set[torch.device] = set()
+        self.names: Set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        self.names.add(func.overloadpacket.__name__)
         self.seen.update(leaf.device for leaf in tree_flatten((args, kwargs, out))[0] if isinstance(leaf, Tensor))
         return out
 
@@ -106,32 +103,29 @@ class Masks(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def fake_model(dtype: torch.dtype = torch.float32, **settings: Any) -> SwinPosTransformer:
-    """Build a model on a CUDA device that need not exist."""
-    model = SwinPosTransformer(**dict(MICRO, **settings))
-    with FakeTensorMode():
-        for module in model.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                setattr(module, name, nn.Parameter(torch.empty(parameter.shape, dtype=dtype, device=CUDA)))
-    return model
-
-
-def mode_of(model: SwinPosTransformer) -> FakeTensorMode:
-    """Return the mode that the model's tensors were made under."""
-    return next(model.parameters()).fake_mode
+POLICIES = [
+    dict(padding='mask'), dict(padding='mask', window_policy='fit'), dict(window_policy='scale', reference_size=64),
+    dict(padding='mask', window_size='global', table_window_size=7), dict(position='peg', padding='mask'),
+    dict(position='linear_cpb', attention='cosine', norm_order='res-post', key_bias=False, padding='mask')]
 
 
 @fake_cuda
-@pytest.mark.parametrize('settings', SETTINGS, ids=str)
-def test_a_forward_on_cuda_stays_there_and_never_waits(settings):
+@pytest.mark.parametrize('valid', [None, [(61, 90), (50, 40)]], ids=['whole', 'padded'])
+@pytest.mark.parametrize('settings', [*SETTINGS, *POLICIES], ids=str)
+def test_a_forward_on_cuda_stays_there_and_never_waits(settings, valid):
+    """From the first forward on, which makes the plans."""
     model = fake_model(**settings)
-    with mode_of(model), torch.no_grad():
+    with without_device_guards(), mode_of(model), torch.no_grad():
         images = torch.empty(2, 3, 61, 90, device=CUDA)
+        if valid:
+            attach_valid_sizes(images, valid)
         if settings.get('resampling') == 'geometric':
             model(images)  # its matrices are worked out on the CPU, once
-        with Devices() as devices:
+        with Devices() as devices, FromTheHost() as host:
             outs = model(images)
-        assert devices.seen == {CUDA} == {out.device for out in outs}
+    assert devices.seen == {CUDA} == {out.device for out in outs}
+    assert not host.seen
+    assert not devices.names & WAITING
 
 
 @pytest.mark.parametrize(('settings', 'valid'), [
@@ -142,8 +136,8 @@ def test_forward_and_backward_need_no_data_and_no_other_device(settings, valid):
     images = torch.empty(2, 3, 61, 90, device='meta')
     if valid:
         attach_valid_sizes(images, valid)
-    if 'padding' in settings or 'resampling' in settings:
-        model(images)  # what hides padding, and geometric resampling, is worked out on the CPU for each new size
+    if 'resampling' in settings:
+        model(images)  # its matrices are worked out on the CPU, once
     if settings.get('with_cp') and not _checkpoints_on_meta():
         pytest.skip("this torch's own checkpointing needs a device with data")
     with Devices() as devices, FromTheHost() as host:
@@ -170,7 +164,7 @@ def test_what_would_make_the_host_wait_raises():
 def test_the_bias_is_aligned_for_the_memory_efficient_kernels(window, dtype):
     """They read rows of 16 bytes: each row of the (N, N) bias must start at a multiple of that."""
     model = fake_model(dtype, window_size=window)
-    with mode_of(model), torch.no_grad(), Masks() as masks:
+    with without_device_guards(), mode_of(model), torch.no_grad(), Masks() as masks:
         model(torch.empty(1, 3, 120, 200, device=CUDA, dtype=dtype))
     assert masks.seen
     for query, mask in masks.seen:

@@ -1,6 +1,9 @@
 """Plans against literal pictures and against the textbook order of pad, roll and partition."""
 from __future__ import annotations
 
+import itertools
+import random
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -120,3 +123,25 @@ def test_groups_are_compared_by_identity():
     """Fields hold tensors, whose comparison is no truth value."""
     region = torch.zeros(1, 4, dtype=torch.long)
     assert WindowGroup(1, region) != WindowGroup(1, region)
+
+
+def test_windows_that_need_a_mask_are_counted_without_looking():
+    """The number comes from sizes; here each window is looked at."""
+    rng = random.Random(0)
+    for _ in range(60):
+        size, window = [tuple(rng.randint(1, most) for _ in range(2)) for most in (12, 6)]
+        shift = tuple(rng.randrange(side) for side in window)
+        valid = tuple(tuple(rng.randint(1, side) for side in size) for _ in range(2))
+        padded = [-(-length // side) * side for length, side in zip(size, window)]
+        mixed = 0
+        for own in valid:
+            for first in itertools.product(*(range(0, length, side) for length, side in zip(padded, window))):
+                kinds = set()
+                for slot in itertools.product(*(range(at, at + side) for at, side in zip(first, window))):
+                    place = [(s + by) % length for s, by, length in zip(slot, shift, padded)]
+                    wrapped = tuple(s + by >= length for s, by, length in zip(slot, shift, padded))
+                    kinds.add((wrapped, any(p >= limit for p, limit in zip(place, own))))
+                mixed += len(kinds) > 1
+        plan = window_plan(2, size, window, shift, CPU, True, valid)
+        assert sum(group.count for group in plan.groups if group.region is not None) == mixed
+        assert sum(group.count for group in plan.groups) == plan.num_windows
