@@ -1,4 +1,4 @@
-"""Types that signatures all over the package name."""
+"""Types shared by signatures all over the package."""
 from __future__ import annotations
 
 from typing import Tuple

@@ -22,7 +22,7 @@ class _Recorder(TorchDispatchMode):
 
 
 class FakeGraph:
-    """As a CUDA graph, it knows no Python: what the recorded call read from elsewhere it reads again as it is then."""
+    """Like a CUDA graph it does not run Python: a replay reads the current values of all tensors that the call read."""
 
     def __init__(self, device: FakeDevice) -> None:
         self.device, self.calls = device, []

@@ -1,6 +1,6 @@
 """The slow, readable oracle: windowed attention written out step by step, one window and one pair of tokens at a time.
 
-It shares no code with the package. What the package computes must equal this, gradients included.
+It shares no code with the package. The package's results must equal these, including gradients.
 """
 from __future__ import annotations
 

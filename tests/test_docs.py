@@ -30,7 +30,7 @@ GUIDES = [page for page in PAGES if page.parent in (ROOT, ROOT / 'docs')]
 CONFIG_PAGES = [page for page in PAGES if (ROOT / 'configs') in page.parents]
 # Fenced blocks: (language, text).
 FENCE = re.compile(r'^```(\w*)\n(.*?)^```', re.S | re.M)
-# Commands of other programs, which no test runs: they install, activate, or need what a test machine lacks.
+# Commands of other programs, which no test runs.
 FOREIGN = ('pip', 'mim', 'source', 'export', 'git', 'docker')
 
 

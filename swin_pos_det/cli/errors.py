@@ -5,7 +5,7 @@ code raises is a bug. Other code has no such classes. An error from there is a u
 raises it while it builds a part of the config, and it is
 
 - about a part or a setting that does not exist, or a setting that is missing;
-- about a package that is not installed (this one wherever it is raised: MMEngine's visualizers import theirs late);
+- about a package that is not installed (this one at any place: MMEngine's visualizers import theirs late);
 - of a class for wrong values, types, packages or files (``_REFUSALS``); but not for a keyword that is no setting of the
   part, as then the part's own code passes it on;
 - a ``KeyError`` with the value of a setting, which was looked up and not found, or with a message.

@@ -32,7 +32,7 @@ class FastInferenceHook(Hook):
         half_dtype(half, torch.device('cpu'))
 
     def before_test(self, runner: Runner) -> None:
-        """Speed up the model, whose weights are loaded now."""
+        """Speed up the model, after its weights were loaded."""
         speed_up(runner.model, **self.settings)
 
 
@@ -52,7 +52,7 @@ def speed_up(model: nn.Module, cuda_graphs: bool = False, half: Union[bool, str]
     detectors = [part for part in model.modules() if isinstance(part, BaseDetector) and hasattr(part, 'backbone')]
     if not detectors:
         raise SettingError(f'{type(model).__name__} has no mmdet detector with a backbone: --half and --cuda-graphs '
-                           'cannot be used')
+                           'need one')
     device = next(detectors[0].parameters()).device
     if cuda_graphs and device.type != 'cuda':
         warn(f'CUDA graphs have no effect on the device {str(device)!r}')
@@ -79,13 +79,13 @@ class FastFeatures:
     """The ``extract_feat`` of a detector: the same features, faster.
 
     With a dtype, backbone and neck have weights of it and compute in it, except batch norms. Images come in, and
-    features go out, in float32, which boxes, RoIAlign and NMS need. Torch's norms and softmax add up in float32
-    whatever the dtype of their input.
+    features go out, in float32, which boxes, RoIAlign and NMS need. Torch's norms and softmax accumulate in float32
+    for every input dtype.
 
     Args:
         detector: with ``backbone``, and in most cases ``neck``.
         max_graphs: CUDA graphs kept at most; 0: none are made.
-        dtype: that the weights of backbone and neck are cast to; None: they stay as they are.
+        dtype: of the weights of backbone and neck; None: unchanged.
         graph_device: for tests, ``device`` of :class:`~swin_pos_det.ops.cuda_graphs.GraphedCall`.
     """
 
@@ -105,7 +105,7 @@ class FastFeatures:
         """Return the features of (B, C, H, W) images."""
         sizes = valid_sizes(images)
         features = self.compute(images, None if sizes is None else tuple(sizes))
-        if self.dtype is not None:  # a sum is not finite if one of its terms is not; the host does not wait for it
+        if self.dtype is not None:  # a sum is not finite if one of its terms is not; this does not synchronize
             total = sum(feature.sum() for feature in tree_flatten(features)[0])
             self._sum = total if self._sum is None else self._sum + total
         return features
@@ -120,7 +120,7 @@ class FastFeatures:
             return tree_map(Tensor.float, self.extract(images))
 
     def check(self, *_: Any) -> None:
-        """Refuse results of features that overflowed: a forward hook of the detector, which has waited for them.
+        """Refuse results of features that overflowed: a forward hook of the detector, which has synchronized.
 
         Raises:
             UserError: if features since the last check are not finite.

@@ -291,7 +291,7 @@ def _drop_changed_averages(runner: Runner) -> None:
             dropped += 1
     if dropped:
         print_log(f"{dropped} parameters were resampled or adapted on loading; the optimizer's averages of them start "
-                  'anew', logger='current')
+                  'from zero', logger='current')
 
 
 def _check_averages(runner: Runner) -> None:

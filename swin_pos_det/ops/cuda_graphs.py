@@ -25,7 +25,7 @@ from .runtime import (
 )
 from .window_attention import requested_impl
 
-# A graph keeps its input and output in memory; what is between them shares one pool.
+# A graph keeps its input and output in memory; intermediate tensors share one pool.
 MAX_GRAPHS = 8
 # A key is a few numbers. COCO has some 60 padded sizes.
 MAX_SEEN = 1024
@@ -97,7 +97,7 @@ class _CudaGraph:
 
 
 class _Captured(NamedTuple):
-    """One graph: its input and output, and what its kernels read besides, such as plans from caches."""
+    """One graph: its input and output, and other tensors that its kernels read, such as plans from caches."""
 
     graph: Graph
     input: Tensor
@@ -113,20 +113,20 @@ class _Captured(NamedTuple):
 class GraphedCall:
     """A function of one tensor that is replayed from a CUDA graph if possible, with equal results.
 
-    A size is captured when it is met the second time, so sizes that occur once cost nothing. Of more than
-    ``max_graphs`` sizes the least recently used is dropped. The function is called as it is, without a graph:
+    A size is captured at its second occurrence, so sizes that occur once cost nothing. Of more than
+    ``max_graphs`` sizes the least recently used is dropped. The function is called without a graph:
 
     - on other devices, with gradients, while another graph is made, or under a mode that sees every operator;
-    - in training, or where a module has hooks, which would see nothing of a replay;
+    - in training, or if a module has hooks, which a replay does not call;
     - on another stream than that of the first call;
-    - if it cannot be captured, such as when it copies something to the host: this warns once.
+    - if capturing fails, such as when it copies something to the host: this warns once.
 
     If anything in the modules changes, such as a window, a submodule or the device, all graphs are dropped. Settings of
-    torch are not watched, except autocast.
+    torch are not checked, except autocast.
 
     Args:
         function: called with a tensor (and constants); returns a tensor, or lists, tuples or dicts of tensors. It must
-            depend on nothing else that changes than ``modules``.
+            not depend on changing state other than ``modules``.
         modules: that it calls.
         max_graphs: graphs kept at most, at least 1.
         device: for tests.
@@ -167,7 +167,7 @@ class GraphedCall:
         self._seen.clear()
 
     def _find(self, x: Tensor, constants: Tuple[Hashable, ...]) -> Optional[_Captured]:
-        """Return the graph for an input, captured if this is the time to; None if there is none."""
+        """Return the graph for an input, capturing it if it is due; None without one."""
         stream, state = self._device.stream(x), module_state(self.modules)
         if state is None or stream != (stream if self._stream is None else self._stream):
             return None
