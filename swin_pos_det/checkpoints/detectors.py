@@ -161,7 +161,7 @@ def _copied_into_parts(state_dict: Mapping[Any, Any], without: List[str], model:
 
 def _moved(state_dict: Mapping[Any, Any], without: List[str], backbones: List[str],
            children: List[str]) -> Dict[Any, Any]:
-    """Move the Swin found under each prefix in ``without`` to the model's own names."""
+    """Return the state dict with the Swin found in it placed under each prefix in ``without``."""
     found = candidates(state_dict)
     if not found:
         try:

@@ -87,7 +87,7 @@ def features(model, output_norms):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_recognised_by_its_keys(name):
+def test_detected_by_its_keys(name):
     weights = read_weights(golden(name)['checkpoint'])
     assert weights.format.title == TITLES.get(name, "Hugging Face's")
 

@@ -73,7 +73,7 @@ def outputs(model, dtype=torch.float32):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_recognised_by_its_keys(name):
+def test_detected_by_its_keys(name):
     weights = read_weights(golden(name)['checkpoint'])
     assert (weights.format.title, weights.format.version) == (TITLES.get(name, "Hugging Face's"), 2)
     assert weights.windows == LEARNED.get(name) and weights.position == 'log_cpb'
