@@ -1,6 +1,6 @@
 # Cascade Mask R-CNN as in the Swin paper's table 2: GIoU loss, four convolutions and one fully connected layer in each
 # box head, 36 epochs at random scales and crops. MMDetection has all of it in its ConvNeXt config, which took it over.
-# The box heads' SyncBN is the authors'; where processes share no GPU, tools/ train with plain BN (engine/sync_bn.py).
+# The box heads' SyncBN is the authors'; without GPUs, tools/ train several processes with plain BN (engine/sync_bn.py).
 _base_ = 'mmdet::convnext/cascade-mask-rcnn_convnext-t-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py'
 custom_imports = dict(_delete_=True, imports=['swin_pos_det'], allow_failed_imports=False)
 

@@ -48,6 +48,6 @@ val_dataloader = dict(
         backend_args=backend_args))
 test_dataloader = val_dataloader
 
-# Evaluates on the annotation file of whatever dataset the loader holds.
+# Evaluates on the annotation file of the loader's dataset.
 val_evaluator = dict(type='DigitsOnPhotosMetric', metric=['bbox', 'segm'])
 test_evaluator = val_evaluator

@@ -1,4 +1,4 @@
-# The demo's model on a few COCO images, trained and evaluated on the same ones: does the whole pipeline learn?
+# The demo's model on a few COCO images, trained and evaluated on the same ones, to check that the pipeline learns.
 # tools/analysis_tools/overfit_coco.py picks the images and writes the annotation file.
 _base_ = './mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py'
 
