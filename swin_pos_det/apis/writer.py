@@ -8,10 +8,10 @@ from typing import Any, Optional, Union
 import cv2
 import numpy as np
 from mmdet.structures import DetDataSample
-from mmdet.structures.mask import encode_mask_results
 from torch import nn
 
 from ..checkpoints import write_json
+from ..data.masks import encode_masks
 from ..errors import SettingError, UserError
 from ..visualization import InstanceDrawer, picture_scale, save_picture, to_rgb
 from ..visualization.visualizer import instance_arrays
@@ -66,7 +66,7 @@ class PredictionWriter:
 
     def _add_annotations(self, image_id: int, sample: DetDataSample) -> None:
         found = sample.pred_instances
-        masks = encode_mask_results(found.masks.numpy()) if 'masks' in found else [None] * len(found)
+        masks = encode_masks(found.masks.numpy()) if 'masks' in found else [None] * len(found)
         for box, score, label, mask in zip(found.bboxes.tolist(), found.scores.tolist(), found.labels.tolist(), masks):
             width, height = box[2] - box[0], box[3] - box[1]
             item = dict(id=len(self.annotations) + 1, image_id=image_id, category_id=label + 1,

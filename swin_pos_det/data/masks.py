@@ -1,15 +1,52 @@
-"""Check run-length masks before pycocotools reads them: invalid ones make it hang or compare other pixels."""
+"""Run-length masks: encode them, and check them before pycocotools, which hangs on wrong ones, reads them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Optional
 
+import cv2
 import numpy as np
+from pycocotools import mask as rle
 
 # Masks that are decoded at once: enough for efficient NumPy, few enough for about 100 MB.
 _BATCH = 8192
 # Six bits of a character: five of the number, then whether another character follows. 7 characters hold 32 bits.
 _MAX_CHARACTERS = 7
+
+
+def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
+    """Encode masks as pycocotools does, to the byte, in a fraction of the time.
+
+    pycocotools copies each mask into column order and looks at every pixel. Here only the rectangle that holds the
+    object is looked at, and the runs found there are placed in the whole image.
+
+    Args:
+        masks: (N, H, W), booleans or numbers, of which those other than 0 are the object.
+
+    Returns:
+        N dicts with ``size``, [H, W], and ``counts``, bytes.
+    """
+    height, width = masks.shape[1:]
+    found = [dict(size=[height, width], counts=_run_lengths(mask)) for mask in masks]
+    return rle.frPyObjects(found, height, width) if found else []
+
+
+def _run_lengths(mask: np.ndarray) -> list[int]:
+    """Lengths of the runs of 0 and 1, in turn, down the columns of a mask (H, W); the first are zeros."""
+    height, width = mask.shape
+    mask = np.ascontiguousarray(mask)
+    mask = mask.view(np.uint8) if mask.dtype == bool else (mask != 0).view(np.uint8)
+    x, y, columns, rows = cv2.boundingRect(mask)
+    # Each column with a 0 above and below: every run of ones starts and ends within it.
+    framed = np.zeros((columns, rows + 2), np.int8)
+    framed[:, 1:-1] = mask[y:y + rows, x:x + columns].T != 0
+    column, row = np.nonzero(np.diff(framed))
+    edges = (x + column) * height + y + row  # starts and ends in turn, in the order of the whole image
+    if rows == height:  # runs that reach from one column into the next
+        joined = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1
+        edges = np.delete(edges, np.concatenate([joined, joined + 1]))
+    lengths = np.diff(edges, prepend=0, append=height * width)
+    return lengths[:-1 if len(edges) and lengths[-1] == 0 else None].tolist()
 
 
 def rle_problems(masks: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> dict[int, str]:

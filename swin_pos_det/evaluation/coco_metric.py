@@ -14,8 +14,10 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.fileio import dump, get_local_path
 from mmengine.logging import print_log
+from torch import Tensor
 
 from ..data.annotation_file import check_annotations, check_masks, read_json
+from ..data.masks import encode_masks
 from ..errors import SettingError
 from .annotations import NumberedCoco, as_coco, check_objects, number_ids
 from .coco_eval import CocoScores, check_max_dets, evaluate
@@ -103,7 +105,7 @@ class SwinPosCocoMetric(CocoMetric):
                 raise SettingError('the evaluator has no ann_file, and the test pipeline drops the annotations: '
                                    "give val_evaluator or test_evaluator ann_file=..., or PackDetInputs 'instances' in "
                                    'meta_keys')
-        super().process(data_batch, data_samples)
+        super().process(data_batch, [_with_encoded_masks(sample) for sample in data_samples])
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Compute the metrics of all results; see ``CocoMetric.compute_metrics``.
@@ -262,6 +264,15 @@ class SwinPosCocoMetric(CocoMetric):
         measured = {f'AR@{number}': recall for number, recall in zip(self.proposal_nums, recalls)}
         print_log(''.join(f'\n{name}\t{recall:.4f}' for name, recall in measured.items()), 'current')
         return measured
+
+
+def _with_encoded_masks(sample: dict) -> dict:
+    """Return the sample with run-length masks, which mmdet's metric takes as they are."""
+    masks = sample['pred_instances'].get('masks')
+    if not isinstance(masks, Tensor):
+        return sample
+    encoded = encode_masks(masks.cpu().numpy())
+    return dict(sample, pred_instances=dict(sample['pred_instances'], masks=encoded))
 
 
 def _per_class(scores: CocoScores) -> dict[str, float]:

@@ -8,7 +8,6 @@ from typing import Any, Optional
 import numpy as np
 import torch
 from mmdet.evaluation import CocoMetric, DumpDetResults
-from mmdet.structures.mask import encode_mask_results
 from mmengine.dist import collect_results, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -16,6 +15,7 @@ from mmengine.runner import Runner
 
 from ..checkpoints import write_json
 from ..data.annotation_file import FilePath
+from ..data.masks import encode_masks
 from ..errors import SettingError, UserError
 
 
@@ -46,7 +46,7 @@ def encode_prediction(sample: Mapping[str, Any]) -> dict[str, Any]:
             if key in predicted}
     if 'masks' in predicted:
         masks = predicted['masks']
-        kept['masks'] = encode_mask_results(masks.cpu().numpy()) if isinstance(masks, torch.Tensor) else masks
+        kept['masks'] = encode_masks(masks.cpu().numpy()) if isinstance(masks, torch.Tensor) else masks
     return dict(kept, img_id=sample['img_id'])
 
 
