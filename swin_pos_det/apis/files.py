@@ -10,7 +10,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..errors import SettingError
-from .inference import check_settings, predict_batch
+from .inference import check_finite, check_settings, predict_batch
 from .inputs import Inputs, check_inputs, count_frames, find_inputs, read_frames
 from .pipeline import InputPipeline, reads_folders
 from .writer import PredictionWriter
@@ -60,6 +60,7 @@ def predict_files(model: nn.Module, inputs: Union[Inputs, Mapping[Path, str]], o
     Raises:
         SettingError: if there are no inputs, none is readable, or creating ``out_dir`` fails; see
             :func:`find_inputs`, :func:`~swin_pos_det.apis.predict`.
+        DetectionsError: if nothing is found, as numbers in the detector are NaN or infinite.
     """
     check_settings(batch_size, score_threshold)
     pipeline = InputPipeline(model)
@@ -69,10 +70,11 @@ def predict_files(model: nn.Module, inputs: Union[Inputs, Mapping[Path, str]], o
     report = PredictionReport(writer.path)
     frames = read_frames(found, pipeline, report.skipped)
     bar = tqdm(total=sum(map(count_frames, found)), desc='inference', unit='image', disable=not progress)
-    whole = False
+    whole, last = False, []
     try:
         with bar:
             while batch := list(itertools.islice(frames, batch_size)):
+                last = batch
                 samples = predict_batch(model, [frame.image for frame in batch], pipeline, score_threshold)
                 for frame, sample in zip(batch, samples):
                     writer.add(frame, sample)
@@ -83,4 +85,6 @@ def predict_files(model: nn.Module, inputs: Union[Inputs, Mapping[Path, str]], o
         report.images, report.detections = len(writer.images), len(writer.annotations)
     if not report.images:
         raise SettingError(f'none of the inputs can be read: {"; ".join(report.skipped.values())}')
+    if not report.detections:
+        check_finite(model, last[0].image, pipeline)
     return report

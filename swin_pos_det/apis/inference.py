@@ -20,7 +20,9 @@ from mmengine.utils import import_modules_from_strings
 from torch import nn
 
 from ..checkpoints import check_heads
+from ..engine.nothing_found import nonfinite_part, nothing_found
 from ..errors import SettingError, SettingTypeError
+from ..evaluation.detections import DetectionsError
 from ..models.arguments import WindowSize
 from ..models.data_preprocessor import check_channels
 from ..type_names import use_scope
@@ -149,6 +151,17 @@ def predict_batch(model: nn.Module, images: Sequence[np.ndarray], pipeline: Inpu
         instances = sample.pred_instances
         sample.pred_instances = instances[instances.scores >= score_threshold].cpu()
     return [sample.cpu() for sample in samples]
+
+
+def check_finite(model: nn.Module, image: np.ndarray, pipeline: InputPipeline) -> None:
+    """Look for NaN in a detector that finds nothing in an image that ``pipeline`` has read.
+
+    Raises:
+        DetectionsError: if there is NaN or infinity; the message names the part of the detector.
+    """
+    part = nonfinite_part(model, pseudo_collate([pipeline.prepare(image, 0)]))
+    if part is not None:
+        raise DetectionsError(nothing_found(part))
 
 
 def check_settings(batch_size: int, score_threshold: float) -> None:

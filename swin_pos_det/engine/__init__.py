@@ -7,6 +7,7 @@ from .fast_inference import FastInferenceHook, speed_up
 from .full_checkpoint import RequireFullCheckpointHook, WholeDetectorHook
 from .layer_decay import SwinLayerDecayOptimWrapperConstructor
 from .merged_optimizer import MergedOptimizerHook
+from .nothing_found import NothingFoundHook
 from .restart import MissedEvaluationHook, resume_after_restart
 from .resume import ResumeHook, ResumeResampledHook
 from .strategies import ResumableFSDPStrategy, check_strategy, choose_runner, wrap_swin_blocks
@@ -15,8 +16,8 @@ from .visualization_hook import SwinPosVisualizationHook
 
 __all__ = [
     'CPUAmpOptimWrapper', 'CheckpointHook', 'CompactMasksHook', 'ElasticWindowHook', 'FastInferenceHook',
-    'MergedOptimizerHook', 'MissedEvaluationHook', 'RequireFullCheckpointHook', 'ResumableFSDPStrategy', 'ResumeHook',
-    'ResumeResampledHook', 'SwinLayerDecayOptimWrapperConstructor', 'SwinPosVisualizationHook', 'TrainingGuardHook',
-    'WholeDetectorHook', 'check_strategy', 'choose_runner', 'resume_after_restart', 'speed_up', 'use_mixed_precision',
-    'wrap_swin_blocks'
+    'MergedOptimizerHook', 'MissedEvaluationHook', 'NothingFoundHook', 'RequireFullCheckpointHook',
+    'ResumableFSDPStrategy', 'ResumeHook', 'ResumeResampledHook', 'SwinLayerDecayOptimWrapperConstructor',
+    'SwinPosVisualizationHook', 'TrainingGuardHook', 'WholeDetectorHook', 'check_strategy', 'choose_runner',
+    'resume_after_restart', 'speed_up', 'use_mixed_precision', 'wrap_swin_blocks'
 ]
