@@ -2,7 +2,9 @@
 import argparse
 import os.path as osp
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Optional
 
 from rich.console import Console
 from rich.table import Column, Table
@@ -52,18 +54,19 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def reproduce(args: argparse.Namespace) -> bool:
-    """Evaluate and compare as the command line says; return whether it passed."""
+def reproduce(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Evaluate and compare as the command line says; return the exit status."""
     from mmengine.dist import is_main_process
 
     from swin_pos_det.analysis.runs.model_index import find_model, read_model_index
-    from swin_pos_det.analysis.runs.reproduce import choose_figures, compare, logged_figures
+    from swin_pos_det.analysis.runs.reproduce import choose_figures, compare, find_weights, logged_figures
+    from swin_pos_det.cli.runner import load_config
 
     try:
         models = read_model_index(args.index)
         if args.list or args.name is None:
             Console().print(index_table(models))
-            return True
+            return 0
         model = find_model(models, args.name)
         figures = choose_figures(model, None if args.against == LOG else args.against)
     except (FileNotFoundError, ValueError) as error:
@@ -71,16 +74,20 @@ def reproduce(args: argparse.Namespace) -> bool:
     args.config = str(model.config)
     args.work_dir = args.work_dir or osp.join('work_dirs', model.name)
     checkpoint = weights(args, model, figures)
+    if checkpoint is None:
+        status = train(load_config(args), argv)
+        if status:
+            return status
+        checkpoint = find_weights(model, figures, args.work_dir, args.downloads)
     logged = logged_figures(checkpoint)
     if args.against == LOG:
         if logged is None:
             raise UserError(f'{checkpoint.parent} has no log of an evaluation of {checkpoint.name}')
         figures, logged = (logged, ), None
-    rows = compare(evaluate(args, checkpoint), figures, args.tolerance)
-    passed = any(row.agrees for row in rows)
+    rows = compare(evaluate(args, model, checkpoint), figures, args.tolerance)
     if is_main_process():
         report(model, checkpoint, rows, compare_with_log(rows, logged, args.tolerance), args.tolerance)
-    return passed
+    return 0 if any(row.agrees for row in rows) else FAILED
 
 
 def check_benchmark_data(cfg, model, meta=None) -> None:
@@ -100,52 +107,49 @@ def check_benchmark_data(cfg, model, meta=None) -> None:
             raise UserError(str(error)) from error
 
 
-def weights(args: argparse.Namespace, model, figures) -> Path:
-    """Return the checkpoint to evaluate, checked with the data, after training where that is asked for and needed."""
+def weights(args: argparse.Namespace, model, figures) -> Optional[Path]:
+    """Return the checkpoint to evaluate; None if there is none yet, the data are there, and it may be trained."""
     from swin_pos_det.analysis.runs.reproduce import check_trained_to_the_end, find_weights
     from swin_pos_det.cli.checkpoint_checks import check_checkpoint
     from swin_pos_det.cli.runner import load_config
 
     if args.checkpoint is not None:
-        check_benchmark_data(load_config(args), model, check_checkpoint(args.checkpoint))
+        check_checkpoint(args.checkpoint)
         return Path(args.checkpoint)
     cfg = load_config(args)
     try:
         checkpoint = find_weights(model, figures, args.work_dir, args.downloads)
-        meta = check_checkpoint(str(checkpoint))
-        check_trained_to_the_end(cfg, checkpoint, meta)
+        check_trained_to_the_end(cfg, checkpoint, check_checkpoint(str(checkpoint)))
+        return checkpoint
     except (FileNotFoundError, ValueError) as error:
         check_benchmark_data(cfg, model)
         if not args.train:
             raise UserError(str(error)) from error
-        train(load_config(args))
-        return find_weights(model, figures, args.work_dir, args.downloads)
-    check_benchmark_data(cfg, model, meta)
-    return checkpoint
+    return None
 
 
-def train(cfg) -> None:
-    """Train, from the last checkpoint in the work dir if there is one."""
-    from swin_pos_det.cli.runner import add_hook, build_runner, check_data
+def train(cfg, argv: Sequence[str]) -> int:
+    """Train, from the last checkpoint in the work dir if there is one; return the exit status."""
+    from swin_pos_det.cli.resuming import train_config
     from swin_pos_det.engine.amp import use_mixed_precision
 
-    check_data(cfg, ['train', 'val'])
     use_mixed_precision(cfg, requested=False)
-    add_hook(cfg, type='mmdet.TrainingGuardHook')
-    cfg.resume = True
-    build_runner(cfg, evaluated='val').train()
+    return train_config(cfg, argv, 'auto', flag='')
 
 
-def evaluate(args: argparse.Namespace, checkpoint: Path) -> dict:
+def evaluate(args: argparse.Namespace, model, checkpoint: Path) -> dict:
     """Return ``'box AP'`` and ``'mask AP'`` of the checkpoint, from 0 to 100."""
     from mmdet.utils import setup_cache_size_limit_of_dynamo
 
     from swin_pos_det.analysis.runs.reproduce import evaluated_aps
-    from swin_pos_det.cli.runner import build_runner, load_config
+    from swin_pos_det.cli.checkpoint_checks import check_checkpoint, check_evaluable
+    from swin_pos_det.cli.runner import build_runner, load_config, prepare_testing
 
     cfg = load_config(args)
     cfg.work_dir = osp.join(args.work_dir, 'reproduce')
-    cfg.load_from, cfg.resume = str(checkpoint), False
+    check_benchmark_data(cfg, model, check_checkpoint(str(checkpoint)))
+    check_evaluable(str(checkpoint))
+    prepare_testing(cfg, str(checkpoint))
     setup_cache_size_limit_of_dynamo()
     try:
         return evaluated_aps(build_runner(cfg, evaluated='test').test())
@@ -206,9 +210,8 @@ def index_table(models) -> Table:
 
 def main(argv=None) -> int:
     """Run the tool; return its exit status."""
-    passed = []
-    status = run_cli(lambda args: passed.append(reproduce(args)), get_parser(), argv)
-    return status or (0 if passed[0] else FAILED)
+    argv = sys.argv[1:] if argv is None else argv
+    return run_cli(lambda args: reproduce(args, argv), get_parser(), argv)
 
 
 if __name__ == '__main__':

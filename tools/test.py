@@ -72,8 +72,8 @@ def test(args: argparse.Namespace) -> None:
     from mmdet.utils import setup_cache_size_limit_of_dynamo
 
     from swin_pos_det.checkpoints import check_writable
-    from swin_pos_det.cli.checkpoint_checks import check_checkpoint, check_evaluable, is_sharded
-    from swin_pos_det.cli.runner import add_hook, build_runner, check_data, load_config
+    from swin_pos_det.cli.checkpoint_checks import check_checkpoint, check_evaluable
+    from swin_pos_det.cli.runner import build_runner, check_data, load_config, prepare_testing
     from swin_pos_det.engine.fast_inference import FastInferenceHook
     from swin_pos_det.engine.visualization_hook import use_own_visualization
     from swin_pos_det.evaluation.detections import ResultsFileHook
@@ -85,11 +85,7 @@ def test(args: argparse.Namespace) -> None:
     check_data(cfg, ['test'], meta)
     if args.out is not None:
         check_writable(args.out)
-    cfg.load_from = args.checkpoint
-    cfg.resume = False
-    if not is_sharded(args.checkpoint):
-        cfg.pop('strategy', None)  # how a training was spread does not matter here, and a strategy needs its launcher
-        cfg.pop('runner_type', None)
+    prepare_testing(cfg, args.checkpoint)
     if not args.show:
         note_unused(get_parser(), args, ['wait_time'], 'without --show')
     if args.show or args.show_dir:
@@ -100,8 +96,6 @@ def test(args: argparse.Namespace) -> None:
         use_own_visualization(cfg)
     if args.tta:
         use_test_time_augmentation(cfg)
-    if not is_sharded(args.checkpoint):
-        add_hook(cfg, type='mmdet.RequireFullCheckpointHook')
     runner = build_runner(cfg, evaluated='test')
     if args.out is not None:
         runner.register_hook(ResultsFileHook(args.out))

@@ -51,25 +51,18 @@ def train(args: argparse.Namespace, argv: Sequence[str]) -> int:
     """Train as the command line says; return the exit status."""
     from mmdet.utils import setup_cache_size_limit_of_dynamo
 
-    from swin_pos_det.cli import resuming
-    from swin_pos_det.cli.metric_checks import check_followed_metrics
-    from swin_pos_det.cli.runner import add_hook, build_runner, check_data, load_config
-    from swin_pos_det.cli.setting_checks import check_optimizer
+    from swin_pos_det.cli.resuming import train_config
+    from swin_pos_det.cli.runner import add_hook, load_config
     from swin_pos_det.engine.amp import use_mixed_precision
 
     setup_cache_size_limit_of_dynamo()
     cfg = load_config(args)
-    check_optimizer(cfg)
-    check_followed_metrics(cfg)
     use_mixed_precision(cfg, args.amp)
     if args.auto_scale_lr:
         scale_learning_rate(cfg)
     if args.ema is not None:
         add_hook(cfg, type='EMAHook', momentum=args.ema)
-    add_hook(cfg, type='mmdet.TrainingGuardHook', allow_nonfinite=args.allow_nonfinite)
-    check_data(cfg, ['train', 'val'], resuming.prepare_resuming(cfg, args.resume))
-    runner = build_runner(cfg, evaluated='val')
-    return resuming.train(runner, argv)
+    return train_config(cfg, argv, args.resume, args.allow_nonfinite)
 
 
 def main(argv=None) -> int:

@@ -18,7 +18,9 @@ from ..checkpoints import CheckpointError, find_resumable
 from ..engine.restart import may_restart, resume_after_restart
 from ..errors import UserError
 from .checkpoint_checks import check_checkpoint
-from .runner import add_hook, join_processes
+from .metric_checks import check_followed_metrics
+from .runner import add_hook, build_runner, check_data, join_processes
+from .setting_checks import check_optimizer
 
 _RESUMES = (Runner.resume.__code__, FlexibleRunner.resume.__code__)
 _INTERRUPTED = 130  # the exit status of programs that Ctrl-C ends
@@ -58,12 +60,39 @@ def prepare_resuming(cfg: Config, resume: str | None) -> dict[str, Any]:
     return meta if resumes else {}
 
 
-def train(runner: Runner, argv: Sequence[str]) -> int:
+def train_config(cfg: Config, argv: Sequence[str], resume: str | None = None, allow_nonfinite: bool = False,
+                 flag: str = '--resume') -> int:
+    """Check all that a training needs, build it, and train.
+
+    Args:
+        cfg: as loaded, with what the command line changes.
+        argv: of the tool, to say how to continue after a Ctrl-C.
+        resume: see :func:`prepare_resuming`.
+        allow_nonfinite: train on when a loss or a weight is NaN or infinite.
+        flag: see :func:`train`.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        UserError: see :func:`~swin_pos_det.cli.runner.check_data`, :func:`prepare_resuming` and
+            :func:`~swin_pos_det.cli.runner.build_runner`.
+    """
+    check_optimizer(cfg)
+    check_followed_metrics(cfg)
+    for hook in ('mmdet.TrainingGuardHook', 'mmdet.NothingFoundHook'):
+        add_hook(cfg, type=hook, allow_nonfinite=allow_nonfinite)
+    check_data(cfg, ['train', 'val'], prepare_resuming(cfg, resume))
+    return train(build_runner(cfg, evaluated='val'), argv, flag)
+
+
+def train(runner: Runner, argv: Sequence[str], flag: str = '--resume') -> int:
     """Train; report a Ctrl-C, an unusable training state and a lost work dir in one line.
 
     Args:
-        runner: with nothing done yet.
-        argv: of ``tools/train.py``.
+        runner: as built.
+        argv: of the tool.
+        flag: with which the tool resumes a training; '' if it does so anyway.
 
     Returns:
         The exit status.
@@ -73,7 +102,7 @@ def train(runner: Runner, argv: Sequence[str]) -> int:
             runner.train()
     except KeyboardInterrupt:
         if is_main_process():
-            print(_how_to_go_on(runner, argv), file=sys.stderr)
+            print(_how_to_go_on(runner, argv, flag), file=sys.stderr)
         return _INTERRUPTED
     return 0
 
@@ -99,21 +128,22 @@ def _training_errors(runner: Runner) -> Iterator[None]:
             f'new training from its weights, use --cfg-options load_from={runner._load_from}') from error
 
 
-def _how_to_go_on(runner: Runner, argv: Sequence[str]) -> str:
+def _how_to_go_on(runner: Runner, argv: Sequence[str], flag: str) -> str:
     where = f'interrupted at iteration {runner.iter}'
     with contextlib.suppress(CheckpointError):
         latest = find_resumable(runner.work_dir)
         if latest:
             if runner.launcher != 'none':
-                return f'{where}. Start it as before, with --resume, to continue from {latest}'
-            return f'{where}. To continue from {latest}: {resume_command(argv)}'
+                return f'{where}. Start it as before{flag and f", with {flag},"} to continue from {latest}'
+            return f'{where}. To continue from {latest}: {resume_command(argv, flag)}'
     return f'{where}, before a checkpoint was saved'
 
 
-def resume_command(argv: Sequence[str]) -> str:
+def resume_command(argv: Sequence[str], flag: str = '--resume') -> str:
     """Return the command that resumes a training.
 
     Args:
         argv: of the training, without the program's name. Of several ``--resume`` the last one counts.
+        flag: see :func:`train`.
     """
-    return shlex.join(['python', sys.argv[0], *argv, *(['--resume'] if argv[-1] != '--resume' else [])])
+    return shlex.join(['python', sys.argv[0], *argv, *([flag] if flag and argv[-1] != flag else [])])

@@ -14,6 +14,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..checkpoints import is_sharded
 from ..data.coco_root import apply_coco_root
 from ..engine.amp import has_accelerator
 from ..engine.strategies import check_strategy, choose_runner, run_on_cpu
@@ -104,6 +105,16 @@ def join_processes(cfg: Config) -> None:
         torch.distributed.init_process_group(backend='gloo')
 
 
+def prepare_testing(cfg: Config, checkpoint: str) -> None:
+    """Set a config to load a checkpoint whole and to evaluate it in this process, however it was trained."""
+    cfg.load_from, cfg.resume = checkpoint, False
+    add_hook(cfg, type='mmdet.NothingFoundHook')
+    if not is_sharded(checkpoint):
+        cfg.pop('strategy', None)  # how a training was spread does not matter here, and a strategy needs its launcher
+        cfg.pop('runner_type', None)
+        add_hook(cfg, type='mmdet.RequireFullCheckpointHook')
+
+
 def build_runner(cfg: Config, evaluated: str | None = None) -> Runner:
     """Build the runner that ``cfg`` asks for: ``FlexibleRunner`` if it names a strategy.
 
@@ -115,7 +126,7 @@ def build_runner(cfg: Config, evaluated: str | None = None) -> Runner:
         UserError: if a part refuses its settings, or does not fit another.
     """
     choose_runner(cfg)
-    if cfg.launcher == 'pytorch' and not has_accelerator():
+    if cfg.get('launcher') == 'pytorch' and not has_accelerator():
         join_processes(cfg)
         run_on_cpu(cfg)
     check_necks(cfg)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from swin_pos_det.cli import runner
+from swin_pos_det.cli import resuming, runner
 from swin_pos_det.cli.checkpoint_checks import check_checkpoint, classes_of
 from swin_pos_det.errors import UserError
 from tests.test_data.odd_inputs import Scene
@@ -41,7 +41,8 @@ def scene(tmp_path, monkeypatch):
     def stop(*_, **__):
         raise UserError('the checks are passed')
 
-    monkeypatch.setattr(runner, 'build_runner', stop)
+    for module in (runner, resuming):
+        monkeypatch.setattr(module, 'build_runner', stop)
     for module in ('position.report.draw_position', 'studies.window_sweep.sweep'):
         monkeypatch.setattr(f'swin_pos_det.analysis.{module}', stop)
     return made

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import sys
 import tempfile
 import warnings
@@ -115,10 +116,13 @@ def main() -> None:
     register_all_modules()
     MMLogger.get_instance('observe', log_level='CRITICAL')
     warnings.simplefilter('ignore')
+    here = os.getcwd()
     for row in ROWS[::int(sys.argv[1]) if len(sys.argv) > 1 else 1]:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()), \
                 contextlib.redirect_stderr(io.StringIO()):
+            os.chdir(folder)  # a row writes results beside it
             said = outcome(row, Path(folder) / 'scene')
+            os.chdir(here)
         print(json.dumps([row.name, said]), flush=True)
     assert 'swin_pos_det' not in sys.modules
 

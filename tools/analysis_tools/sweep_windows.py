@@ -39,11 +39,13 @@ def get_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     """Sweep as the command line says."""
     from swin_pos_det.analysis.studies.window_sweep import METRICS, plot_sweep, sweep
-    from swin_pos_det.cli.checkpoint_checks import check_checkpoint
+    from swin_pos_det.cli.checkpoint_checks import check_checkpoint, check_evaluable
     from swin_pos_det.cli.runner import check_data, load_config
 
     cfg = load_config(args)
-    check_data(cfg, ['test'], check_checkpoint(args.checkpoint))
+    meta = check_checkpoint(args.checkpoint)
+    check_evaluable(args.checkpoint)
+    check_data(cfg, ['test'], meta)
     folder = Path(cfg.work_dir)
     try:
         rows = sweep(cfg, args.checkpoint, args.windows, args.scales, folder / 'sweep.json', args.policy,
@@ -60,5 +62,10 @@ def run(args: argparse.Namespace) -> None:
     print(f'{folder / "sweep.json"}\n{folder / "sweep.png"}')
 
 
+def main(argv=None) -> int:
+    """Run the tool; return its exit status."""
+    return run_cli(run, get_parser(), argv)
+
+
 if __name__ == '__main__':
-    sys.exit(run_cli(run, get_parser()))
+    sys.exit(main())

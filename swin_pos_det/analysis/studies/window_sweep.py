@@ -17,8 +17,9 @@ from mmengine.runner import Runner
 from tqdm import tqdm
 
 from ...checkpoints import write_json
-from ...cli.runner import add_hook
+from ...cli.runner import build_runner, prepare_testing
 from ...errors import SettingError
+from ...evaluation.evaluator_checks import use_own_metric
 from ...type_names import type_name
 
 Window = Union[int, str, Tuple[int, int], None]
@@ -88,10 +89,9 @@ def sweep(cfg: Config, checkpoint: str, windows: Sequence[Window], scales: Seque
     cells = [(window, scale) for scale in scales for window in windows if (_name(window), scale) not in done]
     if not cells:
         return rows
-    cfg = cfg.copy()
-    cfg.load_from = checkpoint
-    add_hook(cfg, type='mmdet.RequireFullCheckpointHook')
-    runner = Runner.from_cfg(cfg)
+    cfg = copy.deepcopy(cfg)
+    prepare_testing(cfg, checkpoint)
+    runner = build_runner(cfg, evaluated='test')
     runner.call_hook('before_run')
     runner.load_or_resume()
     native = getattr(_backbone(runner), 'window_size', None)  # before a cell sets another
@@ -116,7 +116,8 @@ def _evaluate(runner: Runner, cfg: Config, scale: float) -> Dict[str, float]:
     stopwatch = _Stopwatch()
     runner._hooks = [hook for hook in runner._hooks if not isinstance(hook, _Stopwatch)]
     runner.register_hook(stopwatch, priority='VERY_LOW')
-    runner._test_dataloader, runner._test_evaluator = dataloader, cfg.test_evaluator
+    runner._test_dataloader, runner._test_evaluator = dataloader, copy.deepcopy(cfg.test_evaluator)
+    use_own_metric(runner)
     runner._test_loop = dict(cfg.test_cfg)
     metrics = runner.test_loop.run()
     named = {name.rpartition('/')[2]: float(value) for name, value in metrics.items()}
