@@ -432,7 +432,7 @@ ROWS = [
     Row('another ending', names(lambda n: n.replace('jpg', 'png')), ERROR, "did you mean 't0.jpg'", NO_FILE),
     Row('an empty image', image(lambda p: p.write_bytes(b'')), ERROR, '1 of the 6 images of .* are empty',
         'error in a worker that loads training data'),
-    Row('text for an image', image(lambda p: p.write_text('<html>')), ERROR, 'cannot be read as an image',
+    Row('text for an image', image(lambda p: p.write_text('<html>')), ERROR, 'is not readable as an image',
         'AssertionError in a worker that loads training data'),
     Row('a truncated image', image(lambda p: p.write_bytes(p.read_bytes()[:-60])), ERROR, 'it is truncated',
         'AssertionError in a worker that loads training data'),

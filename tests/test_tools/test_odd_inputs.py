@@ -118,7 +118,7 @@ ROWS = [
         'three ascending numbers with 100', 'eval_coco'), arguments=('--max-dets', '1', '10', '50')),
     Row('a missing image', odd.image(Path.unlink, 'val'), says('1 of the 6 images of .*val.json are missing')),
     Row('a truncated image', odd.image(lambda path: path.write_bytes(path.read_bytes()[:-60]), 'val'),
-        dict(says('it is truncated'), infer='cannot be read|is truncated|is damaged')),
+        dict(says('it is truncated'), infer='cannot be read|not readable|is truncated|is damaged')),
     Row('an empty image', odd.image(lambda path: path.write_bytes(b''), 'val'),
         dict(says('1 of the 6 images of .* are empty'), infer='is empty|is no image')),
     Row('two images of one id', odd.item('val', 'images', id=1), says('images have the id 1', 'eval_coco')),

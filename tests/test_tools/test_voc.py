@@ -96,7 +96,7 @@ def test_reports(checkpoint, report_tool, capsys):
 
 def test_tests_and_shows(checkpoint, test_tool, capsys):
     assert test_tool.main(['config.py', checkpoint, '--work-dir', 'none', '--out', 'found.json']) == 1
-    assert 'error: found.json cannot be written: XMLDataset has no ids of COCO categories' in capsys.readouterr().err
+    assert 'error: cannot write found.json: XMLDataset has no ids of COCO categories' in capsys.readouterr().err
     assert test_tool.main(['config.py', checkpoint, '--work-dir', 'eval', '--show-dir', 'shown',
                            '--out', 'found.pkl']) == 0
     assert [path.name for path in Path('eval').glob('*/shown/*')] == ['c.jpg']
