@@ -15,6 +15,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
 from ..errors import SettingError
+from .classifiers import place_classifier
 from .formats import candidates
 from .io import CheckpointError
 from .load_hook import LoadsAnySwin, fit_state_dict
@@ -34,7 +35,7 @@ def remap_backbone_keys(model: nn.Module, state_dict: Mapping[Any, Any]) -> Mapp
     Returns:
         The same if the model has no backbone of this package, or all of them have weights under their own names. Else
         a new one, in which a Swin found elsewhere is under those names, as are keys that are not part of the model,
-        such as a classifier's; the report of the load lists these as unused.
+        such as a classifier's in a detector; the report of the load lists these as unused.
 
     Raises:
         ValueError: if the weights do not fit, see :func:`~swin_pos_det.checkpoints.adapt_state_dict`, or those of neck
@@ -46,6 +47,7 @@ def remap_backbone_keys(model: nn.Module, state_dict: Mapping[Any, Any]) -> Mapp
     if not isinstance(state_dict, Mapping):
         raise SettingError(f'the checkpoint has a {type(state_dict).__name__} where its state dict should be')
     check_metadata(state_dict)
+    state_dict = place_classifier(_unwrapped(model), state_dict)
     keys = [key for key in state_dict if isinstance(key, str)]
     without = [prefix for prefix in backbones if not any(key.startswith(prefix) for key in keys)]
     if without:
@@ -105,6 +107,7 @@ def check_heads(model: nn.Module, state_dict: Mapping[Any, Any], checkpoint: Any
     model = _unwrapped(model)
     if not hasattr(model, 'backbone'):
         return
+    state_dict = place_classifier(model, state_dict)
     shapes = {name[7:] if name.startswith('module.') else name: tuple(value.shape)
               for name, value in state_dict.items() if isinstance(name, str) and isinstance(value, Tensor)}
     wanted = {name: tuple(value.shape) for name, value in model.named_parameters() if not name.startswith('backbone.')}
@@ -171,6 +174,8 @@ def _moved(state_dict: Mapping[Any, Any], without: List[str], backbones: List[st
                                f'random: {error}') from error
     layout, origin = found[0]
     others = set(split_state_dict(state_dict, layout, origin)[1])
+    others.update(key for key in state_dict if isinstance(key, str) and key.startswith(origin)
+                  and layout.beyond.match(key[len(origin):]))
     moved = [key for key in state_dict
              if isinstance(key, str) and (key not in others or key.split('.')[0] not in children)]
     kept = tuple(prefix for prefix in backbones if prefix not in without)

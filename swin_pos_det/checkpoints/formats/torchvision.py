@@ -39,7 +39,7 @@ _FROM_MMDET = (
 )
 _MERGING = re.compile(r'^features\.(\d+)\.(?=reduction\.|norm\.)')
 _BLOCK = re.compile(r'^features\.(\d+)\.(\d+)\.')
-_NOT_OF_THE_BACKBONE = re.compile(r'(?!features\.)')  # the classifier and the norm before it
+_NOT_OF_THE_BACKBONE = re.compile(r'(?!features\.|norm\d)')  # the classifier and the norm before it
 
 
 def to_mmdet(state_dict: StateDict, version: int = 1) -> Dict[str, Tensor]:
