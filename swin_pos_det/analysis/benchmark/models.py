@@ -7,12 +7,13 @@ The module runs in the environment of the library: it imports only torch before 
 """
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Tuple, Union
 
 import torch
 from torch import Tensor, nn
 
-from ...types import Pair
+if TYPE_CHECKING:  # another environment has this package alone
+    from ...types import Pair
 
 Window = Union[int, str]
 
