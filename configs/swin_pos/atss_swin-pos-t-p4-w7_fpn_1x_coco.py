@@ -1,4 +1,4 @@
-_base_ = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
+_base_ = ['mmdet::atss/atss_r50_fpn_1x_coco.py', '../_base_/fast_training.py']
 
 custom_imports = dict(imports=['swin_pos_det'], allow_failed_imports=False)
 pretrained = 'https://github.com/SwinTransformer/storage/releases/download/v1.0.0/swin_tiny_patch4_window7_224.pth'

@@ -1,4 +1,4 @@
-_base_ = '../_base_/cascade-mask-rcnn_4conv1fc-giou_amp-ms-crop-3x.py'
+_base_ = ['../_base_/cascade-mask-rcnn_4conv1fc-giou_amp-ms-crop-3x.py', '../_base_/fast_training.py']
 
 checkpoint_file = 'https://github.com/SwinTransformer/storage/releases/download/v1.0.0/swin_tiny_patch4_window7_224.pth'
 model = dict(

@@ -1,4 +1,6 @@
-_base_ = ['../_base_/faster-rcnn_swin-pos-t_fpn_1x.py', '../_base_/coco_detection_ms-crop.py']
+_base_ = [
+    '../_base_/faster-rcnn_swin-pos-t_fpn_1x.py', '../_base_/coco_detection_ms-crop.py', '../_base_/fast_training.py'
+]
 
 train_cfg = dict(max_epochs=36)
 optim_wrapper = dict(type='AmpOptimWrapper')

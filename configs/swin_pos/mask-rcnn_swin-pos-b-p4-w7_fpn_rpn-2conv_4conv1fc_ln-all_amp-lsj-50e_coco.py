@@ -1,4 +1,4 @@
-_base_ = '../_base_/mask-rcnn_rpn-2conv_4conv1fc_ln-all_amp-lsj-50e.py'
+_base_ = ['../_base_/mask-rcnn_rpn-2conv_4conv1fc_ln-all_amp-lsj-50e.py', '../_base_/fast_training.py']
 
 pretrained = 'https://github.com/SwinTransformer/storage/releases/download/v1.0.0/swin_base_patch4_window7_224.pth'
 backbone = dict(

@@ -1,3 +1,6 @@
 # The demo, trained for windows from 4 to 14: each iteration draws one, two in five times the nominal 7.
 _base_ = './mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py'
-custom_hooks = [dict(type='ElasticWindowHook', windows=[4, 5, 6, 8, 10, 12, 14], nominal_share=0.4)]
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='ElasticWindowHook', windows=[4, 5, 6, 8, 10, 12, 14], nominal_share=0.4)
+]

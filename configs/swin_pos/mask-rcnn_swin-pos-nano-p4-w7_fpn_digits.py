@@ -1,6 +1,7 @@
 # The demo: a nano Swin with a thin Mask R-CNN on the embedded data set, for a CPU.
 _base_ = [
-    'mmdet::_base_/models/mask-rcnn_r50_fpn.py', '../_base_/digits_on_photos.py', 'mmdet::_base_/default_runtime.py'
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py', '../_base_/digits_on_photos.py', '../_base_/fast_training.py',
+    'mmdet::_base_/default_runtime.py'
 ]
 custom_imports = dict(imports=['swin_pos_det'], allow_failed_imports=False)
 

@@ -2,22 +2,26 @@
 from ..mmengine_patches.checkpoint_hook import CheckpointHook
 from .amp import CPUAmpOptimWrapper, use_mixed_precision
 from .compact_masks_hook import CompactMasksHook
+from .deferred_scalars import DeferredScalarsHook
 from .elastic_window import ElasticWindowHook
 from .fast_inference import FastInferenceHook, speed_up
 from .full_checkpoint import RequireFullCheckpointHook, WholeDetectorHook
 from .layer_decay import SwinLayerDecayOptimWrapperConstructor
+from .loader_transfer import PinnedTransferHook
 from .merged_optimizer import MergedOptimizerHook
 from .nothing_found import NothingFoundHook
 from .restart import MissedEvaluationHook, resume_after_restart
 from .resume import ResumeHook, ResumeResampledHook
 from .strategies import ResumableFSDPStrategy, check_strategy, choose_runner, wrap_swin_blocks
 from .training_guard import TrainingGuardHook
+from .vectorized_assigners import VectorizedAssignersHook
 from .visualization_hook import SwinPosVisualizationHook
 
 __all__ = [
-    'CPUAmpOptimWrapper', 'CheckpointHook', 'CompactMasksHook', 'ElasticWindowHook', 'FastInferenceHook',
-    'MergedOptimizerHook', 'MissedEvaluationHook', 'NothingFoundHook', 'RequireFullCheckpointHook',
-    'ResumableFSDPStrategy', 'ResumeHook', 'ResumeResampledHook', 'SwinLayerDecayOptimWrapperConstructor',
-    'SwinPosVisualizationHook', 'TrainingGuardHook', 'WholeDetectorHook', 'check_strategy', 'choose_runner',
-    'resume_after_restart', 'speed_up', 'use_mixed_precision', 'wrap_swin_blocks'
+    'CPUAmpOptimWrapper', 'CheckpointHook', 'CompactMasksHook', 'DeferredScalarsHook', 'ElasticWindowHook',
+    'FastInferenceHook', 'MergedOptimizerHook', 'MissedEvaluationHook', 'NothingFoundHook', 'PinnedTransferHook',
+    'RequireFullCheckpointHook', 'ResumableFSDPStrategy', 'ResumeHook', 'ResumeResampledHook',
+    'SwinLayerDecayOptimWrapperConstructor', 'SwinPosVisualizationHook', 'TrainingGuardHook', 'VectorizedAssignersHook',
+    'WholeDetectorHook', 'check_strategy', 'choose_runner', 'resume_after_restart', 'speed_up', 'use_mixed_precision',
+    'wrap_swin_blocks'
 ]

@@ -15,6 +15,7 @@ from torch.nn.modules.utils import _pair
 
 from ..data.compact_masks import CompactMasks
 from ..data.loading import LoadCompactAnnotations
+from .loader_transfer import restart_workers
 
 
 def transforms_of(dataset: Any) -> Iterator[List[Any]]:
@@ -88,12 +89,8 @@ class CompactMasksHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Change pipeline and heads."""
         replaced = load_compact_masks(runner.train_dataloader.dataset)
-        loop = runner.train_loop
-        if replaced and hasattr(loop, 'dataloader_iterator') and loop.dataloader.num_workers:
-            state = torch.get_rng_state()
-            loop.dataloader._iterator = None  # its workers were started with the loop
-            loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
-            torch.set_rng_state(state)
+        if replaced:
+            restart_workers(runner.train_loop)
         self._heads = [module for module in runner.model.modules()
                        if getattr(type(module), 'get_targets', None) is FCNMaskHead.get_targets] if replaced else []
         for head in self._heads:

@@ -14,59 +14,82 @@ from ..errors import SettingError
 IMPLEMENTATIONS = ('auto', 'fused', 'foreach', 'default')
 
 
-def merge_groups(groups: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+def merge_groups(groups: List[Dict[str, Any]]) -> List[Tuple[Dict[str, Any], List[Dict[str, Any]]]]:
     """Join parameter groups of equal settings, in the order in which the settings come first.
 
     Args:
         groups: of an optimizer; not changed.
 
     Returns:
-        Groups with the same parameters and settings, as few as possible. A group with a setting that is not a plain
-        number, flag, text or tuple of these stays separate.
+        Groups with the same parameters and settings, as few as possible, each with its members. A group with a setting
+        that is not a plain number, flag, text or tuple of these stays separate.
     """
-    merged: Dict[Any, Dict[str, Any]] = {}
+    merged: Dict[Any, Tuple[Dict[str, Any], List[Dict[str, Any]]]] = {}
     for number, group in enumerate(groups):
-        settings = {name: value for name, value in group.items() if name not in ('params', 'param_names')}
+        settings = _settings(group)
         plain = all(isinstance(value, (int, float, str, tuple, type(None))) for value in settings.values())
         key: Any = tuple(sorted(settings.items(), key=lambda item: item[0])) if plain else number
-        merged.setdefault(key, dict(settings, params=[]))['params'].extend(group['params'])
+        whole, members = merged.setdefault(key, (dict(settings, params=[]), []))
+        whole['params'].extend(group['params'])
+        members.append(group)
     return list(merged.values())
 
 
-def use_merged_groups(optimizer: Optimizer) -> Tuple[Any, Any]:
+def _settings(group: Dict[str, Any]) -> Dict[str, Any]:
+    return {name: value for name, value in group.items() if name not in ('params', 'param_names')}
+
+
+def use_merged_groups(optimizer: Optimizer, merge: bool = True, implementation: str = 'default') -> Tuple[Any, Any]:
     """Let ``optimizer.step()`` use merged groups, and all other code the original groups.
 
     MMEngine makes a group for each parameter as soon as one has a learning rate or weight decay of its own; torch then
     updates each by itself. Merged groups are updated by few operators that act on many parameters, with the same
     arithmetic for each. As the groups are restored after the step, schedulers, logs and checkpoints do not change.
 
+    Args:
+        optimizer: of any kind.
+        merge: join groups of equal settings, see :func:`merge_groups`.
+        implementation: 'fused', 'foreach', or 'default' for torch's choice, see :func:`choose_implementation`.
+
     Returns:
         The handles of the hooks; ``remove()`` of both undoes it.
     """
-    whole: List[List[Dict[str, Any]]] = []
+    whole: List[Tuple[List[Dict[str, Any]], List[Tuple[Dict[str, Any], List[Dict[str, Any]]]]]] = []
+    flags = {} if implementation == 'default' else dict(fused=implementation == 'fused',
+                                                        foreach=implementation == 'foreach')
 
     def before(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if whole:  # the last step raised
-            optimizer.param_groups = whole.pop()
-        whole.append(optimizer.param_groups)
-        optimizer.param_groups = merge_groups(optimizer.param_groups)
+            optimizer.param_groups = whole.pop()[0]
+        groups = optimizer.param_groups
+        merged = merge_groups(groups) if merge else [(dict(group), [group]) for group in groups]
+        whole.append((groups, merged))
+        optimizer.param_groups = [group for group, _ in merged]
+        for group in optimizer.param_groups:
+            group.update(flags)
 
     def after(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        optimizer.param_groups = whole.pop()
+        if not whole:  # a step around another's, by super().step(), after which the groups have come back
+            return
+        optimizer.param_groups, merged = whole.pop()
+        for group, members in merged:  # some optimizers count in their groups, or adapt the learning rate
+            changed = {name: value for name, value in _settings(group).items() if name not in flags}
+            for member in members:
+                member.update(changed)
 
     return optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)
 
 
 def choose_implementation(optimizer: Optimizer, implementation: str) -> str:
-    """Let an optimizer update all parameters of a group at once.
+    """Choose how an optimizer updates the parameters of a group.
 
     Args:
-        optimizer: changed in place, if it has the implementation.
-        implementation: 'fused': one kernel; 'foreach': few; 'auto': fused if torch has it for the device, dtype and
+        optimizer: with its parameters on their device.
+        implementation: 'fused': one kernel; 'foreach': few; 'auto': fused where torch has it for the device, dtype and
             optimizer, else foreach on a GPU, else torch's choice; 'default': torch's choice.
 
     Returns:
-        The implementation in use.
+        'fused', 'foreach' or 'default'.
 
     Raises:
         SettingError: if the optimizer does not have the requested one.
@@ -79,14 +102,24 @@ def choose_implementation(optimizer: Optimizer, implementation: str) -> str:
     on_cpu = all(parameter.device.type == 'cpu' for group in optimizer.param_groups for parameter in group['params'])
     if implementation == 'auto':
         possible = [name for name in possible if name == 'fused' or not on_cpu] + ['default']
-        implementation = possible[0]
-    elif implementation not in possible:
+        return possible[0]
+    if implementation not in possible:
         raise SettingError(f'{type(optimizer).__name__} of torch {torch.__version__} has no {implementation!r} '
                            f'implementation for these parameters; it has {", ".join([*possible, "auto", "default"])}')
-    if implementation != 'default':
-        for group in [*optimizer.param_groups, optimizer.defaults]:
-            group.update(fused=implementation == 'fused', foreach=implementation == 'foreach')
     return implementation
+
+
+def prepare_fused_step(optimizer: Optimizer) -> None:
+    """Make ready for a fused step what torch makes ready only for optimizers that are built with ``fused=True``.
+
+    The loss scaler then leaves it to the kernel to skip a step whose gradients are not finite, instead of waiting for
+    the device to learn whether there are any. Steps counted by another implementation, of a resumed checkpoint, move
+    to the device of their parameter.
+    """
+    optimizer._step_supports_amp_scaling = True
+    for parameter, state in optimizer.state.items():
+        if isinstance(state.get('step'), torch.Tensor):
+            state['step'] = state['step'].to(parameter.device, torch.float32)
 
 
 def _can_be_fused(optimizer: Optimizer) -> bool:
@@ -100,6 +133,12 @@ def _can_be_fused(optimizer: Optimizer) -> bool:
     except (RuntimeError, TypeError, NotImplementedError):
         return False
     return True
+
+
+def optim_wrappers(runner: Any) -> List[Any]:
+    """Return the optimizer wrappers of a runner: one, or those of an ``OptimWrapperDict``."""
+    wrappers = runner.optim_wrapper
+    return list(wrappers.values()) if hasattr(wrappers, 'optim_wrappers') else [wrappers]
 
 
 @HOOKS.register_module()
@@ -123,11 +162,15 @@ class MergedOptimizerHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """Change the optimizer once all parameters are on their device and a checkpoint is loaded."""
-        wrappers = runner.optim_wrapper
-        for wrapper in wrappers.values() if hasattr(wrappers, 'optim_wrappers') else [wrappers]:
-            used = choose_implementation(wrapper.optimizer, self.implementation)
-            groups = wrapper.optimizer.param_groups
-            if self.merge:
-                use_merged_groups(wrapper.optimizer)
-            print_log(f'{type(wrapper.optimizer).__name__} step: {used} implementation, {len(groups)} parameter groups '
-                      f'taken as {len(merge_groups(groups)) if self.merge else len(groups)}', logger='current')
+        for wrapper in optim_wrappers(runner):
+            optimizer = wrapper.optimizer
+            if not isinstance(optimizer, Optimizer):  # DeepSpeed's, which flattens parameters itself
+                print_log(f'{type(optimizer).__name__} is left as it is: no optimizer of torch', logger='current')
+                continue
+            used = choose_implementation(optimizer, self.implementation)
+            if used == 'fused':
+                prepare_fused_step(optimizer)
+            use_merged_groups(optimizer, self.merge, used)
+            groups = optimizer.param_groups
+            print_log(f'{type(optimizer).__name__} step: {used} implementation, {len(groups)} parameter groups taken '
+                      f'as {len(merge_groups(groups)) if self.merge else len(groups)}', logger='current')

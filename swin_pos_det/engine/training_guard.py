@@ -7,6 +7,7 @@ from typing import Any, Dict, Iterator, List, Optional
 import torch
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import ConstantParamScheduler, LinearParamScheduler
 from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 
@@ -21,8 +22,9 @@ class TrainingGuardHook(Hook):
     """Stop a training that has diverged before it overwrites its last good checkpoint.
 
     Losses are read where MMEngine's ``RuntimeInfoHook`` has put them as numbers, so the check adds no
-    synchronization. Without loss scaling, one loss that is not finite has corrupted the weights and stops the training;
-    with it, ``MAX_SKIPPED_STEPS`` in a row do. Weights are checked when a checkpoint is about to be saved.
+    synchronization; with ``DeferredScalarsHook`` that is after each log. Without loss scaling, one loss that is not
+    finite has corrupted the weights and stops the training; with it, ``MAX_SKIPPED_STEPS`` in a row do. Weights are
+    checked when a checkpoint is about to be saved.
 
     ``tools/train.py`` adds this hook by itself.
 
@@ -45,18 +47,23 @@ class TrainingGuardHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Warn of warm-ups that end after the training."""
+        self._checked = runner.iter
         for warning in _long_warm_ups(runner):
             runner.logger.warning(warning)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[Dict[str, Any]] = None) -> None:
-        """Check the losses of this iteration."""
+        """Check the losses of this iteration, and of earlier ones that have come from the device since."""
         if self.allow_nonfinite:
             return
-        invalid = _invalid_losses(runner, outputs or {})
-        self._in_a_row = self._in_a_row + 1 if invalid else 0
-        if self._in_a_row > (MAX_SKIPPED_STEPS if _skips_steps(runner.optim_wrapper) else 0):
-            raise TrainingDivergedError(_message(runner, runner.iter + 1, ' and '.join(invalid)))
+        losses = {name: runner.message_hub.log_scalars.get(f'train/{name}') for name in outputs or {} if 'loss' in name}
+        behind = max((getattr(history, 'behind', 0) for history in losses.values()), default=0)
+        for ago in range(runner.iter - self._checked, behind - 1, -1):
+            invalid = _invalid_losses(losses, ago)
+            self._in_a_row = self._in_a_row + 1 if invalid else 0
+            if self._in_a_row > (MAX_SKIPPED_STEPS if _skips_steps(runner.optim_wrapper) else 0):
+                raise TrainingDivergedError(_message(runner, runner.iter + 1 - ago, ' and '.join(invalid)))
+        self._checked = runner.iter + 1 - behind
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
         """Check the weights before they are saved."""
@@ -70,14 +77,16 @@ class TrainingGuardHook(Hook):
                 runner, iteration, f'{name} has {count} weights of {weight.numel()} that are not finite'))
 
 
-def _invalid_losses(runner: Runner, outputs: Dict[str, Any]) -> List[str]:
-    """Return invalid losses, such as ``['loss_bbox is nan']``; the sum only if its parts are finite."""
+def _invalid_losses(losses: Dict[str, Optional[HistoryBuffer]], ago: int) -> List[str]:
+    """Return such as ``['loss_bbox is nan']`` of ``ago`` iterations before this one; the sum only if its parts are
+    finite."""
     found = {}
-    for name in outputs:
-        history = runner.message_hub.log_scalars.get(f'train/{name}')
-        value = 0. if history is None or 'loss' not in name else history.current()
-        if not math.isfinite(value):
-            found[name] = f'{name} is {value}'
+    for name, history in losses.items():
+        behind = getattr(history, 'behind', 0)
+        values = [] if history is None else history.on_host if behind else history.data[0]
+        index = len(values) - 1 - (ago - behind)
+        if index >= 0 and not math.isfinite(values[index]):
+            found[name] = f'{name} is {values[index]}'
     if len(found) > 1:
         found.pop('loss', None)
     return list(found.values())

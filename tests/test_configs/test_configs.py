@@ -19,7 +19,9 @@ FOLDER = Path(__file__).parents[2] / 'configs' / 'swin_pos'
 CONFIGS = sorted(path.name for path in FOLDER.glob('*.py'))
 RELEASE = 'https://github.com/SwinTransformer/storage/releases/download/v1.0.0'
 SMALL = f'{RELEASE}/swin_small_patch4_window7_224.pth'
+FAST = Config.fromfile(FOLDER.parent / '_base_/fast_training.py').custom_hooks
 PLUGIN = {
+    'custom_hooks': FAST,
     'custom_imports.imports': ['swin_pos_det'],
     'custom_imports.allow_failed_imports': False,
     'model.backbone.type': 'SwinPosTransformer',
@@ -47,9 +49,8 @@ DIFFERENCES = {
         'model.data_preprocessor.type': 'SwinPosDataPreprocessor'
     }),
     'mask-rcnn_swin-pos-t-p4-w7-elastic_fpn_1x_coco.py': ('swin-t-p4-w7_fpn_1x_coco', {
-        **PLUGIN, 'custom_hooks': [
-            dict(type='ElasticWindowHook', windows=[4, 5, 6, 8, 10, 12, 14], nominal_share=0.4)
-        ]
+        **PLUGIN, 'custom_hooks': [*FAST, dict(
+            type='ElasticWindowHook', windows=[4, 5, 6, 8, 10, 12, 14], nominal_share=0.4)]
     }),
 }
 
@@ -195,8 +196,8 @@ def test_lsj_is_vitdets_recipe():
 
 # name -> what is different from the demo
 VARIANTS = {
-    'elastic_fpn': {'custom_hooks': [dict(type='ElasticWindowHook', windows=[4, 5, 6, 8, 10, 12, 14],
-                                          nominal_share=0.4)]},
+    'elastic_fpn': {'custom_hooks': [*FAST, dict(type='ElasticWindowHook', windows=[4, 5, 6, 8, 10, 12, 14],
+                                                 nominal_share=0.4)]},
     'mask_fpn': {'model.backbone.padding': 'mask', 'model.data_preprocessor.type': 'SwinPosDataPreprocessor'},
 }
 

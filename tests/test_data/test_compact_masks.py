@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import random
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.datasets.transforms import LoadAnnotations
+from mmdet.registry import DATASETS
 from mmdet.structures.mask import BitmapMasks
 from pycocotools import mask as coco_mask
 
 from swin_pos_det.data.compact_masks import CompactMasks
+from swin_pos_det.data.digits.on_photos import make_digits_on_photos
 from swin_pos_det.data.loading import LoadCompactAnnotations, draw_polygons
+from swin_pos_det.engine.compact_masks_hook import load_compact_masks
 
 
 def pair(seed: int, count: int, height: int, width: int) -> tuple[CompactMasks, BitmapMasks]:
@@ -189,3 +193,55 @@ def test_loading_equals_mmdets():
     assert isinstance(ours['gt_masks'], CompactMasks)
     assert_same(ours['gt_masks'], theirs['gt_masks'])
     assert ours['gt_ignore_flags'].tolist() == theirs['gt_ignore_flags'].tolist() == [0, 1, 0, 0, 1]
+
+
+RESIZE = dict(type='Resize', scale=(160, 120), keep_ratio=True)
+CROP = dict(type='RandomCrop', crop_size=(96, 96), allow_negative_crop=True)
+MIXING = {
+    'CopyPaste': [dict(type='CopyPaste', max_num_pasted=3)],
+    'Mosaic': [dict(type='Mosaic', img_scale=(120, 120), prob=1.)],
+    'MixUp': [dict(type='MixUp', img_scale=(120, 120), flip_ratio=0.5)],
+    'CachedMosaic and CachedMixUp': [dict(type='CachedMosaic', img_scale=(120, 120), random_pop=False, prob=1.),
+                                     dict(type='CachedMixUp', img_scale=(120, 120), random_pop=False, prob=1.)],
+    'RandomErasing': [dict(type='RandomErasing', n_patches=(2, 4), ratio=(0.2, 0.5))],
+    'CutOut': [dict(type='CutOut', n_holes=3, cutout_shape=(20, 30))],
+    'geometry': [dict(type='Rotate', prob=1.), dict(type='ShearX', prob=1.), dict(type='TranslateY', prob=1.),
+                 dict(type='Expand', prob=1.), dict(type='MinIoURandomCrop'), dict(type='Pad', size_divisor=32)],
+    'Albu': [dict(type='Albu', transforms=[dict(type='ShiftScaleRotate', p=1., shift_limit=0.05)],
+                  bbox_params=dict(type='BboxParams', format='pascal_voc', label_fields=['gt_bboxes_labels',
+                                   'gt_ignore_flags'], filter_lost_elements=True),
+                  keymap=dict(img='image', gt_masks='masks', gt_bboxes='bboxes'))],
+}
+
+
+@pytest.fixture(scope='module')
+def scenes(tmp_path_factory):
+    root = tmp_path_factory.mktemp('digits')
+    make_digits_on_photos(root, num_train=6, num_val=2, seed=0)
+    return root
+
+
+@pytest.mark.parametrize('name', MIXING)
+def test_pipelines_that_mix_and_distort_images(name, scenes):
+    """The same images, boxes and masks, whatever kind of masks is loaded."""
+    if name == 'Albu':
+        pytest.importorskip('albumentations')
+    cached, found = name.startswith('Cached'), {}
+    inner = dict(type='DigitsOnPhotosDataset', data_root=str(scenes), ann_file='annotations/train.json', num_train=6,
+                 num_val=2, seed=0, data_prefix=dict(img='train/'), filter_cfg=dict(filter_empty_gt=True), pipeline=[
+                     dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+                     RESIZE,
+                     *([] if name == 'Albu' else [CROP]), *(MIXING[name] if cached else [])])
+    for kind in (BitmapMasks, CompactMasks):
+        dataset = DATASETS.build(inner if cached else dict(type='MultiImageMixDataset', dataset=inner,
+                                                           pipeline=MIXING[name]))
+        if kind is CompactMasks:
+            assert load_compact_masks(dataset) == 1
+        random.seed(1)
+        np.random.seed(1)
+        found[kind] = [dataset[index] for index in (0, 3, 4, 1, 2)]
+    assert any(theirs['gt_masks'].masks.any() for theirs in found[BitmapMasks])
+    for ours, theirs in zip(found[CompactMasks], found[BitmapMasks]):
+        assert_same(ours['gt_masks'], theirs['gt_masks'])
+        np.testing.assert_array_equal(ours['img'], theirs['img'])
+        np.testing.assert_array_equal(ours['gt_bboxes'].numpy(), theirs['gt_bboxes'].numpy())

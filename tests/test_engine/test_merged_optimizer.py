@@ -5,12 +5,18 @@ import copy
 
 import pytest
 import torch
-from mmengine.optim import LinearLR
+from mmengine.optim import LinearLR, build_optim_wrapper
 from torch import nn
 
 from swin_pos_det.engine import MergedOptimizerHook
-from swin_pos_det.engine.merged_optimizer import choose_implementation, merge_groups, use_merged_groups
+from swin_pos_det.engine.merged_optimizer import (
+    choose_implementation,
+    merge_groups,
+    prepare_fused_step,
+    use_merged_groups,
+)
 from swin_pos_det.errors import SettingError
+from swin_pos_det.models import SwinPosTransformer, SwinPosTransformerV2
 
 OPTIMIZERS = {'AdamW': dict(lr=1e-2), 'SGD': dict(lr=1e-2, momentum=0.9), 'Adam': dict(lr=1e-2, amsgrad=True)}
 
@@ -41,7 +47,7 @@ def weights(model: nn.Module) -> torch.Tensor:
 
 def test_groups_of_equal_settings_are_joined_in_order():
     model, optimizer = make('AdamW')
-    merged = merge_groups(optimizer.param_groups)
+    merged = [group for group, _ in merge_groups(optimizer.param_groups)]
     assert len(optimizer.param_groups) == 8
     assert [len(group['params']) for group in merged] == [3, 3, 1, 1]
     assert merged[0]['params'][1] is model[1].weight
@@ -53,21 +59,18 @@ def test_a_group_with_a_setting_of_another_kind_stays_by_itself():
     model, optimizer = make('AdamW')
     for group in optimizer.param_groups[:2]:
         group['lr'] = torch.tensor(1e-2)
-    assert [len(group['params']) for group in merge_groups(optimizer.param_groups)] == [1, 1, 2, 2, 1, 1]
+    assert [len(group['params']) for group, _ in merge_groups(optimizer.param_groups)] == [1, 1, 2, 2, 1, 1]
 
 
 @pytest.mark.parametrize('name', OPTIMIZERS)
 @pytest.mark.parametrize('implementation', ['default', 'foreach'])
 def test_weights_and_checkpoints_are_the_same_bit_for_bit(name, implementation):
     (plain, theirs), (model, ours) = make(name), make(name)
-    use_merged_groups(ours)
-    choose_implementation(ours, implementation)
+    use_merged_groups(ours, implementation=choose_implementation(ours, implementation))
     for each, optimizer in ((plain, theirs), (model, ours)):
         train(each, optimizer, range(6))
     assert torch.equal(weights(plain), weights(model))
     mine, expected = ours.state_dict(), theirs.state_dict()
-    for group in (*mine['param_groups'], *expected['param_groups']):
-        group.pop('foreach'), group.pop('fused', None)
     assert mine['param_groups'] == expected['param_groups']
     assert all(torch.equal(mine['state'][i][key], value) for i, state in expected['state'].items()
                for key, value in state.items() if isinstance(value, torch.Tensor))
@@ -110,7 +113,13 @@ def test_implementations():
     _, optimizer = make('AdamW')
     assert choose_implementation(optimizer, 'default') == 'default'
     assert choose_implementation(optimizer, 'foreach') == 'foreach'
-    assert {(group['foreach'], group['fused']) for group in optimizer.param_groups} == {(True, False)}
+    seen = []
+    use_merged_groups(optimizer, implementation='foreach')
+    optimizer.register_step_pre_hook(
+        lambda optimizer, *_: seen.extend((group['foreach'], group['fused']) for group in optimizer.param_groups))
+    optimizer.step()
+    assert set(seen) == {(True, False)}
+    assert {(group['foreach'], group['fused']) for group in optimizer.param_groups} == {(None, None)}
     adamax = torch.optim.Rprop([nn.Parameter(torch.ones(1))])
     assert choose_implementation(adamax, 'auto') == 'default'
     with pytest.raises(SettingError, match="Rprop.*has no 'fused' implementation.*it has foreach, auto, default"):
@@ -119,11 +128,75 @@ def test_implementations():
         MergedOptimizerHook(implementation='quick')
 
 
+class Counting(torch.optim.SGD):
+    """Counts in its groups and adapts its learning rate, as schedule-free and D-adapting optimizers do."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        for group in self.param_groups:
+            group['steps'] = group.get('steps', 0) + 1
+            group['lr'] *= 0.5
+
+
+def test_what_an_optimizer_writes_into_its_groups_stays():
+    (plain, _), (model, _) = make('SGD'), make('SGD')
+    theirs, ours = (Counting([dict(params=[each]) for each in net.parameters()], lr=0.01) for net in (plain, model))
+    use_merged_groups(ours)
+    for each, optimizer in ((plain, theirs), (model, ours)):
+        train(each, optimizer, range(3), schedule=False)
+    assert torch.equal(weights(plain), weights(model))
+    assert ours.state_dict() == theirs.state_dict()
+    assert {group['steps'] for group in ours.param_groups} == {3}
+
+
+def swin(version: str) -> nn.Module:
+    settings = dict(embed_dims=8, depths=(1, 2), num_heads=(1, 2), strides=(4, 2), out_indices=(0, 1), window_size=4)
+    return nn.ModuleDict(dict(backbone={'V1': SwinPosTransformer, 'V2': SwinPosTransformerV2}[version](**settings)))
+
+
+@pytest.mark.parametrize('version', ['V1', 'V2'])
+@pytest.mark.parametrize('optimizer', ['AdamW', 'SGD'])
+@pytest.mark.parametrize('decay', [False, True])
+def test_groups_of_swin_detectors(version, optimizer, decay):
+    """Each parameter keeps its settings, in far fewer groups; layer decay has a learning rate for each layer."""
+    paramwise = dict(norm_decay_mult=0., custom_keys=dict(relative_position_bias_table=dict(decay_mult=0.)))
+    cfg = dict(type='OptimWrapper', optimizer=dict(type=optimizer, lr=0.1, weight_decay=0.05), paramwise_cfg=paramwise)
+    if decay:
+        cfg.update(constructor='SwinLayerDecayOptimWrapperConstructor', paramwise_cfg=dict(decay_rate=0.9))
+    torch.manual_seed(0)
+    models = [swin(version) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    wrappers = [build_optim_wrapper(model, cfg) for model in models]
+    groups = wrappers[1].optimizer.param_groups
+    merged = merge_groups(groups)
+    assert decay or len(groups) > 30 and len(merged) <= 3
+    use_merged_groups(wrappers[1].optimizer)
+    for step in range(2):
+        for model, wrapper in zip(models, wrappers):
+            torch.manual_seed(step)
+            for parameter in model.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            wrapper.step()
+    assert all(torch.equal(*pair) for pair in zip(*(model.parameters() for model in models)))
+    assert wrappers[0].state_dict()['param_groups'] == wrappers[1].state_dict()['param_groups']
+
+
+def test_a_fused_step_goes_on_from_steps_counted_by_another_implementation():
+    model, optimizer = make('AdamW')
+    train(model, optimizer, range(1), schedule=False)
+    for state in optimizer.state.values():
+        state['step'] = state['step'].double()
+    prepare_fused_step(optimizer)
+    assert {state['step'].dtype for state in optimizer.state.values()} == {torch.float32}
+    assert optimizer._step_supports_amp_scaling is True
+
+
 def test_a_fused_step_differs_by_rounding_only():
     (plain, theirs), (model, ours) = make('AdamW'), make('AdamW')
-    use_merged_groups(ours)
     if choose_implementation(ours, 'auto') != 'fused':
         pytest.skip('this torch has no fused AdamW on a CPU')
+    prepare_fused_step(ours)
+    use_merged_groups(ours, implementation='fused')
     for each, optimizer in ((plain, theirs), (model, ours)):
         train(each, optimizer, range(6))
     torch.testing.assert_close(weights(model), weights(plain), rtol=0, atol=1e-6)

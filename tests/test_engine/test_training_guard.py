@@ -73,6 +73,19 @@ def test_a_training_that_diverges_keeps_its_last_good_checkpoint(tmp_path, model
                for name in kept)
 
 
+@pytest.mark.parametrize(('at', 'interval', 'stopped'), [(1, 3, 4), (3, 1, 5), (4, 6, None)])
+def test_losses_that_are_read_when_they_are_logged(tmp_path, at, interval, stopped):
+    """The iteration is named in which it happened; checkpoints are checked by their weights."""
+    built = runner(tmp_path, model=dict(type='Diverging', at=at),
+                   custom_hooks=[dict(type='TrainingGuardHook'), dict(type='DeferredScalarsHook')],
+                   default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=100),
+                                      logger=dict(type='LoggerHook', interval=interval)))
+    with pytest.raises(TrainingDivergedError, match=f'finite at iteration {built.max_iters}' if stopped is None else
+                       f'loss_bbox is nan at iteration {at + 1} of 6'):
+        built.train()
+    assert stopped is None or built.iter + 1 == stopped
+
+
 def test_it_can_go_on_and_says_nothing_of_other_numbers(tmp_path):
     runner(tmp_path / 'on', custom_hooks=[dict(type='TrainingGuardHook', allow_nonfinite=True)]).train()
     assert (tmp_path / 'on/iter_6.pth').is_file()
@@ -95,10 +108,11 @@ def test_loss_scaling_skips_some_steps(monkeypatch):
     def seen(value):
         hub.update_scalar('train/loss', value)
         hook.after_train_iter(built, 0, outputs=dict(loss=value))
+        built.iter += 1
 
     for value in (float('nan'), float('nan'), 1., float('inf'), float('nan')):
         seen(value)
-    with pytest.raises(TrainingDivergedError, match='loss is nan at iteration 1 of 9'):
+    with pytest.raises(TrainingDivergedError, match='loss is nan at iteration 6 of 9'):
         seen(float('nan'))
 
 
