@@ -20,4 +20,5 @@ ABLATED_SCHEMES = ('none', 'absolute', 'absolute+relative', 'relative_only', 're
 ABLATION_RECIPES = ('demo', 'short')
 STUDY_TRAININGS = ('window7', 'elastic', 'window7-ms', 'elastic-ms', 'mask')
 BENCHMARK_MODELS = ('ours', 'mmdet', 'timm', 'hf', 'torchvision')
+BENCHMARK_DETECTORS = ('ours', 'mmdet', 'fast')
 BENCHMARK_VARIANTS = ('T', 'S', 'B', 'L', 'nano')

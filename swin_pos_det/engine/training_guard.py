@@ -43,7 +43,8 @@ class TrainingGuardHook(Hook):
         if not isinstance(allow_nonfinite, bool):
             raise SettingTypeError(f'allow_nonfinite must be True or False, got {allow_nonfinite!r}')
         self.allow_nonfinite = allow_nonfinite
-        self._in_a_row = 0
+        self._in_a_row = self._checked = 0
+        self._names: List[str] = []
 
     def before_train(self, runner: Runner) -> None:
         """Warn of warm-ups that end after the training."""
@@ -54,16 +55,25 @@ class TrainingGuardHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[Dict[str, Any]] = None) -> None:
         """Check the losses of this iteration, and of earlier ones that have come from the device since."""
+        self._names = [name for name in outputs or {} if 'loss' in name]
+        self._check_losses(runner, runner.iter + 1)
+
+    def after_train(self, runner: Runner) -> None:
+        """Check the losses that came from the device last."""
+        self._check_losses(runner, runner.iter)
+
+    def _check_losses(self, runner: Runner, done: int) -> None:
+        """Check what is on the host of ``done`` iterations."""
         if self.allow_nonfinite:
             return
-        losses = {name: runner.message_hub.log_scalars.get(f'train/{name}') for name in outputs or {} if 'loss' in name}
+        losses = {name: runner.message_hub.log_scalars.get(f'train/{name}') for name in self._names}
         behind = max((getattr(history, 'behind', 0) for history in losses.values()), default=0)
-        for ago in range(runner.iter - self._checked, behind - 1, -1):
+        for ago in range(done - 1 - self._checked, behind - 1, -1):
             invalid = _invalid_losses(losses, ago)
             self._in_a_row = self._in_a_row + 1 if invalid else 0
             if self._in_a_row > (MAX_SKIPPED_STEPS if _skips_steps(runner.optim_wrapper) else 0):
-                raise TrainingDivergedError(_message(runner, runner.iter + 1 - ago, ' and '.join(invalid)))
-        self._checked = runner.iter + 1 - behind
+                raise TrainingDivergedError(_message(runner, done - ago, ' and '.join(invalid)))
+        self._checked = max(self._checked, done - behind)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
         """Check the weights before they are saved."""

@@ -16,13 +16,21 @@ from torch import nn
 
 from swin_pos_det.analysis.benchmark import worker as worker_module
 from swin_pos_det.analysis.benchmark.cases import PRESETS, Case, DetectorCase, span, within
-from swin_pos_det.analysis.benchmark.detector import DetectorCell, Stopwatch, load_model_config, write_detector_weights
+from swin_pos_det.analysis.benchmark.detector import (
+    DETECTORS,
+    DetectorCell,
+    Stopwatch,
+    load_model_config,
+    write_detector_weights,
+)
 from swin_pos_det.analysis.benchmark.flops import _pairs, counted_flops, exponent, swin_flops
 from swin_pos_det.analysis.benchmark.models import MODELS, VARIANTS
+from swin_pos_det.analysis.benchmark.operators import OperatorCount
 from swin_pos_det.analysis.benchmark.plots import plot_growth, plot_windows
 from swin_pos_det.analysis.benchmark.pool import Pool, Process, WorkerError
-from swin_pos_det.analysis.benchmark.report import markdown, record, result
+from swin_pos_det.analysis.benchmark.report import detector_tables, markdown, record, result
 from swin_pos_det.analysis.benchmark.runner import Benchmark, Row, Settings, run
+from swin_pos_det.analysis.benchmark.scenes import OBJECTS, Scenes, coco_like_objects
 from swin_pos_det.analysis.benchmark.weights import write_weights
 from swin_pos_det.layers import window_plan
 from swin_pos_det.models import SwinPosTransformer
@@ -264,30 +272,94 @@ def _gradients(cell, step):
     return found
 
 
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    path = str(tmp_path_factory.mktemp('weights') / 'weights.pth')
+    write_detector_weights(NANO_CONFIG, path)
+    return path
+
+
+PARTS = {'preprocessing', 'backbone, forward', 'neck, forward', 'rpn_head, forward', 'roi_head, forward',
+         'assigning and sampling', 'mask targets', 'neck and heads, backward', 'backbone, backward', 'optimizer',
+         'losses for the log', 'other'}
+
+
 @pytest.mark.slow
-def test_parts_of_a_detector(tmp_path):
-    """The same losses with either backbone, and parts that make up the step."""
-    weights = str(tmp_path / 'weights.pth')
-    write_detector_weights(NANO_CONFIG, weights)
-    losses = []
-    for name in ('ours', 'mmdet'):
+def test_parts_of_a_detector(weights):
+    """The same losses with either backbone and the fast settings, and parts that make up the step."""
+    losses, counts = [], {}
+    for name in DETECTORS:
         cell = DetectorCell(name, DetectorCase('train', NANO_CONFIG, (64, 96)).asdict(), weights, 'cpu')
         seen = cell.model.parse_losses
         cell.model.parse_losses = lambda found, seen=seen: losses.append(seen(found)[0].item()) or seen(found)
         before = [parameter.detach().clone() for parameter in cell.model.parameters()]
-        grads = [_gradients(cell, step) for step in (cell.step, cell.breakdown)]
+        grads = [_gradients(cell, step) for step in (cell.prepare(), cell.breakdown)]
         for whole, apart in zip(*grads):
             torch.testing.assert_close(apart, whole, rtol=1e-5, atol=1e-7)
         parts = cell.breakdown()
+        counts[name] = cell.count()
         assert all(torch.equal(a, b) for a, b in zip(before, cell.model.parameters())), 'every step does the same work'
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4) and losses[0] > 0
-    assert {'preprocessing', 'backbone, forward', 'neck, forward', 'rpn_head, forward', 'roi_head, forward',
-            'neck and heads, backward', 'backbone, backward', 'optimizer', 'other'} == parts.keys()
-    assert all(seconds > 0 for seconds in parts.values())
+        assert parts.keys() == PARTS >= counts[name].keys()
+        assert all(seconds > 0 for seconds in parts.values())
+    assert losses[0] == pytest.approx(losses[len(losses) // 3], rel=1e-4) and losses[0] > 0
+    assert losses[-1] == pytest.approx(losses[0], rel=1e-6)
+    operators, waits = ({name: found[part][kind] for name, found in counts.items()}
+                        for part, kind in (('optimizer', 0), ('losses for the log', 1)))
+    assert operators['ours'] > 20 * operators['fast'] > 0
+    assert waits['mmdet'] == waits['ours'] > waits['fast'] == 0
+    assert counts['fast']['mask targets'][1] == 0 < counts['ours']['mask targets'][1]
 
-    case = DetectorCase('inference', NANO_CONFIG, (64, 96))
-    cell = DetectorCell('ours', case.asdict(), weights, 'cpu')
+
+@pytest.mark.slow
+def test_parts_of_inference(weights):
+    cell = DetectorCell('ours', DetectorCase('inference', NANO_CONFIG, (64, 96)).asdict(), weights, 'cpu')
     parts = cell.breakdown()
     assert cell.found > 0, 'the mask head has something to do'
     assert not any('backward' in name for name in parts)
     assert isinstance(cell.model.backbone, nn.Module) and 'forward' not in vars(cell.model.backbone)
+
+
+def test_fast_settings_are_those_of_the_config(tmp_path, weights):
+    config = tmp_path / 'plain.py'
+    config.write_text(f"_base_ = {NANO_CONFIG!r}\ncustom_hooks = []\n")
+    with pytest.raises(ValueError, match='does not use configs/_base_/fast_training.py'):
+        DetectorCell('fast', DetectorCase('train', str(config), (64, 96)).asdict(), weights, 'cpu')
+
+
+def test_a_detector_has_a_table_of_parts_and_one_of_counts():
+    case = DetectorCase('train', 'config.py', (64, 96))
+    rows = [Row(case, name, [1.], parts=[{'neck, forward': 0.06, 'optimizer': seconds}] * 2,
+                counts={'optimizer': [operators, 2], 'other': [1, 0]})
+            for name, seconds, operators in (('mmdet', 0.04, 90), ('fast', 0.02, 9))]
+    text = detector_tables(rows)
+    assert '| optimizer | 40.0 (40%) | 20.0 (25%) |' in text
+    assert '| all but forward and backward | 40.0 | 20.0 |' in text
+    assert '| optimizer | 90; 2 | 9; 2 |' in text and '| all | 91; 2 | 10; 2 |' in text
+
+
+def test_operators_and_waits_are_counted_by_part():
+    x, step = torch.arange(6.), torch.tensor(3.)
+    counter = OperatorCount(on_host=[step])
+    with counter.counting():
+        with counter.part('reads'):
+            assert x.sum() > 1  # sum, comparison, read
+            x[x > 2]  # comparison, index by a mask
+            x.nonzero()
+            x.cpu()
+            step.item()
+        x.view(2, 3).t()[0].add_(1)
+    assert counter.operators == {'reads': 5, 'other': 1}
+    assert counter.waits == {'reads': 4}
+
+
+def test_objects_have_cocos_sizes_and_lie_in_the_image():
+    drawn = coco_like_objects(2000, (480, 640), 80, seed=0)
+    boxes = torch.tensor([each['bbox'] for each in drawn])
+    assert (boxes >= 0).all() and (boxes[:, 0::2] <= 640).all() and (boxes[:, 1::2] <= 480).all()
+    sides = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt()
+    shares = [((low <= sides) & (sides < high)).float().mean().item() for low, high in ((0, 32), (32, 96), (96, 1e4))]
+    assert shares == pytest.approx([0.41, 0.34, 0.25], abs=0.08)
+    assert {each['bbox_label'] for each in drawn} == set(range(80))
+    assert coco_like_objects(3, (480, 640), 80, 1) == coco_like_objects(3, (480, 640), 80, 1)
+    masks = Scenes(1, (96, 128), 80, with_mask=True)[0]['data_samples'].gt_instances.masks.masks
+    assert len(masks) == OBJECTS and all(0 < mask.mean() < 0.8 for mask in masks)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
 from swin_pos_det.analysis.benchmark.cases import DETECTOR_MODES, MODES, PRESETS, DetectorCase, within
-from swin_pos_det.choices import BENCHMARK_MODELS, BENCHMARK_VARIANTS
+from swin_pos_det.choices import BENCHMARK_DETECTORS, BENCHMARK_MODELS, BENCHMARK_VARIANTS
 from swin_pos_det.cli.argument_types import count, factor, image_size, model_and_python, square_window
 from swin_pos_det.cli.arguments import add_traceback_argument
 from swin_pos_det.cli.main import run_cli
@@ -45,8 +45,10 @@ def get_parser() -> argparse.ArgumentParser:
     cases.add_argument('--detector', nargs='+', metavar='CONFIG', help='time whole detectors instead of backbones')
     cases.add_argument('--checkpoint', metavar='FILE', help='trained weights for --detector (default: random ones)')
     models = parser.add_argument_group('models')
-    models.add_argument('--models', nargs='+', choices=BENCHMARK_MODELS, default=list(BENCHMARK_MODELS), metavar='M',
-                        help=f'of {", ".join(BENCHMARK_MODELS)} (default: all that are installed)')
+    models.add_argument('--models', nargs='+', choices=[*BENCHMARK_MODELS, 'fast'], metavar='M',
+                        help=f'of {", ".join(BENCHMARK_MODELS)} (default: all that are installed); with --detector of '
+                             f"{', '.join(BENCHMARK_DETECTORS)}: this backbone with mmdet's settings, mmdet's "
+                             'backbone, this one with configs/_base_/fast_training.py (default: all)')
     models.add_argument('--python', nargs='+', type=model_and_python, default=[], metavar='M=PATH',
                         help='run a model with the Python of another environment, that has its library and torch')
     models.add_argument('--variant', choices=BENCHMARK_VARIANTS, default='T', help='of the Swin (default: T)')
@@ -117,7 +119,8 @@ def benchmark(args: argparse.Namespace) -> None:
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: torch sees no CUDA device here')
     MMLogger.get_current_instance().setLevel('WARNING')  # a detector's random weights are announced one by one
-    names = [name for name in args.models if not args.detector or name in ('ours', 'mmdet')]
+    possible = BENCHMARK_DETECTORS if args.detector else BENCHMARK_MODELS
+    names = [name for name in args.models or possible if name in possible]
     settings = Settings(
         variant=args.variant, repeats=args.repeats, seconds=args.seconds, warm_up=args.warm_up,
         time=not args.no_time, memory=args.memory or args.no_time, checkpoint=args.checkpoint,

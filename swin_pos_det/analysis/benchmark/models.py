@@ -139,6 +139,9 @@ MODELS: Dict[str, Tuple[Callable[..., nn.Module], str, str]] = {
     'torchvision': (build_torchvision, 'torchvision', 'torchvision'),
 }
 
+# 'fast' is this project's detector with configs/_base_/fast_training.py.
+LIBRARIES = {'fast': 'swin_pos_det', **{name: library for name, (_, _, library) in MODELS.items()}}
+
 
 def build_model(name: str, variant: Mapping[str, Any], window: Window, size: Pair, weights: str) -> nn.Module:
     """Build one of ``MODELS``.

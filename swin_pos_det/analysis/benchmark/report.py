@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 from .cases import Case, DetectorCase
 from .flops import exponent, swin_flops
 from .runner import AGREEMENT, Benchmark, Row
+from .scenes import OBJECTS
 
 BASELINE = 'mmdet'
 
@@ -87,17 +88,33 @@ def detector_tables(rows: Sequence[Row]) -> str:
         lines = [[row.model, _milliseconds(row), _ratio(baseline and baseline.median, row.median),
                   '-' if row.mib is None else f'{row.mib:.0f}', _ratio(row.mib, baseline and baseline.mib),
                   '-' if row.found is None else f'{row.found:.0f}', _difference(row)] for row in cell]
-        head = ['backbone', 'ms (quartiles)', f'faster than {BASELINE}', 'peak MiB', f'peak over {BASELINE}',
+        head = ['detector', 'ms (quartiles)', f'faster than {BASELINE}', 'peak MiB', f'peak over {BASELINE}',
                 'objects per image', 'difference']
         text = f'### {str(case)[0].upper()}{str(case)[1:]}\n\n' + table(head, lines)
-        names = list(dict.fromkeys(name for row in cell for name in row.parts))
-        if names:
-            totals = [sum(row.parts.values()) for row in cell]
-            text += '\n\n' + table(['part'] + [f'{row.model}, ms' for row in cell], [
-                [name] + [f'{row.parts.get(name, 0) * 1e3:.1f} ({row.parts.get(name, 0) / total:.0%})' if total else '-'
-                          for row, total in zip(cell, totals)] for name in names])
+        text += _parts_table([row for row in cell if row.parts]) + _counts_table([row for row in cell if row.counts])
         parts.append(text)
     return '\n\n'.join(parts)
+
+
+def _parts_table(rows: Sequence[Row]) -> str:
+    """Milliseconds of each part of a detector's step; all outside the network's forward and backward together."""
+    medians = {row.model: row.medians for row in rows}
+    names = list(dict.fromkeys(name for found in medians.values() for name in found))
+    lines = [[name] + [f'{found.get(name, 0) * 1e3:.1f} ({found.get(name, 0) / sum(found.values()):.0%})'
+                       for found in medians.values()] for name in names]
+    outside = [sum(seconds for name, seconds in found.items() if not name.endswith('ward'))
+               for found in medians.values()]
+    lines.append(['all but forward and backward'] + [f'{seconds * 1e3:.1f}' for seconds in outside])
+    return '\n\n' + table(['part', *(f'{name}, ms' for name in medians)], lines) if rows else ''
+
+
+def _counts_table(rows: Sequence[Row]) -> str:
+    """Operators and waits of each part of a training step."""
+    names = list(dict.fromkeys(name for row in rows for name in [*row.medians, *row.counts]))
+    lines = [[name] + [f'{operators}; {waits}' for operators, waits in (row.counts.get(name, (0, 0)) for row in rows)]
+             for name in names if any(name in row.counts for row in rows)]
+    lines.append(['all'] + ['{}; {}'.format(*map(sum, zip(*row.counts.values()))) for row in rows])
+    return '\n\n' + table(['operators; waits', *(row.model for row in rows)], lines) if rows else ''
 
 
 def growth_table(rows: Sequence[Row]) -> str:
@@ -212,4 +229,9 @@ _LEGEND = f"""\
 - *difference*: greatest absolute difference between the model's features and ours, float32, eager. timm rolls before
   it pads, and torchvision does not shift maps as small as a window: there they compute another function, at the same
   cost. Before anything is timed, all must agree to {AGREEMENT:.0e} where maps divide by windows and are larger than
-  one, which is measured at images of 64 times the window."""
+  one, which is measured at images of 64 times the window.
+- *detector*: mmdet: its backbone and settings; ours: this backbone, mmdet's settings; fast: ours with
+  configs/_base_/fast_training.py. Objects have COCO's sizes and polygons for masks, {OBJECTS} for each image.
+- *operators; waits*: operators of torch that would launch a kernel on a GPU (no views, none inside mmcv's compiled
+  extensions), and those at which the host would wait for it (numbers and sizes that are read, masks of bools as
+  indices, copies to the host), counted in one step with parameters of a group updated together, as on a GPU."""

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
 import torch
 
 from .cases import Case, DetectorCase
-from .detector import write_detector_weights
+from .detector import DETECTORS, write_detector_weights
 from .models import VARIANTS
 from .pool import Pool, Process, WorkerError
 from .weights import write_weights
@@ -58,7 +58,8 @@ class Row:
         mib: peak memory above the memory held before.
         difference: greatest absolute difference of its features from the first model's, float32, eager.
         error: why there is no measurement.
-        parts: of a detector, the seconds of each part, the median of some steps.
+        parts: of a detector, the seconds of each part, for each of some steps.
+        counts: of a detector, operators and waits of each part of a step.
         found: of a detector, objects per image.
     """
 
@@ -68,13 +69,20 @@ class Row:
     mib: Optional[float] = None
     difference: Optional[float] = None
     error: Optional[str] = None
-    parts: Dict[str, float] = field(default_factory=dict)
+    parts: List[Dict[str, float]] = field(default_factory=list)
+    counts: Dict[str, List[int]] = field(default_factory=dict)
     found: Optional[float] = None
 
     @property
     def median(self) -> Optional[float]:
         """Return the median of the times, in seconds."""
         return statistics.median(self.seconds) if self.seconds else None
+
+    @property
+    def medians(self) -> Dict[str, float]:
+        """The seconds of each part, medians."""
+        names = dict.fromkeys(name for parts in self.parts for name in parts)
+        return {name: statistics.median(parts.get(name, 0.) for parts in self.parts) for name in names}
 
     @property
     def quartiles(self) -> Optional[List[float]]:
@@ -89,7 +97,7 @@ class Row:
         """Return a dict for JSON."""
         return dict(self.case.asdict(), model=self.model, seconds=self.seconds, median=self.median,
                     quartiles=self.quartiles, mib=self.mib, difference=self.difference, error=self.error,
-                    parts=self.parts, found=self.found)
+                    parts=self.parts, counts=self.counts, found=self.found)
 
 
 class Benchmark:
@@ -118,7 +126,7 @@ class Benchmark:
     def weights(self, case: AnyCase) -> Mapping[str, str]:
         """Return, for each model that can run the case, the path of its weights; all are the same weights."""
         if isinstance(case, DetectorCase):
-            key, names = case.config, [name for name in self.pool.names if name in ('ours', 'mmdet')]
+            key, names = case.config, [name for name in self.pool.names if name in DETECTORS]
         else:
             key = case.window
             names = [name for name in self.pool.names if case.window != 'global' or name == 'ours']
@@ -165,12 +173,11 @@ class Benchmark:
             shift = turn % max(1, len(running))
             for row in running[shift:] + running[:shift]:  # each is the first in some turn
                 self.tell(f'{case}: {row.model}, turn {turn + 1} of {self.settings.repeats}')
-                self._guard(row, lambda row=row: row.seconds.extend(
-                    self.pool.processes[row.model].ask('run', seconds=self.settings.seconds)['seconds']))
-        if isinstance(case, DetectorCase):
-            for row in rows.values():
-                if row.error is None:
-                    self._guard(row, lambda row=row: self._break_down(row))
+                self._guard(row, lambda row=row: self._turn(row))
+        for row in rows.values():
+            if isinstance(case, DetectorCase) and case.mode == 'train' and row.error is None:
+                self._guard(row, lambda row=row: row.counts.update(
+                    self.pool.processes[row.model].ask('count')['counts']))
         for name in rows:
             self.pool.processes[name].ask('drop')
 
@@ -235,12 +242,13 @@ class Benchmark:
             else:
                 row.difference = max(float((a - b).abs().max()) for a, b in zip(features, reference))
 
-    def _break_down(self, row: Row) -> None:
-        self.tell(f'{row.case}: {row.model}, parts')
-        answer = self.pool.processes[row.model].ask('breakdown', steps=self.settings.repeats)
-        names = dict.fromkeys(name for parts in answer['parts'] for name in parts)
-        row.parts = {name: statistics.median(parts.get(name, 0.) for parts in answer['parts']) for name in names}
-        row.found = answer['found']
+    def _turn(self, row: Row) -> None:
+        process = self.pool.processes[row.model]
+        row.seconds.extend(process.ask('run', seconds=self.settings.seconds)['seconds'])
+        if isinstance(row.case, DetectorCase):
+            answer = process.ask('breakdown')
+            row.parts.append(answer['parts'])
+            row.found = answer['found']
 
     def _peak(self, row: Row, weights: str) -> None:
         self.tell(f'{row.case}: {row.model}, memory')

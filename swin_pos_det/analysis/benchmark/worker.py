@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 import torch
 from torch import Tensor
 
-from .models import MODELS, build_model
+from .models import LIBRARIES, build_model
 
 DTYPES = {'float32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 MIB = 2**20
@@ -29,7 +29,7 @@ class Cell:
     """One model on one input, the unit of timing.
 
     Args:
-        name: of the model, see ``MODELS``.
+        name: of the model, see ``models.MODELS``.
         case: ``mode`` ('forward' or 'train'), ``window``, ``size``, ``batch``, ``dtype``, ``compiled``.
         variant: of the Swin.
         weights: path of its weights.
@@ -52,6 +52,10 @@ class Cell:
         with torch.no_grad():
             return [out.cpu() for out in self.model(self.image)]
 
+    def prepare(self) -> Callable[[], None]:
+        """Return the step to time."""
+        return self.step
+
     def step(self) -> None:
         """Run one forward under ``no_grad``, or one forward and backward."""
         with contextlib.ExitStack() as stack:
@@ -66,14 +70,15 @@ class Cell:
                 parameter.grad = None
 
 
-def timed(step: Callable[[], None], device: torch.device, seconds: float) -> List[float]:
-    """Run ``step`` once, and again until ``seconds`` have passed; return the seconds of each run.
+def timed(prepare: Callable[[], Callable[[], None]], device: torch.device, seconds: float) -> List[float]:
+    """Run what ``prepare`` returns once, and again until ``seconds`` have passed; return the seconds of each run.
 
     On CUDA the time is between two events on the stream, elsewhere it is wall-clock time.
     """
     samples: List[float] = []
     start = time.perf_counter()
     while not samples or time.perf_counter() - start < seconds:
+        step = prepare()
         if device.type == 'cuda':
             events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
             events[0].record()
@@ -137,10 +142,10 @@ class Worker:
         self.cell: Any = None
 
     def about(self) -> Dict[str, Any]:
-        """Return versions and the device; fail where the library is not installed."""
-        library = importlib.import_module(MODELS[self.name][2])
+        """Versions and the device; fails where the library is not installed."""
+        library = importlib.import_module(LIBRARIES[self.name])
         device = torch.cuda.get_device_name() if self.device.type == 'cuda' else None
-        return dict(library=MODELS[self.name][2], version=getattr(library, '__version__', ''),
+        return dict(library=LIBRARIES[self.name], version=getattr(library, '__version__', ''),
                     torch=torch.__version__, python=platform.python_version(), device=device,
                     threads=torch.get_num_threads())
 
@@ -157,9 +162,13 @@ class Worker:
         self.cell = DetectorCell(self.name, case, weights, str(self.device))
         return {}
 
-    def breakdown(self, steps: int) -> Dict[str, Any]:
-        """Return the seconds of each part of a detector, for each of some steps, and how many objects it found."""
-        return dict(parts=[self.cell.breakdown() for _ in range(steps)], found=self.cell.found)
+    def breakdown(self) -> Dict[str, Any]:
+        """Return the seconds of each part of a detector's step, and how many objects it found."""
+        return dict(parts=self.cell.breakdown(), found=self.cell.found)
+
+    def count(self) -> Dict[str, Any]:
+        """Return operators and waits of each part of a detector's step."""
+        return dict(counts=self.cell.count())
 
     def drop(self) -> Dict[str, Any]:
         """Free the model."""
@@ -177,16 +186,16 @@ class Worker:
         return {}
 
     def run(self, seconds: float) -> Dict[str, Any]:
-        """Run it for a while; return the seconds of each run."""
-        return dict(seconds=timed(self.cell.step, self.device, seconds))
+        """Run it for a while; seconds of each run."""
+        return dict(seconds=timed(self.cell.prepare, self.device, seconds))
 
     def peak(self, steps: int = 2) -> Dict[str, Any]:
         """Return the MiB that the first runs need; of a compiled model those after compilation."""
         if self.cell.run_model is not self.cell.model:
-            self.cell.step()
+            self.cell.prepare()()
         memory = PeakMemory(self.device)
         for _ in range(steps):
-            self.cell.step()
+            self.cell.prepare()()
         return dict(mib=memory.read())
 
     def matmul(self, side: int, dtype: str, seconds: float) -> Dict[str, Any]:
@@ -203,7 +212,7 @@ class Worker:
                 ways.append(lambda: multiply(a))
             for way in ways:
                 way()
-            found = [timed(way, self.device, seconds / len(ways)) for way in ways]
+            found = [timed(lambda way=way: way, self.device, seconds / len(ways)) for way in ways]
         return dict(seconds=min(found, key=statistics.median))
 
 
