@@ -98,7 +98,7 @@ def detector(name: str, digits: Path, folder: Path) -> Config:
 
 
 def make_thin(node: Any) -> None:
-    """An eighth of the channels behind the backbone, and few boxes."""
+    """Leave an eighth of the channels behind the backbone, and few boxes."""
     few = dict(num=32, nms_pre=100, max_per_img=50, fc_out_channels=64)
     for key, value in node.items():
         for child in value if isinstance(value, list) else [value]:

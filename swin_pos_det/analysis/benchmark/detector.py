@@ -167,7 +167,7 @@ class DetectorCell:
         return build_optim_wrapper(self.model, settings)
 
     def _runner(self, images: Scenes) -> Any:
-        """What hooks ask of a runner."""
+        """Stand in for a runner, with what hooks ask of it."""
         from mmengine.hooks import RuntimeInfoHook
         from mmengine.logging import MessageHub
         loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=images, num_workers=0, pin_memory=False))
@@ -191,7 +191,7 @@ class DetectorCell:
         return data
 
     def features(self) -> List[Tensor]:
-        """The backbone's features of the images."""
+        """Return the backbone's features of the images."""
         with torch.no_grad():
             data = self.model.data_preprocessor(self.batch(), False)
             return [out.float().cpu() for out in self.model.backbone(data['inputs'])]
@@ -228,8 +228,11 @@ class DetectorCell:
         return watch.seconds
 
     def count(self) -> Dict[str, Tuple[int, int]]:
-        """Return operators and waits of each part of one step, as on a GPU: there torch updates the parameters of a group
-        together, its counters of steps are on the host, and attention is one operator."""
+        """Return operators and waits of each part of one step, as on a GPU.
+
+        There torch updates the parameters of a group together, its counters of steps are on the host, and attention is
+        one operator.
+        """
         from swin_pos_det.ops.window_attention import use_impl
         on_host: List[Tensor] = []
         if self.train:
