@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, Dict, Optional, Tuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import SettingError
 from ..ops.reference import attention_weights
-from ..ops.runtime import changes_result, is_unmodified
+from ..ops.runtime import changes_result, has_hooks
 from ..ops.window_attention import window_attention
 from ..ops.windows import WindowPlan
 from ..types import Pair
@@ -80,11 +81,12 @@ class WindowAttention(nn.Module):
         self.position = build_position(position)
         self.attention = attention
         self._check(qk_scale)
-        self.scale = qk_scale or self.head_dims**-0.5
-        if attention == 'cosine':
-            self.scale = 1.  # logit_scale is the factor
         if not self.position.appearance:
-            self.scale = 0.  # leaves the bias alone
+            self.scale = 0.  # only the bias counts
+        elif attention == 'cosine':
+            self.scale = 1.  # logit_scale is the factor
+        else:
+            self.scale = qk_scale or self.head_dims**-0.5
         self.position.build(self)
         if attention == 'cosine':
             self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(FIRST_LOGIT_SCALE)))
@@ -124,10 +126,6 @@ class WindowAttention(nn.Module):
 
     def inputs(self, x: Tensor, plan: WindowPlan) -> Dict[str, Any]:
         """Return the arguments of :func:`~swin_pos_det.ops.window_attention.window_attention` for (B, L, C) tokens."""
-        rotate = None
-        if self.position.turns:
-            def rotate(q: Tensor, k: Tensor) -> Tuple[Tensor, Tensor]:
-                return self.position.rotate(self, q, k, plan.window)
         return dict(
             qkv=self.project(x),
             plan=plan,
@@ -135,13 +133,13 @@ class WindowAttention(nn.Module):
             num_heads=self.num_heads,
             scale=self.scale,
             pad=None if plan.pad_mask is None else self.pad_value(x),
-            rotate=rotate)
+            rotate=partial(self.position.rotate, self, window=plan.window) if self.position.turns else None)
 
     def project(self, x: Tensor) -> Tensor:
         """Project (..., C) tokens to queries, keys and values: (..., 3 C)."""
         if self.q_bias is None:
             qkv = self.qkv(x)
-        elif is_unmodified(self.qkv, nn.Linear):
+        elif type(self.qkv) is nn.Linear and not has_hooks(self.qkv):
             qkv = F.linear(x, self.qkv.weight, self.projection_bias())
         else:
             qkv = self.qkv(x) + self.projection_bias()

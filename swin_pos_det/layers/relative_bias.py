@@ -50,7 +50,7 @@ def resample_table(table: Tensor, source: Pair, target: Pair, mode: str = 'bicub
     if tuple(source) == tuple(target):
         return table
     # Not every device can interpolate half precision.
-    full = table.float() if table.dtype in (torch.float16, torch.bfloat16) else table
+    full = table.to(torch.promote_types(table.dtype, torch.float32))
     if mode == 'geometric':
         down, across = (_placed_matrix(s, t, full.dtype, full.device) for s, t in zip(source, target))
         return torch.einsum('ty,yxh,ux->tuh', down, full.unflatten(0, (rows, cols)), across).flatten(0, 1).to(

@@ -132,6 +132,16 @@ def size_pair(name: str, value: Any, also: Optional[str] = None) -> Any:
     return int(sides[0]), int(sides[1])
 
 
+def image_size(value: Any) -> Pair:
+    """Read ``pretrain_img_size`` as (h, w); as in mmdet, a list or tuple of one int is a square too.
+
+    Raises:
+        TypeError, ValueError: as :func:`size_pair`.
+    """
+    single = isinstance(value, (tuple, list)) and len(value) == 1
+    return size_pair('pretrain_img_size', tuple(value) * 2 if single else value)
+
+
 def is_int(value: Any) -> bool:
     """Return True for ints, not for bools."""
     return isinstance(value, int) and not isinstance(value, bool)

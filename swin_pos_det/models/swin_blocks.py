@@ -26,7 +26,9 @@ NORM_ORDERS = ('pre', 'res-post')
 
 
 class ShiftedWindowAttention(BaseModule):
-    """Attention within windows, and stochastic depth.
+    """Attention within windows, and stochastic depth: mmdet's ``ShiftWindowMSA``, for the sake of parameters' names.
+
+    The shift is part of the plan.
 
     Args:
         embed_dims: channels C.
@@ -118,25 +120,25 @@ class SwinStage(BaseModule):
     """A sequence of blocks, every second one shifted, and the patch merging before the next stage.
 
     Args:
-        depth: number of blocks.
+        embed_dims: channels C.
         drop_path_rates: stochastic depth of each block.
         window_rule: chooses the window for a map; may be replaced at any time.
+        downsample: patch merging, which the backbone calls; None after the last stage.
         hide_padding: keep tokens from attending to padding.
-        downsample: patch merging, or None after the last stage.
-        embed_dims: channels C.
         position: the position scheme.
         **block: further arguments of :class:`SwinBlock`.
     """
 
-    def __init__(self, depth: int, drop_path_rates: Sequence[float], window_rule: WindowRule, hide_padding: bool,
-                 downsample: Optional[PatchMerging], embed_dims: int, position: PositionScheme, **block: Any) -> None:
+    def __init__(self, embed_dims: int, drop_path_rates: Sequence[float], window_rule: WindowRule,
+                 downsample: Optional[PatchMerging], hide_padding: bool, position: PositionScheme,
+                 **block: Any) -> None:
         super().__init__()
         self.window_rule = window_rule
         self.hide_padding = hide_padding
         self.position = position
         self.blocks = ModuleList(
-            SwinBlock(embed_dims=embed_dims, drop_path_rate=drop_path_rates[i], position=position, **block)
-            for i in range(depth))
+            SwinBlock(embed_dims=embed_dims, drop_path_rate=rate, position=position, **block)
+            for rate in drop_path_rates)
         position.build_stage(self, embed_dims)
         self.downsample = downsample
 

@@ -25,6 +25,7 @@ from .arguments import (
     check_layout,
     check_positive,
     check_rates,
+    image_size,
     size_pair,
     table_windows,
     warn_without_effect,
@@ -143,7 +144,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
                  norm_order: str = 'pre',
                  pretrained_window_sizes: Optional[WindowSize] = None) -> None:
         check_positive(in_channels=in_channels, embed_dims=embed_dims, mlp_ratio=mlp_ratio,
-                       **({} if qk_scale is None else dict(qk_scale=qk_scale)))
+                       qk_scale=1. if qk_scale is None else qk_scale)
         check_layout(embed_dims, depths, num_heads, patch_size, strides, out_indices, frozen_stages)
         check_rates(drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate)
         check_choices(resampling=(resampling, RESAMPLING_MODES), padding=(padding, PADDINGS),
@@ -156,13 +157,9 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         self.use_abs_pos_embed = use_abs_pos_embed or self.position.absolute
         self.num_features = [embed_dims * 2**i for i in range(len(depths))]
 
-        self.patch_embed = PatchEmbed(
-            in_channels=in_channels,
-            embed_dims=embed_dims,
-            conv_type='Conv2d',
-            kernel_size=patch_size,
-            stride=strides[0],
-            norm_cfg=norm_cfg if patch_norm else None)
+        patch_norm_cfg = norm_cfg if patch_norm else None
+        self.patch_embed = PatchEmbed(in_channels, embed_dims, kernel_size=patch_size, stride=strides[0],
+                                      norm_cfg=patch_norm_cfg)
         self._add_absolute_position(pretrain_img_size, patch_size)
         self.drop_after_pos = nn.Dropout(p=drop_rate)
 
@@ -174,27 +171,17 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         tables = table_windows(table_window_size, rules, pretrained_window_sizes, self.position)
         warn_without_effect(self.position, attention, table_window_size=table_window_size,
                             pretrained_window_sizes=pretrained_window_sizes, resampling=resampling)
+        rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').split(list(depths))
         block = dict(qkv_bias=qkv_bias, qk_scale=qk_scale, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate,
                      act_cfg=act_cfg, norm_cfg=norm_cfg, with_cp=with_cp, resampling=resampling, attention=attention,
                      key_bias=key_bias, norm_order=norm_order)
-        rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist()
         self.stages = ModuleList()
         for i, dims in enumerate(self.num_features):
-            is_last = i + 1 == len(depths)
-            downsample = None if is_last else PatchMerging(
-                dims, 2 * dims, stride=strides[i + 1], norm_cfg=norm_cfg if patch_norm else None,
-                norm_order=norm_order)
+            downsample = None if i + 1 == len(depths) else PatchMerging(
+                dims, 2 * dims, stride=strides[i + 1], norm_cfg=patch_norm_cfg, norm_order=norm_order)
             self.stages.append(SwinStage(
-                depth=depths[i],
-                drop_path_rates=rates[sum(depths[:i]):],
-                window_rule=rules[i],
-                hide_padding=padding == 'mask',
-                downsample=downsample,
-                embed_dims=dims,
-                position=self.position,
-                num_heads=num_heads[i],
-                feedforward_channels=int(mlp_ratio * dims),
-                table_window_size=tables[i],
+                dims, rates[i].tolist(), rules[i], downsample, hide_padding=padding == 'mask', position=self.position,
+                num_heads=num_heads[i], feedforward_channels=int(mlp_ratio * dims), table_window_size=tables[i],
                 **block))
         for i in self.out_indices:
             self.add_module(f'norm{i}', build_norm_layer(norm_cfg, self.num_features[i])[1])
@@ -287,9 +274,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
             stage.window_rule = rule
 
     def _add_absolute_position(self, pretrain_img_size: Union[int, Pair], patch_size: Union[int, Pair]) -> None:
-        # mmdet takes an image size of one entry too.
-        image = size_pair('pretrain_img_size', tuple(pretrain_img_size) * 2 if _is_single(pretrain_img_size)
-                          else pretrain_img_size)
+        image = image_size(pretrain_img_size)
         if not self.use_abs_pos_embed:
             if image != (224, 224):
                 warnings.warn(f'pretrain_img_size={pretrain_img_size!r} has no effect without use_abs_pos_embed=True',
@@ -347,7 +332,3 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         for cfg in pretrained:
             load_pretrained(self, cfg['checkpoint'], prefix=cfg.get('prefix'))
         self._is_init = True
-
-
-def _is_single(value: Any) -> bool:
-    return isinstance(value, (tuple, list)) and len(value) == 1

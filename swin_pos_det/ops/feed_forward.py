@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .runtime import TRICKS, is_as_built, is_tracing
+from .optimizations import OPTIMIZATIONS
+from .runtime import is_tracing, is_unmodified
 
 
 def feed_forward(network: nn.Module, x: Tensor) -> Tensor:
@@ -29,7 +30,7 @@ def feed_forward(network: nn.Module, x: Tensor) -> Tensor:
 
 
 def _can_recompute_gelu(network: nn.Module) -> bool:
-    if not TRICKS['gelu_recompute'] or not torch.is_grad_enabled() or is_tracing() or not is_as_built(network):
+    if not OPTIMIZATIONS['gelu_recompute'] or not torch.is_grad_enabled() or is_tracing() or not is_unmodified(network):
         return False
     _, activation, dropout = network.layers[0]
     return is_exact_gelu(activation) and dropout.p == 0

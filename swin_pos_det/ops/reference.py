@@ -1,7 +1,7 @@
 """The eager formula of attention within windows, textbook style. It can return the attention weights."""
 from __future__ import annotations
 
-from typing import Any, Optional, Tuple
+from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +21,6 @@ def attention(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_h
     with without_autocast(qkv):
         attended = F.dropout(weights, dropout) @ v.to(weights.dtype)
     return join_heads(attended.to(qkv.dtype), plan, qkv)
-
-
-def unsupported(*arguments: Any) -> Optional[str]:
-    """Return None: every argument is supported."""
-    return None
 
 
 def attention_weights(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], *, num_heads: int, scale: float,

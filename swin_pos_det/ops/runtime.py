@@ -4,7 +4,6 @@ This is the only file that asks such questions. Everything else calls these func
 """
 from __future__ import annotations
 
-import os
 import warnings
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -15,7 +14,6 @@ from typing import (
     Callable,
     ContextManager,
     Dict,
-    Iterable,
     Iterator,
     List,
     NamedTuple,
@@ -36,40 +34,7 @@ if hasattr(torch.compiler, 'is_compiling'):  # torch 2.3
 else:
     from torch._dynamo import is_compiling
 
-from ..errors import SettingError
-
 Make = TypeVar('Make', bound=Callable[..., Any])
-
-# Optimizations that can be switched off one by one, to measure what each gains (benchmark_backbone.py --ablate) and to
-# narrow down a bug. SWIN_POS_DET_WITHOUT=onednn,chunks switches them off from the start.
-TRICKS = dict.fromkeys(('chunks', 'unpadded', 'onednn', 'bmm', 'merge_weights', 'gelu_recompute'), True)
-
-
-def _switch_off(names: Iterable[str]) -> None:
-    for name in names:
-        if name not in TRICKS:
-            raise SettingError(f'an optimization to switch off (SWIN_POS_DET_WITHOUT) must be one of {sorted(TRICKS)}, '
-                               f'got {name!r}')
-        TRICKS[name] = False
-
-
-_switch_off(filter(None, os.environ.get('SWIN_POS_DET_WITHOUT', '').split(',')))
-
-
-@contextmanager
-def without(*tricks: str) -> Iterator[None]:
-    """Switch off some of :data:`TRICKS` for a while, in the whole process.
-
-    Raises:
-        SettingError: for another name.
-    """
-    before = dict(TRICKS)
-    try:
-        _switch_off(tricks)
-        yield
-    finally:
-        TRICKS.update(before)
-
 
 # Graphs
 
@@ -226,11 +191,6 @@ def without_autocast_cache() -> Iterator[None]:
 
 # Modules
 
-def is_unmodified(layer: nn.Module, *types: type) -> bool:
-    """Return whether ``layer`` is exactly one of ``types``, without hooks: its formula may replace a call of it."""
-    return type(layer) in types and not has_hooks(layer)
-
-
 def has_hooks(layer: nn.Module) -> bool:
     """Return whether calling ``layer`` does more than its class's forward: own or global hooks, a patched forward."""
     hooks = layer._backward_hooks, layer._backward_pre_hooks
@@ -243,21 +203,21 @@ def changes_result(layer: nn.Module) -> bool:
 
 
 def record_modules(root: nn.Module, as_type: type) -> None:
-    """Remember the modules in ``root`` at the end of its constructor, for :func:`is_as_built`.
+    """Remember the modules in ``root`` at the end of its constructor, for :func:`is_unmodified`.
 
     Args:
         root: the module.
         as_type: the class of the constructor. A subclass may compute something else, so it never counts as unmodified.
     """
-    root._as_built = (as_type, *_types(root)[1:])
+    root._built_modules = (as_type, *_types(root)[1:])
 
 
-def is_as_built(root: nn.Module) -> bool:
+def is_unmodified(root: nn.Module) -> bool:
     """Return whether the formula of ``root`` may replace a call of it.
 
     True if it has the modules that its constructor made, and none of them has hooks or a patched forward.
     """
-    return _types(root) == vars(root).get('_as_built') and not any(has_hooks(module) for module in root.modules())
+    return _types(root) == vars(root).get('_built_modules') and not any(has_hooks(module) for module in root.modules())
 
 
 def _types(root: nn.Module) -> Tuple[Any, ...]:

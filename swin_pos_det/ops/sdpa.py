@@ -1,7 +1,7 @@
 """Attention within windows by torch's ``scaled_dot_product_attention``, with the masks of groups of windows."""
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -35,8 +35,3 @@ def attention(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_h
     attended = torch.cat([F.scaled_dot_product_attention(*part, attn_mask=mask, dropout_p=dropout, scale=scale)
                           .transpose(1, 2) for *part, (_, mask) in parts])
     return join_heads(attended.transpose(1, 2), plan, qkv)
-
-
-def unsupported(*arguments: Any) -> Optional[str]:
-    """Return None: every argument is supported."""
-    return None

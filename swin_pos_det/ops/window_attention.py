@@ -1,8 +1,9 @@
 """The door to attention: ``softmax(q k^T * scale + bias + mask) v`` within shifted windows, tokens in, tokens out.
 
-Each implementation is a module with two functions of the door's arguments: ``attention``, and ``unsupported``, which
-returns the reason if it does not support them. To add one, write the module and name it in :data:`IMPLEMENTATIONS`;
-:func:`choose` decides when it is the fastest. tests/test_ops/test_window_attention.py compares all with ``reference``.
+Each implementation is a module with a function ``attention`` of the door's arguments. If it cannot take them all, it
+also has ``unsupported``, which returns the reason for those it cannot take. To add one, write the module and name it in
+:data:`IMPLEMENTATIONS`; :func:`choose` decides when it is the fastest. All are held to ``reference`` by
+tests/test_ops/test_window_attention.py.
 """
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ def window_attention(qkv: Tensor,
     if _requested is None:
         return IMPLEMENTATIONS[choose(qkv, bias, dropout)].attention(*arguments)
     implementation = _implementation(_requested)
-    reason = implementation.unsupported(*arguments)
+    unsupported = getattr(implementation, 'unsupported', None)
+    reason = None if unsupported is None else unsupported(*arguments)
     if reason is not None:
         raise SettingError(f'attention implementation {_requested!r} was requested, but it does not support {reason}')
     return implementation.attention(*arguments)

@@ -7,17 +7,18 @@ import torch
 
 from swin_pos_det.analysis.benchmark.ablation import SWITCHES, Ablation, ablate, ablation_table
 from swin_pos_det.analysis.benchmark.cases import Case
-from swin_pos_det.ops import runtime, window_attention
+from swin_pos_det.ops import window_attention
+from swin_pos_det.ops.optimizations import OPTIMIZATIONS
 
 
 def test_switches_are_known_and_undone():
-    before = dict(runtime.TRICKS)
+    before = dict(OPTIMIZATIONS)
     for switches in SWITCHES.values():
         for off in switches.values():
             with off():
-                state = runtime.TRICKS, os.environ.get('SWIN_POS_DET_CPU_INFERENCE'), window_attention.requested_impl()
+                state = OPTIMIZATIONS, os.environ.get('SWIN_POS_DET_CPU_INFERENCE'), window_attention.requested_impl()
                 assert state != (before, None, None)
-            assert before == runtime.TRICKS and window_attention.requested_impl() is None
+            assert before == OPTIMIZATIONS and window_attention.requested_impl() is None
     assert 'SWIN_POS_DET_CPU_INFERENCE' not in os.environ
 
 

@@ -32,7 +32,8 @@ def imported(path: Path) -> Set[str]:
 
 @pytest.mark.parametrize('path', files('layers', 'models'), ids=lambda path: path.stem)
 def test_layers_and_models_ask_nothing_about_the_machine(path):
-    questions = r'is_tracing|is_exporting|is_grad_enabled|device\.type|is_cuda|torch\.autocast'
+    questions = (r'is_tracing|is_exporting|is_grad_enabled|device\.type|is_cuda|torch\.autocast|'
+                 r'dtype (not )?in|dtype [=!]=')
     assert not re.findall(questions, path.read_text())
 
 

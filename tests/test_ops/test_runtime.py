@@ -10,7 +10,6 @@ import torch
 import torch._dynamo
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from swin_pos_det.errors import SettingError
 from swin_pos_det.ops import runtime
 
 
@@ -67,11 +66,3 @@ def test_tensors_made_under_a_transformation_are_not_cached():
     assert make(3).data_ptr() and make(3) is made[-1] and len(made) == 2
     torch.func.vmap(call)(torch.zeros(2, 3))
     assert make(3) is made[1]
-
-
-def test_a_trick_that_does_not_exist_is_refused():
-    before = dict(runtime.TRICKS)
-    with pytest.raises(SettingError, match="SWIN_POS_DET_WITHOUT.*must be one of.*'onednn'.*got 'onedn'"), \
-            runtime.without('chunks', 'onedn'):
-        pass
-    assert before == runtime.TRICKS

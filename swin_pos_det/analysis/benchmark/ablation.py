@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ...ops import use_impl
-from ...ops.runtime import without
+from ...ops.optimizations import without
 from .cases import Case
 from .models import VARIANTS
 from .worker import PeakMemory
@@ -35,8 +35,8 @@ def without_cpu_inference() -> Iterator[None]:
             os.environ['SWIN_POS_DET_CPU_INFERENCE'] = before
 
 
-def _without(trick: str) -> Switch:
-    return lambda: without(trick)
+def _without(name: str) -> Switch:
+    return lambda: without(name)
 
 
 # For each mode: the name of an optimization -> the context that switches it off.

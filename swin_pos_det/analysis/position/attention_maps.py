@@ -5,8 +5,9 @@ Letters used in shapes: ``nW`` windows, ``N`` tokens in a window, ``H, W`` the f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -182,3 +183,36 @@ def visible_from(block: BlockAttention, token: int) -> Tensor:
     seen = torch.zeros(block.size[0] * block.size[1], dtype=torch.bool, device=allowed.device)
     seen[block.plan.gather.view(-1, number)[window][allowed & block.real[window]]] = True
     return seen.view(block.size)
+
+
+@dataclass(frozen=True)
+class BlockDistance:
+    """The attention distances of a block's heads, averaged over images.
+
+    Attributes:
+        stage, block: which block, from 0.
+        heads: (heads,) the :func:`attention_distance`, pixels.
+        uniform: the same for uniform attention, pixels.
+    """
+
+    stage: int
+    block: int
+    heads: Tensor
+    uniform: float
+
+
+def measure_distances(images: Iterable[Sequence[BlockAttention]]) -> List[BlockDistance]:
+    """Average attention distances over images, one by one: all of them may be too large to keep.
+
+    Args:
+        images: for each image the entries of :func:`record_attention`; at least one image.
+    """
+    heads: Dict[Pair, List[Tensor]] = {}
+    uniform: Dict[Pair, List[float]] = {}
+    for blocks in images:
+        for block in blocks:
+            place = block.stage, block.block
+            heads.setdefault(place, []).append(attention_distance(block).cpu())
+            uniform.setdefault(place, []).append(float(uniform_distance(block)))
+    return [BlockDistance(*place, torch.stack(values).mean(0), float(np.mean(uniform[place])))
+            for place, values in heads.items()]

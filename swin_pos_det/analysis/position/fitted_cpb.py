@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ...layers import WindowAttention
 from ...types import Pair
-from .plots import bias_grid, over_offsets
+from .bias_plots import bias_grid, over_offsets
 
 
 def fitted_cpb(grid: Tensor, window: Pair, target: Pair, position: str = 'log_cpb', steps: int = 400,
@@ -17,7 +17,7 @@ def fitted_cpb(grid: Tensor, window: Pair, target: Pair, position: str = 'log_cp
     change attention; then it is evaluated at the offsets of the other window.
 
     Args:
-        grid: (heads, 2 h - 1, 2 w - 1) of :func:`~.position_plots.bias_grid` at ``window``.
+        grid: (heads, 2 h - 1, 2 w - 1) of :func:`~.bias_plots.bias_grid` at ``window``.
         window: (h, w) in tokens.
         target: the other window.
         position: 'log_cpb' or 'linear_cpb'.

@@ -16,19 +16,17 @@ from ...apis.images import check_file
 from ...errors import SettingError
 from ...types import Pair
 from ..detector import model_input, test_images
-from .attention_maps import BlockAttention, record_attention
-from .fitted_cpb import fitted_cpb
-from .plots import (
+from .attention_maps import BlockAttention, measure_distances, record_attention
+from .attention_plots import plot_attention, plot_attention_distance
+from .bias_plots import (
     bias_grid,
-    measure_distances,
     plot_absolute,
-    plot_attention,
-    plot_attention_distance,
     plot_bias,
     plot_bias_at_windows,
     resampled_grid,
     rotation_grid,
 )
+from .fitted_cpb import fitted_cpb
 
 _OVERVIEW_HEADS = 8
 
@@ -100,7 +98,7 @@ def _recorded(model: nn.Module, path: Path) -> Tuple[List[BlockAttention], np.nd
 def draw_biases(backbone: nn.Module, folder: Path, window: Pair, name: str) -> List[Path]:
     """Draw a backbone's scheme over offsets: an overview, every block of each stage, another window.
 
-    For a scheme that rotates queries and keys it draws the cosines of :func:`~.position_plots.rotation_grid`; for one
+    For a scheme that rotates queries and keys it draws the cosines of :func:`~.bias_plots.rotation_grid`; for one
     without bias and rotation, nothing.
     """
     layers = [[(f'stage {i + 1}\nblock {j + 1}', block.attn.w_msa) for j, block in enumerate(stage.blocks)]

@@ -33,7 +33,7 @@ def resample_absolute(embedding: Tensor, source: Pair, target: Pair) -> Tensor:
     if tuple(source) == tuple(target):
         return embedding
     # Not every device can interpolate half precision.
-    full = embedding.float() if embedding.dtype in (torch.float16, torch.bfloat16) else embedding
+    full = embedding.to(torch.promote_types(embedding.dtype, torch.float32))
     picture = full.transpose(1, 2).unflatten(2, source)
     resized = F.interpolate(picture, size=tuple(target), mode='bicubic', align_corners=False)
     return resized.flatten(2).transpose(1, 2).to(embedding.dtype)

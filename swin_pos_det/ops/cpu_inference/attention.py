@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..heads import split_heads
 from ..masks import split
-from ..runtime import TRICKS, without_autocast
+from ..optimizations import OPTIMIZATIONS
+from ..runtime import without_autocast
 from ..windows import WindowPlan
 from .chunks import MAX_SLOTS
 from .linear import Layer, prepared_linear, recurring_rows
@@ -26,7 +27,7 @@ def can_drop_padding(attention: nn.Module, plan: WindowPlan) -> bool:
 
     False for schemes that rotate tokens by their place in the window: then padding is not all alike.
     """
-    return TRICKS['unpadded'] and (plan.pad_mask is None or not attention.position.turns)
+    return OPTIMIZATIONS['unpadded'] and (plan.pad_mask is None or not attention.position.turns)
 
 
 def attend_without_padding(attention: nn.Module, tokens: Tensor, norm: Optional[nn.Module],
@@ -66,7 +67,7 @@ def attend_without_padding(attention: nn.Module, tokens: Tensor, norm: Optional[
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Optional[Tensor], scale: float) -> Tensor:
     """Compute ``softmax(q k^T * scale + mask) v`` of (nW, heads, N, channels of a head), mask (1, heads, N, N)."""
-    if q.dtype == torch.float32 and q.shape[2] < MAX_BMM_TOKENS and TRICKS['bmm']:
+    if q.dtype == torch.float32 and q.shape[2] < MAX_BMM_TOKENS and OPTIMIZATIONS['bmm']:
         return _attend_by_head(q, k, v, mask, scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..masks import split
-from ..runtime import TRICKS, can_break_graph, is_as_built, is_plain_inference
+from ..optimizations import OPTIMIZATIONS
+from ..runtime import can_break_graph, is_plain_inference, is_unmodified
 from ..window_attention import requested_impl
 
 # Tokens at a time. Their hidden channels stay in a core's cache, even 4 * 768 of them, and they are enough for
@@ -43,7 +44,7 @@ def can_chunk(module: nn.Module) -> bool:
     """Return whether ``module`` may be replaced by its formula, applied to chunks of a map."""
     if not is_plain_inference() or requested_impl() is not None:
         return False
-    return _is_enabled() and is_as_built(module) and not any(part.training for part in module.modules())
+    return _is_enabled() and is_unmodified(module) and not any(part.training for part in module.modules())
 
 
 def _is_enabled() -> bool:
@@ -52,7 +53,7 @@ def _is_enabled() -> bool:
 
 def chunk_size(length: int) -> int:
     """Return how many of ``length`` tokens to process at a time."""
-    return CHUNK if TRICKS['chunks'] else length
+    return CHUNK if OPTIMIZATIONS['chunks'] else length
 
 
 def recurring_chunks(length: int, most: int, least: int) -> List[slice]:
@@ -60,7 +61,7 @@ def recurring_chunks(length: int, most: int, least: int) -> List[slice]:
 
     The rest below ``least`` is one chunk.
     """
-    if not TRICKS['chunks']:
+    if not OPTIMIZATIONS['chunks']:
         return split(length, length)
     slices, first = [], 0
     while first < length:

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..runtime import TRICKS, autocast_dtype
+from ..optimizations import OPTIMIZATIONS
+from ..runtime import autocast_dtype
 from .chunks import CHUNK
 
 Layer = Callable[[Tensor], Tensor]
@@ -60,7 +61,7 @@ def recurring_rows(calls: Mapping[int, int]) -> FrozenSet[int]:
 def _onednn_takes(weight: Tensor, dtype: torch.dtype) -> bool:
     operators = torch.ops.mkldnn
     known = all(hasattr(operators, name) for name in ('_linear_pointwise', '_reorder_linear_weight'))
-    if not TRICKS['onednn'] or not known:
+    if not OPTIMIZATIONS['onednn'] or not known:
         return False
     if not torch.backends.mkldnn.is_available() or not torch._C._get_mkldnn_enabled():
         return False

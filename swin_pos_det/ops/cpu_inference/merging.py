@@ -9,15 +9,15 @@ from torch.nn import functional as F
 
 from ...types import Pair
 from ..masks import split
+from ..optimizations import OPTIMIZATIONS
 from ..patches import two_by_two
-from ..runtime import TRICKS
 from .chunks import can_chunk, chunk_size, is_large
 
 
 def can_run_merging(merging: nn.Module, x: Tensor) -> bool:
     """Return whether :func:`run_merging` may replace the forward of a 2x2 ``PatchMerging`` with layer norm or none."""
     norm = type(merging.norm) in (nn.LayerNorm, type(None))
-    return is_large(x) and TRICKS['merge_weights'] and norm and merging.is_two_by_two and can_chunk(merging)
+    return is_large(x) and OPTIMIZATIONS['merge_weights'] and norm and merging.is_two_by_two and can_chunk(merging)
 
 
 def run_merging(merging: nn.Module, x: Tensor, size: Pair) -> Tuple[Tensor, Pair]:

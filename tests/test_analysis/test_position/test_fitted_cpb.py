@@ -4,8 +4,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from swin_pos_det.analysis.position.bias_plots import bias_grid
 from swin_pos_det.analysis.position.fitted_cpb import fitted_cpb
-from swin_pos_det.analysis.position.plots import bias_grid
 from swin_pos_det.layers import WindowAttention
 
 

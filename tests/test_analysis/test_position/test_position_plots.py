@@ -6,14 +6,16 @@ import pytest
 import torch
 from PIL import Image
 
-from swin_pos_det.analysis.position.attention_maps import attention_distance, record_attention, uniform_distance
-from swin_pos_det.analysis.position.plots import (
-    bias_grid,
-    block_pairs,
+from swin_pos_det.analysis.position.attention_maps import (
+    attention_distance,
     measure_distances,
+    record_attention,
+    uniform_distance,
+)
+from swin_pos_det.analysis.position.attention_plots import block_pairs, plot_attention, plot_attention_distance
+from swin_pos_det.analysis.position.bias_plots import (
+    bias_grid,
     plot_absolute,
-    plot_attention,
-    plot_attention_distance,
     plot_bias,
     plot_bias_at_windows,
     resampled_grid,

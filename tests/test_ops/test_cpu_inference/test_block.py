@@ -278,7 +278,7 @@ def test_can_be_switched_off(monkeypatch):
     assert runs(monkeypatch, model.train()) == 0
 
 
-def test_blocks_that_are_not_as_built_run_their_layers(monkeypatch):
+def test_modified_blocks_run_their_layers(monkeypatch):
     class Own(SwinBlock):
         def _forward(self, x, plan):
             return x
