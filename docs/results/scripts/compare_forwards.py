@@ -1,8 +1,8 @@
 """Time the forwards of two checkouts of this repository against each other, in turns.
 
-Usage: python compare_forwards.py OLD NEW REPEATS HxW WINDOW ... A fresh process for each checkout builds a Swin-T, runs it
-once at each window, and then runs it when told to: windows in order, old and new in turns. The table has medians, and
-the median over turns of the old time over the new. OMP_NUM_THREADS sets the threads.
+Usage: python compare_forwards.py OLD NEW REPEATS HxW WINDOW ... A process for each checkout builds a Swin-T and
+runs it once at each window, and then runs it when told to: windows in order, old and new in turns. The table has
+medians, and the median over turns of the old time over the new. OMP_NUM_THREADS sets the threads.
 """
 import statistics
 import subprocess
