@@ -7,7 +7,9 @@ the meta device.
 from __future__ import annotations
 
 import copy
-from typing import Any, Iterator, List, Set
+from collections import Counter
+from contextlib import contextmanager, nullcontext
+from typing import Any, Iterator, List, Set, Tuple
 
 import pytest
 import torch
@@ -21,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from swin_pos_det.layers import relative_bias
 from swin_pos_det.models import SwinPosTransformer
 from swin_pos_det.models.data_preprocessor import attach_valid_sizes
-from swin_pos_det.ops import position_bias, windows
+from swin_pos_det.ops import position_bias, runtime, windows
 from tests.fake_cuda import CUDA, fake_model, makes_fake_cuda, mode_of, without_device_guards
 from tests.models import MICRO, randomise
 
@@ -199,3 +201,64 @@ def test_caches_follow_the_model():
             torch.testing.assert_close(got.float(), want, rtol=0, atol=1e-4)
         model.to_empty(device='meta')
         assert {out.device.type for out in model(image.to('meta').double())} == {'meta'}
+
+
+class Attention(TorchFunctionMode):
+    """Takes attention as one operator: on fake tensors torch would write it out."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            return torch.empty_like(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+class Kernels(TorchDispatchMode):
+    """Counts the operators that launch a kernel, by name."""
+
+    VIEWS = {'view', '_unsafe_view', 'transpose', 't', 'permute', 'expand', 'slice', 'unsqueeze', 'select', 'split',
+             'split_with_sizes', 'unbind', 'detach', 'alias', 'device', 'empty', 'empty_like', 'new_empty'}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        self.counts[name] += name not in self.VIEWS
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def autocast_on_fake_cuda(dtype: torch.dtype) -> Iterator[None]:
+    """Enter autocast, which torch.autocast refuses without a GPU."""
+    torch.set_autocast_enabled('cuda', True)
+    torch.set_autocast_dtype('cuda', dtype)
+    try:
+        with runtime.without_autocast_cache():
+            yield
+    finally:
+        torch.set_autocast_enabled('cuda', False)
+
+
+def kernels(dtype: torch.dtype, autocast: bool, size: Tuple[int, int] = (61, 90), **settings: Any) -> Counter[str]:
+    """Count the kernels of a forward on CUDA after the first, in half precision by autocast or by half weights."""
+    model = fake_model(torch.float32 if autocast else dtype, **settings).eval()
+    images = torch.float32 if autocast else dtype
+    with without_device_guards(), mode_of(model), torch.no_grad(), Attention():
+        images = torch.empty(2, 3, *size, device=CUDA, dtype=images)
+        with autocast_on_fake_cuda(dtype) if autocast else nullcontext():
+            model(images)
+            with Kernels() as seen:
+                model(images)
+    return seen.counts
+
+
+@fake_cuda
+@pytest.mark.parametrize(('settings', 'share'), [
+    (dict(), 0.), (dict(attention='cosine', norm_order='res-post'), 0.6)], ids=['V1', 'V2'])
+def test_half_weights_need_few_of_autocasts_casts(settings, share):
+    """None in Swin; in Swin V2 the lengths of queries and keys are computed in float32."""
+    autocast, half = (kernels(torch.float16, by_autocast, **settings) for by_autocast in (True, False))
+    assert half['_to_copy'] <= share * autocast['_to_copy']
+    assert autocast['_to_copy'] > 80
+    assert half.total() - half['_to_copy'] == autocast.total() - autocast['_to_copy']
