@@ -15,6 +15,8 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
             item.add_marker(pytest.mark.gpu)
             if not torch.cuda.is_available():
                 item.add_marker(pytest.mark.skip(reason='needs a CUDA device'))
+    # Slowest last: a run that is cut has most results.
+    items.sort(key=lambda item: here in item.path.parents and item.get_closest_marker('slow') is not None)
 
 
 @pytest.fixture(autouse=True)

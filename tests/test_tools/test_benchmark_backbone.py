@@ -1,10 +1,6 @@
 """The command line of the benchmark, and the script that runs it on a GPU."""
 from __future__ import annotations
 
-import os
-import subprocess
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -65,40 +61,3 @@ def test_what_cannot_be_read(tool, capsys, arguments):
     with pytest.raises(SystemExit):
         tool.get_parser().parse_args(arguments)
     assert arguments[1] in capsys.readouterr().err
-
-
-PYTHON = """#!/bin/sh
-[ "$1" = -c ] && { echo "a device"; exit "$NO_CUDA"; }
-[ "$1" = -m ] && { echo "3 passed"; exit "$FAILED"; }
-{ printf '%s|' "$@"; echo; } >> "$LOG"
-while [ "$1" != --record ]; do shift; done
-echo tables > "$2"
-"""
-
-
-@pytest.mark.skipif(os.name != 'posix', reason='a shell script')
-@pytest.mark.parametrize('failed', [0, 1])
-def test_the_checks_on_a_gpu_write_a_record(tmp_path, failed):
-    python, log = tmp_path / 'python', tmp_path / 'log'
-    python.write_text(PYTHON)
-    python.chmod(0o755)
-    env = dict(os.environ, PYTHON=str(python), LOG=str(log), NO_CUDA='0', FAILED=str(failed))
-    script = ROOT / 'tools/dev/run_gpu_checks.sh'
-    done = subprocess.run(['bash', script, tmp_path / 'record.md', '--repeats', '1'], env=env, capture_output=True,
-                          text=True, check=False)
-    assert done.returncode == failed, done.stderr
-    text = (tmp_path / 'record.md').read_text()
-    assert '3 passed' in text and f'exit status {failed}' in text and 'a device' in text
-    runs = log.read_text().splitlines()
-    assert len(runs) == 3 and all('--device|cuda|' in line for line in runs) and '--repeats|1|' in runs[0]
-    for part in ('backbones', 'compiled', 'detectors'):
-        assert f'[{part}](record-{part}.md)' in text and Path(tmp_path / f'record-{part}.md').is_file()
-    for line in runs:
-        assert load_tool('analysis_tools/benchmark_backbone.py').get_parser().parse_args(line.strip('|').split('|')[1:])
-
-    again = subprocess.run(['bash', script, tmp_path / 'record.md'], env=env, capture_output=True, text=True,
-                           check=False)
-    assert again.returncode == 1 and 'record.md is there already' in again.stderr
-    refused = subprocess.run(['bash', script], env=dict(env, NO_CUDA='1'), capture_output=True, text=True, check=False)
-    assert refused.returncode == 1
-    assert refused.stderr.startswith('error: torch sees no CUDA device here')
