@@ -99,6 +99,7 @@ NOT_RUN = {
     r'python tools/train.py configs/position|python tools/train.py CONFIG':
         'needs COCO and days of a GPU: tests/test_configs/test_position_configs.py builds them',
     r'python tools/\w+.py boxes.py': 'tests/test_configs/test_small_data.py runs all commands of its page',
+    r'tools/dev/run_gpu_checks.sh': 'takes minutes: tests/test_tools/test_gpu_checks.py',
     r'(NNODES|tools/dist_train|GPUS|tools/slurm)': 'needs machines: tests/test_tools/test_shell_scripts.py',
     r'python tools/analysis_tools/benchmark_backbone.py': 'takes minutes: tests/test_tools/test_benchmark_backbone.py',
     r'python tools/analysis_tools/(ablate_position|study_windows).py':

@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 # What the parts of run_gpu_checks.sh import.
 NEEDED = ('torch', 'mmengine', 'mmcv.ops', 'mmdet', 'pycocotools', 'safetensors', 'rich', 'tqdm', 'scipy', 'matplotlib',
@@ -75,19 +75,17 @@ def gradients(inputs: Any, plan: Any, heads: int) -> List[Any]:
     return [x.float() for x in (out.detach(), *torch.autograd.grad((out.float() * weights).sum(), inputs))]
 
 
-def implementations(inputs: Any, plan: Any, heads: int, record: Record) -> Iterator[str]:
-    """Yield those that can take the inputs; write why others are skipped."""
+def implementations(inputs: Any, plan: Any, heads: int, skipped: Dict[str, None]) -> Iterator[str]:
+    """Yield those that can take the inputs; note why others are skipped."""
     from swin_pos_det.ops import IMPLEMENTATIONS
-    qkv = inputs[0]
     for name in ('sdpa', 'triton'):
-        if name not in IMPLEMENTATIONS:
-            record.write(f'{name} is skipped: this version has none')
-            continue
-        reason = IMPLEMENTATIONS[name].unsupported(qkv, plan, None, heads, 1., None, None, 0.)
+        reason = 'this version has none'
+        if name in IMPLEMENTATIONS:
+            reason = IMPLEMENTATIONS[name].unsupported(inputs[0], plan, None, heads, 1., None, None, 0.)
         if reason is None:
             yield name
         else:
-            record.write(f'{name} is skipped: it does not support {reason}')
+            skipped[f'{name} is skipped: {reason}'] = None
 
 
 def check_attention(record: Record, device: str, tiny: bool, timer: Callable[..., Any]) -> None:
@@ -95,14 +93,15 @@ def check_attention(record: Record, device: str, tiny: bool, timer: Callable[...
     import torch
 
     from swin_pos_det.ops import use_impl
-    rows = []
+    rows: List[Tuple[Any, ...]] = []
+    skipped: Dict[str, None] = {}
     for window in WINDOWS[:2] if tiny else WINDOWS:
         for dtype in (torch.float16, torch.bfloat16):
             inputs, plan, heads = attention_inputs(window, 1 if tiny else 2, dtype, device, tiny)
             exact = tuple(x.detach().float().requires_grad_() for x in inputs)
             with use_impl('reference'):
                 want = gradients(exact, plan, heads)
-            for name in implementations(inputs, plan, heads, record):
+            for name in implementations(inputs, plan, heads, skipped):
                 with use_impl(name):
                     got = gradients(inputs, plan, heads)
                     both = timer(lambda inputs=inputs, plan=plan, heads=heads: gradients(inputs, plan, heads))
@@ -111,6 +110,8 @@ def check_attention(record: Record, device: str, tiny: bool, timer: Callable[...
                 errors = [((a - b).norm() / b.norm()).item() for a, b in zip(got, want)]
                 rows.append((window, str(dtype)[6:], name, *errors, forward, both))
             del inputs, exact, want
+    for line in skipped:
+        record.write(line)
     record.table('window', 'dtype', 'attention', 'error of output', 'of qkv.grad', 'of table.grad', 'of pad.grad',
                  'forward, ms', 'forward and backward, ms')
     for row in rows:
@@ -135,7 +136,7 @@ def build(run: str, window: int, device: str, tiny: bool) -> Any:
     if 'half' in run:
         model.to(torch.bfloat16 if device == 'cpu' else torch.float16)
     if 'compiled' in run:
-        return torch.compile(model)
+        return torch.compile(model, backend='eager' if tiny else 'inductor')
     return GraphedCall(model, [model]) if 'graphs' in run else model
 
 
