@@ -77,15 +77,16 @@ def gradients(inputs: Any, plan: Any, heads: int) -> List[Any]:
 
 def implementations(inputs: Any, plan: Any, heads: int, skipped: Dict[str, None]) -> Iterator[str]:
     """Yield those that can take the inputs; note why others are skipped."""
-    from swin_pos_det.ops import IMPLEMENTATIONS
+    from swin_pos_det.errors import SettingError
+    from swin_pos_det.ops import use_impl
     for name in ('sdpa', 'triton'):
-        reason = 'this version has none'
-        if name in IMPLEMENTATIONS:
-            reason = IMPLEMENTATIONS[name].unsupported(inputs[0], plan, None, heads, 1., None, None, 0.)
-        if reason is None:
-            yield name
+        try:
+            with use_impl(name):
+                attention(inputs, plan, heads)
+        except SettingError as error:
+            skipped[f'{name} is skipped: {error}'] = None
         else:
-            skipped[f'{name} is skipped: {reason}'] = None
+            yield name
 
 
 def check_attention(record: Record, device: str, tiny: bool, timer: Callable[..., Any]) -> None:
@@ -213,7 +214,7 @@ def make_timer(device: str, seconds: float) -> Callable[[Callable[[], Any]], flo
 
     def timer(step: Callable[[], Any]) -> float:
         step()
-        return 1e3 * statistics.median(timed(step, torch.device(device), seconds))
+        return 1e3 * statistics.median(timed(lambda: step, torch.device(device), seconds))
     return timer
 
 
