@@ -22,7 +22,7 @@ def randomise(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith('relative_position_bias_table'):
             nn.init.normal_(parameter, std=1.)
-        elif parameter.dim() == 1:
+        elif parameter.dim() < 2:
             nn.init.normal_(parameter, mean=float('norm' in name and name.endswith('weight')), std=.2)
         else:
             nn.init.normal_(parameter, std=parameter[0].numel()**-.5)

@@ -94,6 +94,13 @@ def exported_file(name: str) -> str:
     return name
 
 
+def onnx_file(name: str) -> str:
+    """Check the name of a file for an exported detector, as an argparse type."""
+    if not name.endswith('.onnx'):
+        raise argparse.ArgumentTypeError(f'{name!r} must end in .onnx')
+    return name
+
+
 def weights_file(name: str) -> str:
     """Check the name of a file for converted weights, whose ending selects the format, as an argparse type."""
     if not name.endswith(WEIGHTS_ENDINGS):

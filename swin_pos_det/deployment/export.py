@@ -1,6 +1,7 @@
 """Export of a backbone for all image sizes and batches."""
 from __future__ import annotations
 
+import importlib.util
 import io
 import logging
 import statistics
@@ -46,12 +47,8 @@ def export_backbone(backbone: nn.Module, path: Union[str, Path], opset: int = 18
         raise SettingError(f'the file must end in {" or ".join(EXPORT_ENDINGS)}, got {path.name!r}')
     if opset < 18:
         raise SettingError(f'opset must be at least 18, got {opset}')
-    if not hasattr(getattr(torch.export, 'Dim', None), 'DYNAMIC'):
-        raise MissingPackageError(f'export with any image size needs torch 2.6 or newer, this is {torch.__version__}')
-    policies = {stage.window_rule.policy for stage in backbone.stages}
-    if policies != {'fixed'}:
-        raise SettingError(f"window_policy={policies.pop()!r} chooses windows by the size of the image, which an "
-                           "exported graph does not know; export with window_policy='fixed'")
+    _check_torch()
+    check_window_policy(backbone)
     if backbone.padding == 'mask':
         warnings.warn("padding='mask': the exported file hides what completes windows, but it is not told the sizes of "
                       'images, so not what completes a batch: give it images of one size', stacklevel=2)
@@ -73,11 +70,7 @@ def export_backbone(backbone: nn.Module, path: Union[str, Path], opset: int = 18
 
 
 def _export_onnx(backbone: nn.Module, images: Tensor, path: Path, free: Dict[int, object], opset: int) -> None:
-    try:
-        import onnx  # noqa: F401 - imported here, so that one line names what is missing
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise MissingPackageError(f"export to ONNX needs {error.name}: pip install 'swin-pos-det[export]'") from error
+    check_onnx_installed()
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
     names = [f'stage{i}' for i in sorted(backbone.out_indices)]
     program = torch.onnx.export(backbone, (images, ), dynamo=True, opset_version=opset, dynamic_shapes=(free, ),
@@ -89,6 +82,35 @@ def _export_onnx(backbone: nn.Module, images: Tensor, path: Path, free: Dict[int
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         program.save(str(path), external_data=True)  # two files, one of which refers to the other
+
+
+def check_onnx_installed() -> None:
+    """Check that this environment can export to ONNX with any image size.
+
+    Raises:
+        MissingPackageError: naming what is missing or too old.
+    """
+    _check_torch()
+    for name in ('onnx', 'onnxscript'):
+        if importlib.util.find_spec(name) is None:
+            raise MissingPackageError(f"export to ONNX needs {name}: pip install 'swin-pos-det[export]'")
+
+
+def check_window_policy(backbone: nn.Module) -> None:
+    """Check that the windows of a backbone do not depend on the size of the image.
+
+    Raises:
+        SettingError: naming the policy.
+    """
+    policies = {stage.window_rule.policy for stage in backbone.stages}
+    if policies != {'fixed'}:
+        raise SettingError(f"window_policy={policies.pop()!r} chooses windows by the size of the image, which an "
+                           "exported graph does not know; export with window_policy='fixed'")
+
+
+def _check_torch() -> None:
+    if not hasattr(getattr(torch.export, 'Dim', None), 'DYNAMIC'):
+        raise MissingPackageError(f'export with any image size needs torch 2.6 or newer, this is {torch.__version__}')
 
 
 def load_exported(path: Union[str, Path], threads: int = 0) -> Run:

@@ -1,0 +1,263 @@
+"""A detector exported once finds what mmdet's finds, at sizes not seen before; what cannot be exported is refused."""
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import InstanceData
+
+from swin_pos_det.checkpoints import UnwritableFileError
+from swin_pos_det.deployment import detector_comparison as comparison
+from swin_pos_det.deployment import detector_export as module
+from swin_pos_det.deployment import operators
+from swin_pos_det.deployment.detector_export import export_detector
+from swin_pos_det.deployment.detector_graph import DetectorGraph
+from swin_pos_det.deployment.exportable import check_exportable, pipeline_resize
+from swin_pos_det.deployment.onnx_detector import Detections, OnnxDetector
+from tests.test_deployment.detectors import CLASSES, MODELS, tiny_config, tiny_detector
+
+needs_onnx = pytest.mark.skipif(not all(map(importlib.util.find_spec, ('onnx', 'onnxscript', 'onnxruntime'))),
+                                reason='onnx, onnxscript and onnxruntime are not installed')
+
+
+def outputs(graph, images, threshold):
+    """The outputs for each image of a graph that is run in torch."""
+    with torch.no_grad():
+        found = dict(zip(graph.outputs, (value.numpy() for value in graph(images, torch.tensor([threshold])))))
+    owner = found.pop('image_index', np.zeros(len(found['scores']), int))
+    return [{name: value[owner == index] for name, value in found.items()} for index in range(len(images))]
+
+
+class TestGraph:
+    """The module that is traced, run in torch."""
+
+    @pytest.mark.parametrize('settings', [
+        {}, dict(backbone=dict(window_size=12, table_window_size=7)),
+        dict(backbone=dict(window_size='global', table_window_size=7)),
+        dict(backbone=dict(type='SwinPosTransformerV2')), dict(roi_head=dict(bbox_head=dict(reg_class_agnostic=True))),
+        dict(rpn_head=dict(bbox_coder=dict(clip_border=False)), test_cfg=dict(rcnn=dict(max_per_img=-1))),
+        dict(test_cfg=dict(rpn=dict(nms_pre=-1, min_bbox_size=12), rcnn=dict(nms=dict(class_agnostic=True)))),
+        dict(roi_head=dict(mask_head=dict(class_agnostic=True))),
+        dict(roi_head=dict(bbox_roi_extractor=dict(roi_layer=dict(aligned=False, sampling_ratio=2)))),
+        dict(rpn_head=dict(loss_cls=dict(type='CrossEntropyLoss'))), dict(data_preprocessor=dict(pad_size_divisor=1)),
+        dict(data_preprocessor=dict(bgr_to_rgb=False, rgb_to_bgr=True, pad_value=7)),
+        dict(data_preprocessor=dict(type='SwinPosDataPreprocessor')),
+        dict(data_preprocessor=dict(mean=None, std=None))])
+    def test_finds_what_mmdet_finds(self, settings):
+        self.check(tiny_detector('mask_rcnn', **settings))
+
+    @pytest.mark.parametrize('kind', sorted(set(MODELS) - {'mask_rcnn'}))
+    def test_of_other_kinds_too(self, kind):
+        self.check(tiny_detector(kind))
+
+    @staticmethod
+    def check(detector, images=2):
+        graph = DetectorGraph(detector, images).eval()
+        head = detector.roi_head if hasattr(detector, 'roi_head') else detector.bbox_head
+        for height, width, threshold in ((97, 131, 0.3), (33, 190, 0.)):
+            case = comparison.Case(height, width)
+            picture = torch.cat([comparison._picture(case, torch.Generator().manual_seed(i)) for i in range(images)])
+            head.test_cfg.score_thr = threshold
+            want = comparison.predict_prepared(detector, picture)
+            assert sum(map(len, want)) > 10
+            for a, b in zip(want, outputs(graph, picture, threshold)):
+                found = comparison.compare_images(case, a, b)
+                assert found.equal and found.unpaired == 0, found
+                # by falling score, as mmdet's
+                np.testing.assert_allclose(a.scores.numpy(), b['scores'], rtol=0, atol=1e-5)
+
+    def test_of_no_detection(self):
+        for kind in ('cascade_mask_rcnn', 'atss'):
+            graph = DetectorGraph(tiny_detector(kind)).eval()
+            found, = outputs(graph, torch.zeros(1, 3, 40, 40), 1.)
+            assert {name: value.shape[0] for name, value in found.items()} == dict.fromkeys(graph.outputs, 0)
+
+
+def detections(boxes, scores, labels):
+    return Detections(np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels))
+
+
+class TestComparison:
+
+    def test_pairs_by_label_box_and_score(self):
+        want = detections([[0, 0, 9, 9], [0, 0, 9, 9], [5, 5, 8, 8]], [.9, .5, .4], [0, 1, 1])
+        got = detections([[5, 5, 8, 8.001], [0, 0, 9, 9], [0, 0, 9, 9]], [.4, .5, .9], [1, 1, 0])
+        assert comparison.pair_detections(want, got) == [(0, 2), (1, 1), (2, 0)]
+        assert comparison.pair_detections(want, detections([], [], [])) == []
+        assert comparison.pair_detections(want, detections([[0, 0, 9, 9.1]], [.9], [0])) == []
+
+    @pytest.mark.parametrize('change', ['box', 'score', 'label', 'mask', 'missing', 'nan'])
+    def test_a_difference_is_seen(self, change):
+        boxes = torch.tensor([[2., 2, 10, 12], [20, 1, 30, 9]])
+        want = InstanceData(bboxes=boxes, scores=torch.tensor([.9, .8]), labels=torch.tensor([0, 2]),
+                            masks=torch.full((2, 20, 40), 127, dtype=torch.uint8) *
+                            torch.stack([self.inside(box) for box in boxes]))
+        got = dict(boxes=boxes.numpy().copy(), scores=np.array([.9, .8], np.float32), labels=np.array([0, 2]),
+                   masks=np.full((2, 4, 4), .5, np.float32))
+        case = comparison.Case(20, 40)
+        same = comparison.compare_images(case, want, {name: value.copy() for name, value in got.items()})
+        assert same[1:4] == (2, 0, 0)
+        if change == 'missing':
+            got = {name: value[:1] for name, value in got.items()}
+        else:
+            got[dict(box='boxes', score='scores', label='labels', mask='masks', nan='boxes')[change]][0] += dict(
+                box=0.1, score=0.01, label=1, mask=0.1, nan=np.nan)[change]
+        assert not comparison.compare_images(case, want, got).equal
+
+    @staticmethod
+    def inside(box):
+        row, col = torch.arange(20)[:, None] + .5, torch.arange(40)[None] + .5
+        return ((col > box[0]) & (col < box[2]) & (row > box[1]) & (row < box[3])).to(torch.uint8)
+
+
+@needs_onnx
+class TestFile:
+
+    def test_equals_the_detector_at_every_size(self, exported):
+        detector, path, done = exported
+        assert done.equal and done.path == path and len(done.comparisons) == 8
+        assert sum(each.found for each in done.comparisons) > 80
+        assert [each.found for each in done.comparisons][-1] == 0
+        assert all(each.unpaired == 0 and each.box < 1e-3 and each.score < 1e-5 for each in done.comparisons)
+        cases = [comparison.Case(1, 1), comparison.Case(7, 300, threshold=0.)]
+        assert all(each.equal for each in comparison.compare_detector(detector, OnnxDetector(path), cases))
+
+    def test_says_what_it_is(self, exported):
+        import onnx
+        _, path, _ = exported
+        about = OnnxDetector(path).metadata
+        versions = about.pop('versions')
+        assert versions['swin-pos-det'] and versions['torch'].startswith(torch.__version__.split('+')[0])
+        assert about == dict(
+            detector='MaskRCNN', backbone='SwinPosTransformer', classes=list(CLASSES),
+            palette=[[220, 20, 60], [119, 11, 32], [0, 0, 142]],
+            test_scale=[96, 64], keep_ratio=True, batch_size=1, raw=False, score_threshold=0.3, iou_threshold=0.5,
+            max_per_image=20, mask_threshold=0.5, masks_pasted=False)
+        model = onnx.load(path)
+        assert [value.name for value in model.graph.input] == ['image', 'score_threshold']
+        assert [value.name for value in model.graph.output] == ['boxes', 'scores', 'labels', 'masks']
+        assert b'site-packages' not in path.read_bytes() and str(Path(module.__file__).parent).encode() not in (
+            path.read_bytes())
+
+    def test_is_not_written_unless_it_is_equal(self, exported, tmp_path, monkeypatch):
+        import onnx
+        detector, path, _ = exported
+        other = tiny_detector('mask_rcnn')
+        with torch.no_grad():
+            other.roi_head.bbox_head.fc_cls.bias[0] += 0.1
+        monkeypatch.setattr(module, 'to_onnx', lambda *args: onnx.load(path))
+        done = export_detector(other, tmp_path / 'model.onnx')
+        assert not done.equal and not list(tmp_path.iterdir())
+        assert export_detector(detector, tmp_path / 'model.onnx').equal
+        assert [found.name for found in tmp_path.iterdir()] == ['model.onnx']
+        if Path('/dev/full').exists():
+            (tmp_path / 'full.onnx').symlink_to('/dev/full')
+            with pytest.raises(UnwritableFileError, match='No space left'):
+                export_detector(detector, tmp_path / 'full.onnx')
+
+
+@needs_onnx
+def test_the_tool_reports_and_refuses(exported, tmp_path, monkeypatch, capsys):
+    import onnx
+    detector, path, _ = exported
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / 'tools' / 'deployment'))
+    sys.modules.pop('export_detector', None)
+    tool = importlib.import_module('export_detector')
+    monkeypatch.chdir(tmp_path)
+    tiny_config('mask_rcnn').dump('config.py')
+    torch.save(dict(state_dict=detector.state_dict(), meta=dict(dataset_meta=dict(classes=CLASSES))), 'good.pth')
+    state = dict(detector.state_dict())
+    state['roi_head.bbox_head.fc_cls.bias'] = state['roi_head.bbox_head.fc_cls.bias'] + torch.tensor([.1, 0, 0, 0])
+    torch.save(dict(state_dict=state), 'other.pth')
+    monkeypatch.setattr(module, 'to_onnx', lambda *args: onnx.load(path))
+    assert tool.main(['config.py', 'good.pth', '--out', 'model.onnx']) == 0
+    text = capsys.readouterr().out
+    assert re.search('480x352 . noise  . 0 ', text) and 'model.onnx (' in text and Path('model.onnx').is_file()
+    assert tool.main(['config.py', 'other.pth', '--out', 'other.onnx']) == 1
+    assert 'does not equal the one in torch; other.onnx was not written' in capsys.readouterr().err
+    assert not Path('other.onnx').exists()
+    with pytest.raises(SystemExit):
+        tool.main(['config.py', 'good.pth', '--out', 'model.pt2'])
+    assert "'model.pt2' must end in .onnx" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('kind', 'settings', 'message'), [
+    ('mask_rcnn', dict(backbone=dict(window_policy='fit')), "window_policy='fit' chooses windows by the size"),
+    ('mask_rcnn', dict(roi_head=dict(bbox_roi_extractor=dict(type='GenericRoIExtractor', finest_scale=None))),
+     'roi_head.bbox_roi_extractor of the detector is a GenericRoIExtractor, which cannot be exported: it is not, or '
+     'does not predict as, a SingleRoIExtractor'),
+    ('mask_rcnn', dict(roi_head=dict(bbox_roi_extractor=dict(roi_layer=dict(type='RoIPool', sampling_ratio=None)))),
+     'roi_head.bbox_roi_extractor.roi_layer of the detector is a RoIPool'),
+    ('mask_rcnn', dict(roi_head=dict(mask_roi_extractor=dict(roi_layer=dict(pool_mode='max')))),
+     "roi_head.mask_roi_extractor.roi_layer must have pool_mode='avg'"),
+    ('mask_rcnn', dict(roi_head=dict(type='DoubleHeadRoIHead', reg_roi_scale_factor=1.3)),
+     'roi_head of the detector is a DoubleHeadRoIHead'),
+    ('mask_rcnn', dict(test_cfg=dict(rcnn=dict(nms=dict(type='soft_nms')))), 'roi_head.test_cfg.nms is .*soft_nms'),
+    ('mask_rcnn', dict(rpn_head=dict(bbox_coder=dict(type='TBLRBBoxCoder', target_means=None, target_stds=None))),
+     'rpn_head.bbox_coder of the detector is a TBLRBBoxCoder'),
+    ('mask_rcnn', dict(roi_head=dict(bbox_head=dict(bbox_coder=dict(add_ctr_clamp=True)))),
+     'roi_head.bbox_head.bbox_coder.add_ctr_clamp=True'),
+    ('retinanet', dict(test_cfg=dict(min_bbox_size=4)), 'min_bbox_size=4 is in pixels of the original image'),
+    ('retinanet', dict(bbox_head=dict(type='FCOSHead', bbox_coder=None, anchor_generator=None,
+                                      norm_cfg=dict(type='BN'))),
+     'bbox_head.anchor_generator of the detector is a MlvlPointGenerator'),
+    ('retinanet', dict(backbone=dict(in_channels=4)), 'backbone.in_channels is 4'),
+])
+def test_what_cannot_be_exported_is_named(kind, settings, message):
+    cfg = tiny_config(kind, **settings)
+    remove_none(cfg.model)
+    with pytest.raises(ValueError, match=message):
+        check_exportable(tiny_detector_of(cfg))
+
+
+def remove_none(settings):
+    for name, value in list(settings.items()):
+        if isinstance(value, dict):
+            remove_none(value)
+        elif value is None and name != 'train_cfg':
+            del settings[name]
+
+
+def tiny_detector_of(cfg):
+    from mmdet.registry import MODELS as registry
+    return registry.build(cfg.model)
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    (dict(type='Pad', size_divisor=32), 'the test pipeline is LoadImageFromFile, Resize, Pad, PackDetInputs'),
+    (None, 'it may have one Resize'),
+])
+def test_a_pipeline_that_a_file_cannot_hold(change, message):
+    cfg = tiny_config('mask_rcnn')
+    steps = cfg.test_dataloader.dataset.pipeline
+    assert pipeline_resize(cfg) == dict(scale=[96, 64], keep_ratio=True)
+    cfg.test_dataloader.dataset.pipeline = [*steps[:2], change, *steps[2:]] if change else [steps[0], steps[2]]
+    with pytest.raises(ValueError, match=message):
+        pipeline_resize(cfg)
+    for wrong in (dict(scale_factor=2.), dict(interpolation='area'), dict(backend='pillow')):
+        wrong.setdefault('scale', None if 'scale_factor' in wrong else (9, 9))
+        cfg.test_dataloader.dataset.pipeline = [steps[0], dict(type='Resize', **wrong), steps[2]]
+        with pytest.raises(ValueError, match='bilinear'):
+            pipeline_resize(cfg)
+
+
+def test_another_ending(tmp_path):
+    with pytest.raises(ValueError, match="must end in .onnx, got 'model.pth'"):
+        export_detector(tiny_detector('retinanet'), tmp_path / 'model.pth')
+
+
+def test_operators_are_those_of_mmcv():
+    """Their order, and what is kept, at and below the thresholds."""
+    boxes = torch.tensor([[0., 0, 10, 10], [1, 0, 10, 10], [20, 20, 30, 30], [0, 0, 10, 9]])
+    scores = torch.tensor([.5, .9, .7, .2])
+    found = [operators.nms(boxes, scores, torch.tensor([threshold]), 0.5, limit).tolist()
+             for threshold, limit in ((.2, 9), (.2, 1), (.5, 9), (.9, 9), (-1, 9))]
+    assert found == [[1, 2], [1], [1, 2], [], [1, 2]]
+    values, places = operators.best(torch.tensor([.1, .3, .3, .2]), 3)
+    assert places.tolist() == [1, 2, 3] and len(operators.best(values, 9)[0]) == 3
