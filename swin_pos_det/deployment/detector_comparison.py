@@ -142,7 +142,7 @@ def _largest(differences: np.ndarray) -> float:
 
 
 def _picture(case: Case, generator: torch.Generator) -> Tensor:
-    """An image (1, 3, H, W) from 0 to 255: black, noise, or smooth shapes on which detectors find something."""
+    """Make an image (1, 3, H, W) from 0 to 255: black, noise, or smooth shapes on which detectors find something."""
     size = case.height, case.width
     if case.picture == 'black':
         return torch.zeros(1, 3, *size)

@@ -126,7 +126,7 @@ class DenseHead(nn.Module):
 
     def _candidates(self, maps: Sequence[Tensor], anchors: Tensor, limit: Tensor, threshold: Tensor,
                     image: int) -> Boxes:
-        """The best boxes of one level of one image, from its maps of scores, deltas and perhaps a factor."""
+        """Select the best boxes of one level of one image, from its maps of scores, deltas and perhaps a factor."""
         head, cfg = self.head, self.head.test_cfg
         scores = maps[0].permute(1, 2, 0).reshape(-1, head.cls_out_channels)
         scores = scores.sigmoid() if head.use_sigmoid_cls else scores.softmax(-1)[:, :-1]
@@ -171,7 +171,7 @@ class RoIHead(nn.Module):
         return detections, masks[0] if len(masks) == 1 else torch.stack(masks).mean(0)
 
     def _classify(self, features: Sequence[Tensor], proposals: Boxes, limit: Tensor) -> Boxes:
-        """A box, a score and a label for every proposal and class."""
+        """Predict a box, a score and a label for every proposal and class."""
         boxes, total = proposals.boxes, 0.
         for stage, (extractor, head) in enumerate(self.box_stages):
             scores, deltas = head(sample(extractor, features, boxes, proposals.image))

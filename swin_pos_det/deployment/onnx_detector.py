@@ -222,8 +222,7 @@ def paste_probability(probability: np.ndarray, box: np.ndarray, shape: Size) -> 
 
 
 def _weights(low: float, high: float, side: int, samples: int) -> Tuple[slice, np.ndarray]:
-    """The pixels that a box covers along an axis, with one more at each end, and their weights of the mask's samples.
-    """
+    """Return the pixels of a box along an axis, and one more at each end, and their weights of the mask's samples."""
     start, stop = max(int(np.floor(low)) - 1, 0), min(int(np.ceil(high)) + 1, side)
     pixels = np.arange(start, stop, dtype=np.float32) + np.float32(0.5)
     extent = np.float32(high) - np.float32(low)
@@ -248,7 +247,7 @@ def check_image(image: Any) -> None:
 
 
 def _runs(sizes: Sequence[Size], longest: int) -> Iterator[Tuple[int, int]]:
-    """The start and end of neighbours of one size, at most ``longest`` at once."""
+    """Yield the start and end of neighbours of one size, at most ``longest`` at once."""
     start = 0
     for _, group in itertools.groupby(sizes):
         end = start + len(list(group))
@@ -267,7 +266,7 @@ def _provider_names(providers: Sequence[str], available: Sequence[str]) -> List[
 
 
 def _read_metadata(entries: Dict[str, str]) -> Dict[str, Any]:
-    """Values are JSON; what others wrote stays text."""
+    """Parse values as JSON; what others wrote stays text."""
     found: Dict[str, Any] = {}
     for name, text in entries.items():
         try:

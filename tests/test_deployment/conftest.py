@@ -10,7 +10,7 @@ from tests.test_deployment.detectors import tiny_detector
 
 @pytest.fixture(scope='session')
 def exported(tmp_path_factory):
-    """A tiny Mask R-CNN, the path of its file, and what the export reported."""
+    """Export a tiny Mask R-CNN; return it, the path of its file, and what the export reported."""
     path = tmp_path_factory.mktemp('exported') / 'model.onnx'
     with DefaultScope.overwrite_default_scope('mmdet'):
         detector = tiny_detector('mask_rcnn')

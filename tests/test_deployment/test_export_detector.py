@@ -27,7 +27,7 @@ needs_onnx = pytest.mark.skipif(not all(map(importlib.util.find_spec, ('onnx', '
 
 
 def outputs(graph, images, threshold):
-    """The outputs for each image of a graph that is run in torch."""
+    """Return the outputs for each image of a graph that is run in torch."""
     with torch.no_grad():
         found = dict(zip(graph.outputs, (value.numpy() for value in graph(images, torch.tensor([threshold])))))
     owner = found.pop('image_index', np.zeros(len(found['scores']), int))

@@ -10,7 +10,7 @@ from swin_pos_det.cli.main import run_cli
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of this tool."""
+    """Build the command line of this tool."""
     parser = argparse.ArgumentParser(
         description='Export a detector to ONNX: normalisation, padding, network, box decoding, NMS and masks in one '
                     'graph, with height and width left free. It is compared with the detector at eight other sizes; '
