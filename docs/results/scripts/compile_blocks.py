@@ -1,4 +1,4 @@
-"""Time torch.compile of a Swin-T as a whole or block by block, at four sizes: compile_blocks.py whole|blocks BACKEND."""
+"""Time torch.compile of a Swin-T, whole or block by block, at four sizes: compile_blocks.py whole|blocks BACKEND."""
 from __future__ import annotations
 
 import os
