@@ -4,7 +4,9 @@ Importing it registers the backbone, the data set, the metric and the hooks with
 :mod:`swin_pos_det.mmengine_patches` lists, unless the environment variable ``SWIN_POS_DET_PATCHES`` is 0. A program
 that sets ``DEFER_REGISTRATION = True`` before it imports the package calls :func:`register` itself: the tools do so
 after they have parsed their command line, as importing torch and mmdet takes seconds that ``--help`` should not take.
+Without mmdet there is nothing to register: a server that runs exported detectors needs neither it nor torch.
 """
+import importlib.util
 import sys
 
 from .version import __version__
@@ -18,5 +20,5 @@ def register() -> None:
     mmengine_patches.apply_unless_disabled()
 
 
-if not getattr(sys.modules.get('__main__'), 'DEFER_REGISTRATION', False):
+if importlib.util.find_spec('mmdet') and not getattr(sys.modules.get('__main__'), 'DEFER_REGISTRATION', False):
     register()

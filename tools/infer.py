@@ -7,29 +7,48 @@ DEFER_REGISTRATION = True  # run_cli registers the package, after the command li
 
 from swin_pos_det.choices import WINDOW_POLICIES
 from swin_pos_det.cli.argument_types import count, device, fraction, window_size
-from swin_pos_det.cli.arguments import add_config_arguments, add_speed_arguments
+from swin_pos_det.cli.arguments import add_config_arguments, add_speed_arguments, note_unused
 from swin_pos_det.cli.main import run_cli
 
 SOME_SKIPPED = 3
+_OF_TORCH = ('device', 'window', 'window_policy', 'half', 'cuda_graphs', 'cfg_options')
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser for ``CONFIG CHECKPOINT INPUT ...`` and ``MODEL.onnx INPUT ...``."""
+
+    def parse_args(self, args=None, namespace=None):
+        """Parse, and count what stands in the place of a checkpoint as an input of an exported file."""
+        found = super().parse_args(args, namespace)
+        if found.config.endswith('.onnx'):
+            found.inputs, found.checkpoint = [found.checkpoint, *found.inputs], None
+        if not found.inputs:
+            self.error('the following arguments are required: INPUT')
+        return found
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Build the command line of this tool."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         description='Detect objects in images and videos. Writes DIR/vis/ with pictures and DIR/predictions.json, a '
                     'COCO data set whose annotations have scores.',
         epilog='Exit status: 0: all inputs were run; 1: an error, printed in one line; 2: a wrong command line; '
                f'{SOME_SKIPPED}: some inputs were unreadable, each was named and skipped. '
-               'Example: python tools/infer.py CONFIG work_dirs/demo/epoch_4.pth photos/ --out found --window 12')
-    parser.add_argument('config', help='path of the config file')
+               'Examples: python tools/infer.py CONFIG work_dirs/demo/epoch_4.pth photos/ --out found --window 12; '
+               'python tools/infer.py model.onnx photos/ --out found')
+    parser.add_argument('config', help='path of the config file, or of an exported .onnx file, which needs no '
+                                       'checkpoint')
     parser.add_argument('checkpoint', help='the .pth file with the weights')
-    parser.add_argument('inputs', nargs='+', metavar='INPUT',
+    parser.add_argument('inputs', nargs='*', metavar='INPUT',
                         help='an image, a video, a folder of them, or a quoted pattern such as "photos/**/*.jpg"')
     parser.add_argument('--out', required=True, metavar='DIR', help='where results go; created if necessary')
     parser.add_argument('--score-thr', type=fraction, default=0.3, metavar='S',
                         help='detections below this score are neither drawn nor written (default: 0.3)')
     parser.add_argument('--batch-size', type=count, default=1, metavar='N', help='images at once (default: 1)')
     parser.add_argument('--device', type=device, help='such as cuda:0 or cpu (default: a GPU if there is one)')
+    parser.add_argument('--providers', nargs='+', metavar='NAME', default=['cpu'],
+                        help='of onnxruntime, for an .onnx file: cpu, cuda or tensorrt, in the order of preference '
+                             '(default: cpu)')
     parser.add_argument('--window', nargs='+', type=partial(window_size, words=('global', )), metavar='W',
                         help="run with this window: 7, or 7,14 for (h, w), or 'global'; one, or one for each stage. "
                              "Tables are resampled (default: the config's)")
@@ -50,21 +69,29 @@ def run(args: argparse.Namespace) -> int:
     from swin_pos_det.apis.pipeline import reads_folders
     from swin_pos_det.cli.checkpoint_checks import check_checkpoint
     from swin_pos_det.cli.runner import load_config
+    from swin_pos_det.deployment.onnx_model import OnnxModel
     from swin_pos_det.engine.fast_inference import speed_up
     from swin_pos_det.visualization import find_font
 
-    cfg = load_config(args)
-    folders = reads_folders(cfg)
+    exported = args.config.endswith('.onnx')
+    if exported:
+        note_unused(get_parser(), args, _OF_TORCH, 'on an .onnx file')
+    cfg = None if exported else load_config(args)
+    folders = not exported and reads_folders(cfg)
     found = find_inputs(args.inputs, folders)
     check_inputs(found, args.out, not args.no_pictures)
     find_font((), args.font)
-    check_checkpoint(args.checkpoint)
+    if not exported:
+        check_checkpoint(args.checkpoint)
     for line in [] if folders else describe_ignored(args.inputs):
         print(f'note: {line}', file=sys.stderr)
-    windows = args.window[0] if args.window and len(args.window) == 1 else args.window
-    model = init_detector(cfg, args.checkpoint, args.device, windows, args.window_policy)
-    if args.half or args.cuda_graphs:
-        speed_up(model, args.cuda_graphs, args.half)
+    if exported:
+        model = OnnxModel(args.config, args.providers)
+    else:
+        windows = args.window[0] if args.window and len(args.window) == 1 else args.window
+        model = init_detector(cfg, args.checkpoint, args.device, windows, args.window_policy)
+        if args.half or args.cuda_graphs:
+            speed_up(model, args.cuda_graphs, args.half)
     report = predict_files(model, found, args.out, args.batch_size, args.score_thr, not args.no_pictures,
                            font=args.font)
     for reason in report.skipped.values():

@@ -19,7 +19,11 @@ def get_parser() -> argparse.ArgumentParser:
         epilog='Example: python tools/test.py CONFIG.py work_dirs/demo/epoch_1.pth. For COCO configs, set the '
                'environment variable COCO_ROOT to the folder with annotations/ and val2017/.')
     parser.add_argument('config', help='path of the config file')
-    parser.add_argument('checkpoint', help='the .pth file to evaluate')
+    parser.add_argument('checkpoint', help='the .pth file to evaluate, or an exported .onnx file')
+    parser.add_argument('--backend', choices=('torch', 'onnxruntime'),
+                        help='what runs the detector (default: onnxruntime for an .onnx file, else torch)')
+    parser.add_argument('--providers', nargs='+', metavar='NAME', default=['cpu'],
+                        help='of onnxruntime: cpu, cuda or tensorrt, in the order of preference (default: cpu)')
     parser.add_argument('--work-dir', metavar='DIR',
                         help='where the metrics go (default: work_dir of the config, else work_dirs/<config name>)')
     parser.add_argument('--out', type=predictions_file, metavar='FILE',
@@ -66,6 +70,19 @@ def use_test_time_augmentation(cfg) -> None:
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
 
 
+def _is_exported(args: argparse.Namespace) -> bool:
+    """Return whether an exported detector is to be evaluated, and note what has no effect then."""
+    exported = args.checkpoint.endswith('.onnx')
+    if args.backend not in (None, 'onnxruntime' if exported else 'torch'):
+        raise UserError(f'--backend {args.backend} cannot run {args.checkpoint}: onnxruntime runs .onnx files, which '
+                        'tools/deployment/export_detector.py writes, and torch checkpoints')
+    if exported and args.tta:
+        raise UserError('--tta needs a checkpoint: an exported detector has no test-time augmentation')
+    names, why = (('half', 'cuda_graphs'), 'on an .onnx file') if exported else (('providers', ), 'on a checkpoint')
+    note_unused(get_parser(), args, names, why)
+    return exported
+
+
 def test(args: argparse.Namespace) -> None:
     """Evaluate as the command line says."""
     from mmdet.engine.hooks.utils import trigger_visualization_hook
@@ -74,18 +91,23 @@ def test(args: argparse.Namespace) -> None:
     from swin_pos_det.checkpoints import check_writable
     from swin_pos_det.cli.checkpoint_checks import check_checkpoint, check_evaluable
     from swin_pos_det.cli.runner import build_runner, check_data, load_config, prepare_testing
+    from swin_pos_det.deployment.onnx_model import use_onnx_model
     from swin_pos_det.engine.fast_inference import FastInferenceHook
     from swin_pos_det.engine.visualization_hook import use_own_visualization
     from swin_pos_det.evaluation.detections import ResultsFileHook
 
     setup_cache_size_limit_of_dynamo()
     cfg = load_config(args)
-    meta = check_checkpoint(args.checkpoint)
-    check_evaluable(args.checkpoint)
-    check_data(cfg, ['test'], meta)
+    exported = _is_exported(args)
+    if exported:
+        check_data(cfg, ['test'], use_onnx_model(cfg, args.checkpoint, args.providers))
+    else:
+        meta = check_checkpoint(args.checkpoint)
+        check_evaluable(args.checkpoint)
+        check_data(cfg, ['test'], meta)
+        prepare_testing(cfg, args.checkpoint)
     if args.out is not None:
         check_writable(args.out)
-    prepare_testing(cfg, args.checkpoint)
     if not args.show:
         note_unused(get_parser(), args, ['wait_time'], 'without --show')
     if args.show or args.show_dir:
@@ -99,7 +121,7 @@ def test(args: argparse.Namespace) -> None:
     runner = build_runner(cfg, evaluated='test')
     if args.out is not None:
         runner.register_hook(ResultsFileHook(args.out))
-    if args.half or args.cuda_graphs:
+    if (args.half or args.cuda_graphs) and not exported:
         runner.register_hook(FastInferenceHook(args.cuda_graphs, args.half))
     runner.test()
 

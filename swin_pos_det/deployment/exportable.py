@@ -20,7 +20,7 @@ from .export import check_window_policy
 
 _DENSE = ('predict', 'predict_by_feat', '_predict_by_feat_single', '_bbox_post_process')
 _ROI = ('predict', 'predict_bbox', 'predict_mask', '_bbox_forward', '_mask_forward')
-_RESIZES = ('Resize', 'FixScaleResize')
+RESIZES = ('Resize', 'FixScaleResize')
 _BOX = ('predict_by_feat', '_predict_by_feat_single', 'regress_by_class')
 
 
@@ -73,8 +73,8 @@ def pipeline_resize(cfg: ConfigDict) -> Dict[str, Any]:
     """
     steps = list(cfg.test_dataloader.dataset.pipeline)
     names = [type_name(step) for step in steps]
-    changes = [step for step in steps if type_name(step) in _RESIZES]
-    if len(changes) != 1 or set(names[1:]) - {*_RESIZES, 'LoadAnnotations', 'PackDetInputs'}:
+    changes = [step for step in steps if type_name(step) in RESIZES]
+    if len(changes) != 1 or set(names[1:]) - {*RESIZES, 'LoadAnnotations', 'PackDetInputs'}:
         raise SettingError(f'the test pipeline is {", ".join(names)}: besides loading and packing, it may have one '
                            'Resize')
     step = changes[0]
