@@ -56,13 +56,15 @@ class Comparison(NamedTuple):
                 and self.score <= SCORE_TOLERANCE and self.mask <= MASK_TOLERANCE)
 
 
-def compare_detector(detector: nn.Module, exported: OnnxDetector, cases: Sequence[Case] = CASES) -> List[Comparison]:
+def compare_detector(detector: nn.Module, exported: OnnxDetector, cases: Sequence[Case] = CASES,
+                     within: float = BOX_TOLERANCE) -> List[Comparison]:
     """Compare on generated images of each case.
 
     Args:
         detector: in torch, on the CPU.
         exported: the same in onnxruntime.
         cases: at least one.
+        within: pixels that the coordinates of partners may differ by.
 
     Returns:
         For each case the comparison of the image that differs most.
@@ -74,9 +76,43 @@ def compare_detector(detector: nn.Module, exported: OnnxDetector, cases: Sequenc
         with _threshold(detector, case.threshold):
             want = predict_prepared(detector, images)
         got = exported.run(list(images.numpy()), case.threshold)
-        each = [compare_images(case, a, b) for a, b in zip(want, got)]
+        each = [compare_images(case, a, b, within) for a, b in zip(want, got)]
         found.append(max(each, key=lambda one: (not one.equal, one.unpaired, one.box)))
     return found
+
+
+def compare_wrapped(exported: OnnxDetector, wrapped: OnnxDetector) -> List[Comparison]:
+    """Compare an exported detector with the same that resizes its image, pastes its masks, or both.
+
+    Images have sizes that need no resizing: OpenCV's differs by one level of 255.
+
+    Returns:
+        A comparison for each size; its ``mask`` is the share of pixels that differ.
+    """
+    short, long = min(exported.metadata['test_scale']), max(exported.metadata['test_scale'])
+    sizes = ((short, long), (long, short), (short, short)) if exported.metadata['keep_ratio'] else (
+        exported.resized((1, 1)), )
+    generator = torch.Generator().manual_seed(0)
+    return [_compare_wrapped(exported, wrapped, Case(*size, 'wrapped'), generator) for size in sizes]
+
+
+def _compare_wrapped(exported: OnnxDetector, wrapped: OnnxDetector, case: Case,
+                     generator: torch.Generator) -> Comparison:
+    size = case.height, case.width
+    image = np.ascontiguousarray(_picture(case, generator)[0].permute(1, 2, 0).numpy().astype(np.uint8))
+    found = []
+    for each in (exported, wrapped):
+        prepared = image if each.metadata['raw'] else np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
+        found.append(each.to_instances(each.run([prepared])[0], size, (1., 1.)))
+    want, got = found
+    pairs = pair_detections(want, got)
+    mine, theirs = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
+    mask = 0.
+    if want.masks is not None and len(pairs):
+        mask = max(float((want.masks[a] != got.masks[b]).mean()) for a, b in pairs)
+    return Comparison(case, len(want), len(want) + len(got) - 2 * len(pairs),
+                      _largest(want.bboxes[mine] - got.bboxes[theirs]),
+                      _largest(want.scores[mine] - got.scores[theirs]), mask)
 
 
 def predict_prepared(detector: nn.Module, images: Tensor) -> List[InstanceData]:
@@ -94,10 +130,12 @@ def predict_prepared(detector: nn.Module, images: Tensor) -> List[InstanceData]:
         return [sample.pred_instances for sample in detector(**data, mode='predict')]
 
 
-def compare_images(case: Case, want: InstanceData, got: Dict[str, np.ndarray]) -> Comparison:
+def compare_images(case: Case, want: InstanceData, got: Dict[str, np.ndarray],
+                   within: float = BOX_TOLERANCE) -> Comparison:
     """Compare torch's detections in an image with an exported detector's outputs."""
     boxes, scores, labels = (want[name].numpy() for name in ('bboxes', 'scores', 'labels'))
-    pairs = pair_detections(Detections(boxes, scores, labels), Detections(got['boxes'], got['scores'], got['labels']))
+    pairs = pair_detections(Detections(boxes, scores, labels), Detections(got['boxes'], got['scores'], got['labels']),
+                            within)
     mine, theirs = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
     mask = 0.
     if 'masks' in want and len(pairs):
@@ -121,7 +159,7 @@ def pair_detections(want: Detections, got: Detections, within: float = BOX_TOLER
         if not len(distance):
             break
         nearest = int(np.argmin(distance))
-        if not distance[nearest] > within + SCORE_TOLERANCE:
+        if not distance[nearest] > within * 1.01:
             pairs.append((index, nearest))
             free[nearest] = False
     return pairs

@@ -34,7 +34,7 @@ class OnnxModel(BaseModel):
         super().__init__()
         self.detector = OnnxDetector(path, providers, torch.get_num_threads())
         about = self.detector.metadata
-        steps = [dict(type='mmdet.LoadImageFromFile', backend_args=None)]
+        steps = [dict(type='LoadImageFromFile', backend_args=None)]
         if not about['raw']:
             steps.append(dict(type='mmdet.Resize', scale=tuple(about['test_scale']), keep_ratio=about['keep_ratio']))
         steps.append(dict(type='mmdet.PackDetInputs',

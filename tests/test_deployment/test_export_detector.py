@@ -7,19 +7,22 @@ import re
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.structures import InstanceData
 
+from swin_pos_det.apis import predict
 from swin_pos_det.checkpoints import UnwritableFileError
 from swin_pos_det.deployment import detector_comparison as comparison
 from swin_pos_det.deployment import detector_export as module
 from swin_pos_det.deployment import operators
-from swin_pos_det.deployment.detector_export import export_detector
+from swin_pos_det.deployment.detector_export import export_detector, to_half
 from swin_pos_det.deployment.detector_graph import DetectorGraph
 from swin_pos_det.deployment.exportable import check_exportable, pipeline_resize
 from swin_pos_det.deployment.onnx_detector import Detections, OnnxDetector
+from swin_pos_det.deployment.onnx_wrapping import resize_text, wrap
 from tests.test_deployment.detectors import CLASSES, MODELS, tiny_config, tiny_detector
 
 needs_onnx = pytest.mark.skipif(not all(map(importlib.util.find_spec, ('onnx', 'onnxscript', 'onnxruntime'))),
@@ -48,6 +51,7 @@ class TestGraph:
         dict(rpn_head=dict(loss_cls=dict(type='CrossEntropyLoss'))), dict(data_preprocessor=dict(pad_size_divisor=1)),
         dict(data_preprocessor=dict(bgr_to_rgb=False, rgb_to_bgr=True, pad_value=7)),
         dict(data_preprocessor=dict(type='SwinPosDataPreprocessor')),
+        dict(backbone=dict(padding='mask')),
         dict(data_preprocessor=dict(mean=None, std=None))])
     def test_finds_what_mmdet_finds(self, settings):
         self.check(tiny_detector('mask_rcnn', **settings))
@@ -162,6 +166,82 @@ class TestFile:
                 export_detector(detector, tmp_path / 'full.onnx')
 
 
+    @pytest.mark.parametrize(('raw', 'pasted'), [(True, False), (False, True), (True, True)])
+    def test_resizes_and_pastes_in_the_graph(self, exported, raw, pasted):
+        import onnx
+        _, path, _ = exported
+        plain = OnnxDetector(path)
+        about = dict(plain.metadata, raw=raw, masks_pasted=pasted)
+        model = module._described(wrap(onnx.load(path), about, raw, pasted), about)
+        wrapped = OnnxDetector(model.SerializeToString())
+        found = comparison.compare_wrapped(plain, wrapped)
+        assert len(found) == 3 and all(each.equal and each.unpaired == 0 for each in found), found
+        assert sum(each.found for each in found) > 10
+        image = cv2.resize(np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8), (140, 90))
+        want, got = plain(image, 0.5), wrapped(image, 0.5)
+        assert got.ori_shape == (90, 140) and got.pred_instances.masks.shape == (len(got.pred_instances), 90, 140)
+        pairs = comparison.pair_detections(want.pred_instances, got.pred_instances, 1.)
+        assert len(pairs) >= 0.8 * len(want.pred_instances) > 0
+        nothing = wrapped(image, 1.).pred_instances
+        assert len(nothing) == 0 and nothing.masks.shape == (0, 90, 140)
+
+    def test_in_half_precision_finds_nearly_the_same(self, exported):
+        import onnx
+        detector, path, _ = exported
+        halved = to_half(onnx.load(path))
+        kinds = {tensor.data_type for tensor in halved.graph.initializer if len(tensor.dims) > 1}
+        assert onnx.TensorProto.FLOAT16 in kinds
+        assert [value.type.tensor_type.elem_type for value in halved.graph.output][:2] == [onnx.TensorProto.FLOAT] * 2
+        found = comparison.compare_detector(detector, OnnxDetector(halved.SerializeToString()), within=2.)
+        count = sum(each.found for each in found)
+        assert sum(each.unpaired for each in found) < 0.3 * count and count > 80
+        assert not all(each.equal for each in found) and max(each.score for each in found) < 0.2
+
+
+@needs_onnx
+@pytest.mark.slow
+@pytest.mark.parametrize(('kind', 'images', 'settings'), [
+    ('cascade_mask_rcnn', 2, dict(backbone=dict(type='SwinPosTransformerV2'))),
+    ('atss', 1, dict(backbone=dict(type='SwinTransformer')))])
+def test_files_of_other_kinds(tmp_path, kind, images, settings):
+    detector = tiny_detector(kind, **settings)
+    done = export_detector(detector, tmp_path / 'model.onnx', images)
+    assert done.equal and sum(each.found for each in done.comparisons) > 50, done.comparisons
+    exported = OnnxDetector(tmp_path / 'model.onnx')
+    assert exported.batch_size == images and exported.metadata['backbone'] == settings['backbone']['type']
+    generator = np.random.default_rng(0)
+    photos = [cv2.resize(generator.integers(0, 256, (9, 9, 3), np.uint8), size)
+              for size in ((120, 90), (120, 90), (120, 90), (70, 99))]
+    for want, got in zip(predict(detector, photos), exported.predict(photos)):
+        want = Detections(*(want.pred_instances[name].numpy() for name in ('bboxes', 'scores', 'labels')))
+        assert len(want) == len(got.pred_instances) == len(comparison.pair_detections(want, got.pred_instances)) > 0
+
+
+@pytest.mark.parametrize(('kind', 'settings', 'message'), [
+    ('mask_rcnn', dict(batch_size=2, raw=True), 'resized in the graph come one by one, got batch_size=2'),
+    ('faster_rcnn', dict(pasted=True), 'FasterRCNN has no masks to paste')])
+def test_settings_that_do_not_fit(tmp_path, kind, settings, message):
+    with pytest.raises(ValueError, match=message):
+        export_detector(tiny_detector(kind), tmp_path / 'model.onnx', **settings)
+
+
+@needs_onnx
+@pytest.mark.parametrize(('scale', 'keep_ratio'), [((1333, 800), True), ((256, 256), True), ((640, 480), False)])
+def test_resizing_in_the_graph_is_opencvs_to_one_level(exported, scale, keep_ratio):
+    import onnx
+    import onnxruntime
+    about = dict(test_scale=list(scale), keep_ratio=keep_ratio)
+    session = onnxruntime.InferenceSession(onnx.parser.parse_model(resize_text(about)).SerializeToString())
+    plain = OnnxDetector(exported[1])
+    plain.metadata.update(about)
+    for shape in ((480, 640), (427, 640), (333, 500), (97, 1201), (5, 7)):
+        image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+        size = plain.resized(shape)
+        got, own_size, factor = session.run(None, {'image': image})
+        assert np.abs(got[0] - plain._prepare(image, size)).max() <= 1 and tuple(own_size) == shape
+        np.testing.assert_allclose(factor, [size[1] / shape[1], size[0] / shape[0]] * 2, rtol=1e-6)
+
+
 @needs_onnx
 def test_the_tool_reports_and_refuses(exported, tmp_path, monkeypatch, capsys):
     import onnx
@@ -208,6 +288,8 @@ def test_the_tool_reports_and_refuses(exported, tmp_path, monkeypatch, capsys):
                                       norm_cfg=dict(type='BN'))),
      'bbox_head.anchor_generator of the detector is a MlvlPointGenerator'),
     ('retinanet', dict(backbone=dict(in_channels=4)), 'backbone.in_channels is 4'),
+    ('retinanet', dict(backbone=dict(padding='mask'), data_preprocessor=dict(type='SwinPosDataPreprocessor')),
+     'hides the padding to pad_size_divisor=32'),
 ])
 def test_what_cannot_be_exported_is_named(kind, settings, message):
     cfg = tiny_config(kind, **settings)

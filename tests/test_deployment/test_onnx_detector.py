@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import os
-import site
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +29,18 @@ pytest.importorskip('onnxscript')
 
 SERVER = """
 import importlib.util, json, sys
+
+class OnlyWhatAServerHas:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        spec = self.finder.find_spec(name, path, target)
+        own = ('numpy', 'cv2', 'onnxruntime', 'flatbuffers', 'google', 'packaging', 'swin_pos_det')
+        installed = spec is not None and 'site-packages' in str(spec.origin)
+        return None if installed and name.partition('.')[0] not in own else spec
+
+sys.meta_path[:] = map(OnlyWhatAServerHas, sys.meta_path)
 import cv2, numpy
 from swin_pos_det.deployment import OnnxDetector
 detector = OnnxDetector(sys.argv[1], providers=['cpu'])
@@ -128,6 +139,7 @@ def test_masks_are_pasted_as_mmdet_does():
     generator = torch.Generator().manual_seed(0)
     low = torch.rand(40, 2, generator=generator) * 60 - 5
     boxes = torch.cat([low, low + torch.rand(40, 2, generator=generator) * 50], 1)
+    boxes = boxes.clamp(min=0).minimum(torch.tensor([70., 50, 70, 50]))
     masks = torch.rand(40, 1, 28, 28, generator=generator)
     for threshold in (0.5, 0.2):
         got = paste_masks(masks[:, 0].numpy(), boxes.numpy(), (50, 70), threshold)
@@ -140,14 +152,9 @@ def test_masks_are_pasted_as_mmdet_does():
 
 def test_a_server_needs_neither_torch_nor_mmdet(exported, photos, tmp_path):
     """In a process that can import onnxruntime, numpy, OpenCV and this package, and nothing else."""
-    for folder in map(Path, site.getsitepackages()):
-        for name in ('numpy', 'numpy.libs', 'cv2', 'onnxruntime', *(each.name for each in folder.glob('opencv*libs'))):
-            if (folder / name).exists():
-                (tmp_path / name).symlink_to(folder / name)
-    (tmp_path / 'swin_pos_det').symlink_to(ROOT / 'swin_pos_det')
     detector, path, _ = exported
-    environment = dict(os.environ, PYTHONPATH=str(tmp_path))
-    found = subprocess.run([sys.executable, '-S', '-c', SERVER, str(path), str(photos[0])], env=environment,
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    found = subprocess.run([sys.executable, '-c', SERVER, str(path), str(photos[0])], env=environment,
                            capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert found.returncode == 0, found.stderr
     about = json.loads(found.stdout)
@@ -191,7 +198,7 @@ def test_evaluation_gives_torchs_numbers(exported, photos, tmp_path, monkeypatch
     cfg.merge_from_dict(dict(
         custom_imports=dict(imports=['swin_pos_det']), test_cfg=dict(type='TestLoop'),
         test_dataloader=dict(
-            batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dict(
+            batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dict(
                 ann_file=str(tmp_path / 'truth.json'), data_prefix=dict(img=str(photos[0].parent)), test_mode=True)),
         test_evaluator=dict(type='CocoMetric', ann_file='truth.json', metric=['bbox', 'segm'])))
     cfg.dump('config.py')
