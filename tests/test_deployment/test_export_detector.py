@@ -201,7 +201,6 @@ class TestFile:
 @needs_onnx
 @pytest.mark.slow
 @pytest.mark.parametrize(('kind', 'images', 'settings'), [
-    ('cascade_mask_rcnn', 2, dict(backbone=dict(type='SwinPosTransformerV2'))),
     ('atss', 1, dict(backbone=dict(type='SwinTransformer')))])
 def test_files_of_other_kinds(tmp_path, kind, images, settings):
     detector = tiny_detector(kind, **settings)

@@ -183,7 +183,7 @@ def test_infer_runs_a_file_without_a_config(exported, photos, tmp_path, monkeypa
     assert sorted(path.name for path in (tmp_path / 'found/vis').iterdir()) == [photo.name for photo in photos[:2]]
     with pytest.raises(SystemExit):
         tool.main([str(path), '--out', 'found'])
-    assert 'required: INPUT' in capsys.readouterr().err
+    assert 'the following arguments are required' in capsys.readouterr().err
 
 
 def test_evaluation_gives_torchs_numbers(exported, photos, tmp_path, monkeypatch):

@@ -75,7 +75,7 @@ def print_comparisons(comparisons, title: str) -> None:
     for each in comparisons:
         case = each.case
         table.add_row(f'{case.height}x{case.width}', case.picture,
-                      "the config's" if case.threshold is None else f'{case.threshold:g}', str(each.found),
+                      'config' if case.threshold is None else f'{case.threshold:g}', str(each.found),
                       str(each.unpaired), *(f'{value:.1e}' for value in (each.box, each.score, each.mask)))
     Console().print(table)
 
