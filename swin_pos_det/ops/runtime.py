@@ -81,10 +81,10 @@ def has_active_torch_mode() -> bool:
     if is_tracing():
         return False
     modes = [mode for mode in _get_current_function_mode_stack() if type(mode).__name__ != 'DeviceContext']
-    return bool(modes or _get_current_dispatch_mode_stack()) or _is_transformed()
+    return bool(modes or _get_current_dispatch_mode_stack()) or is_transformed()
 
 
-def _is_transformed() -> bool:
+def is_transformed() -> bool:
     """Return whether a ``torch.func`` transformation or forward-mode differentiation is active."""
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
@@ -109,7 +109,7 @@ def tensor_cache(maxsize: int) -> Callable[[Make], Make]:
 
         @wraps(make)
         def find(*request: Any) -> Any:
-            if is_tracing() or _is_transformed():
+            if is_tracing() or is_transformed():
                 return make(*request)
             held = _held.get()
             if held is not None and (make, request) in held:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError
-from . import cpu_training, reference, sdpa
+from . import cpu_training, reference, sdpa, triton
 from .heads import Rotation
 from .position_bias import PositionBias
 from .runtime import is_tracing
@@ -26,6 +26,7 @@ IMPLEMENTATIONS: Dict[str, ModuleType] = {
     'reference': reference,  # the formula; for tests, bug reports and attention weights
     'sdpa': sdpa,  # torch's scaled_dot_product_attention
     'cpu_training': cpu_training,  # recomputes scores in the backward pass
+    'triton': triton,  # one fused kernel for CUDA
 }
 _requested: Optional[str] = os.environ.get('SWIN_POS_DET_ATTENTION') or None
 
@@ -59,7 +60,7 @@ def window_attention(qkv: Tensor,
     """
     arguments = qkv, plan, bias, num_heads, scale, pad, rotate, dropout
     if _requested is None:
-        return IMPLEMENTATIONS[choose(qkv, bias, dropout)].attention(*arguments)
+        return IMPLEMENTATIONS[choose(*arguments)].attention(*arguments)
     implementation = _implementation(_requested)
     unsupported = getattr(implementation, 'unsupported', None)
     reason = None if unsupported is None else unsupported(*arguments)
@@ -68,8 +69,12 @@ def window_attention(qkv: Tensor,
     return implementation.attention(*arguments)
 
 
-def choose(qkv: Tensor, bias: Optional[PositionBias], dropout: float) -> str:
+def choose(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_heads: int, scale: float,
+           pad: Optional[Tensor], rotate: Optional[Rotation], dropout: float) -> str:
     """Return the name of the fastest implementation for these arguments."""
+    if qkv.device.type == 'cuda':
+        reason = triton.unsupported(qkv, plan, bias, num_heads, scale, pad, rotate, dropout)
+        return 'triton' if reason is None else 'sdpa'
     # SDPA on the CPU keeps the N x N scores of every window if the bias is learned.
     learned = torch.is_grad_enabled() and bias is not None and bias.requires_grad
     return 'cpu_training' if learned and qkv.device.type == 'cpu' and not dropout and not is_tracing() else 'sdpa'

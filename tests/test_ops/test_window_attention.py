@@ -16,6 +16,7 @@ from swin_pos_det.ops import window_attention as door
 from swin_pos_det.ops.cpu_inference import attention as cpu_attention
 from swin_pos_det.ops.cpu_inference.attention import attend_without_padding, can_drop_padding
 from swin_pos_det.ops.heads import join_heads, window_heads
+from swin_pos_det.ops.triton.support import INTERPRETED
 from tests.reference_attention import reference_of
 
 CPU_INFERENCE = 'cpu_inference'
@@ -43,6 +44,10 @@ SHAPES = [
     (1, (3, 5), (1, 1), (0, 0)),
     (1, (3, 2), (7, 7), (3, 3)),
 ]
+DTYPES = {torch.float32: 5e-5, torch.float64: 1e-9}
+if INTERPRETED:  # a process of its own, in which test_triton.py runs some of the cases for the fused kernel
+    SCHEMES = {name: SCHEMES[name] for name in ('none', 'relative, resampled', 'log_cpb, cosine')}
+    SHAPES, DTYPES = SHAPES[1::2], {torch.float64: DTYPES[torch.float64]}
 PADDINGS = ['attend', 'mask', "mask the batch's too"]
 
 
@@ -105,7 +110,7 @@ def assert_all_equal(attention: WindowAttention, x: Tensor, plan: Any, tolerance
             assert error <= tolerance * size.clamp(min=1.), f'{name}, {key}: {error:.2e} of {size:.2e}'
 
 
-@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float32, 5e-5), (torch.float64, 1e-9)], ids=str)
+@pytest.mark.parametrize(('dtype', 'tolerance'), DTYPES.items(), ids=str)
 @pytest.mark.parametrize('padding', PADDINGS)
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
 @pytest.mark.parametrize('scheme', SCHEMES)
@@ -160,7 +165,7 @@ def test_an_implementation_asked_for_by_name_never_falls_back():
 
 
 def test_unknown_names_are_refused(monkeypatch):
-    message = r"must be one of \['cpu_training', .*'sdpa'\], got 'flash'"
+    message = r"must be one of \['cpu_training', .*'triton'\], got 'flash'"
     with pytest.raises(SettingError, match=message), use_impl('flash'):
         pass
     monkeypatch.setattr(door, '_requested', 'flash')  # as the environment variable does
@@ -170,7 +175,7 @@ def test_unknown_names_are_refused(monkeypatch):
 
 def chosen(attention: WindowAttention, x: Tensor, plan: Any, dropout: float = 0.) -> str:
     inputs = attention.inputs(x, plan)
-    return door.choose(inputs['qkv'], inputs['bias'], dropout)
+    return door.choose(**inputs, dropout=dropout)
 
 
 def test_the_choice():
