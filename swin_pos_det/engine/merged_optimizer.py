@@ -22,21 +22,26 @@ def merge_groups(groups: List[Dict[str, Any]]) -> List[Tuple[Dict[str, Any], Lis
 
     Returns:
         Groups with the same parameters and settings, as few as possible, each with its members. A group with a setting
-        that is not a plain number, flag, text or tuple of these stays separate.
+        that has no hash, or is a tensor of its own, stays separate.
     """
     merged: Dict[Any, Tuple[Dict[str, Any], List[Dict[str, Any]]]] = {}
     for number, group in enumerate(groups):
         settings = _settings(group)
-        plain = all(isinstance(value, (int, float, str, tuple, type(None))) for value in settings.values())
-        key: Any = tuple(sorted(settings.items(), key=lambda item: item[0])) if plain else number
-        whole, members = merged.setdefault(key, (dict(settings, params=[]), []))
-        whole['params'].extend(group['params'])
+        key: Any = tuple(settings.items())
+        try:
+            whole, members = merged.setdefault(key, (settings, []))
+        except TypeError:  # a value that has no hash
+            whole, members = merged.setdefault(number, (settings, []))
         members.append(group)
+        whole.setdefault('params', []).extend(group['params'])
     return list(merged.values())
 
 
 def _settings(group: Dict[str, Any]) -> Dict[str, Any]:
-    return {name: value for name, value in group.items() if name not in ('params', 'param_names')}
+    settings = dict(group)
+    del settings['params']
+    settings.pop('param_names', None)
+    return settings
 
 
 def use_merged_groups(optimizer: Optimizer, merge: bool = True, implementation: str = 'default') -> Tuple[Any, Any]:
@@ -54,7 +59,7 @@ def use_merged_groups(optimizer: Optimizer, merge: bool = True, implementation: 
     Returns:
         The handles of the hooks; ``remove()`` of both undoes it.
     """
-    whole: List[Tuple[List[Dict[str, Any]], List[Tuple[Dict[str, Any], List[Dict[str, Any]]]]]] = []
+    whole: List[Tuple[List[Dict[str, Any]], List[Tuple[Any, ...]]]] = []
     flags = {} if implementation == 'default' else dict(fused=implementation == 'fused',
                                                         foreach=implementation == 'foreach')
 
@@ -63,19 +68,21 @@ def use_merged_groups(optimizer: Optimizer, merge: bool = True, implementation: 
             optimizer.param_groups = whole.pop()[0]
         groups = optimizer.param_groups
         merged = merge_groups(groups) if merge else [(dict(group), [group]) for group in groups]
-        whole.append((groups, merged))
         optimizer.param_groups = [group for group, _ in merged]
         for group in optimizer.param_groups:
             group.update(flags)
+        whole.append((groups, [(group, _settings(group), members) for group, members in merged]))
 
     def after(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if not whole:  # a step around another's, by super().step(), after which the groups have come back
             return
         optimizer.param_groups, merged = whole.pop()
-        for group, members in merged:  # some optimizers count in their groups, or adapt the learning rate
-            changed = {name: value for name, value in _settings(group).items() if name not in flags}
-            for member in members:
-                member.update(changed)
+        for group, before_step, members in merged:  # some optimizers count in their groups, or adapt their rates
+            after_step = _settings(group)
+            if after_step != before_step:
+                changed = {name: value for name, value in after_step.items() if name not in flags}
+                for member in members:
+                    member.update(changed)
 
     return optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)
 
