@@ -178,6 +178,7 @@ def test_commands_run(command, capsys):
 RUN_ELSEWHERE = {
     "load_from = 'https://": 'tests/test_configs/test_small_data.py',
     'skip_unreadable_images': 'tests/test_data/test_image_loading.py',
+    'BaseHTTPRequestHandler': 'tests/test_deployment/test_onnx_detector.py',
 }
 # Those of small_data.md have a test of their own, which trains with them.
 SNIPPETS = [(page, text) for page in GUIDES if page.name != 'small_data.md' for text in blocks(page, 'python')

@@ -3,8 +3,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
+import urllib.request
 from pathlib import Path
 
 import cv2
@@ -164,6 +167,27 @@ def test_a_server_needs_neither_torch_nor_mmdet(exported, photos, tmp_path):
     np.testing.assert_allclose(about['scores'], want.scores.numpy(), rtol=0, atol=1e-5)
     assert about['shape'] == list(want.masks.shape)
     assert abs(about['pixels'] - int(want.masks.sum())) < 1e-3 * want.masks.numel()
+
+
+def test_the_server_of_the_docs_answers(exported, photos, tmp_path, monkeypatch):
+    page = (ROOT / 'docs/deployment.md').read_text(encoding='utf-8')
+    text = next(block for block in re.findall(r'```python\n(.*?)```', page, re.S) if 'HTTPServer' in block)
+    monkeypatch.chdir(tmp_path)
+    Path('model.onnx').symlink_to(exported[1])
+    names = {}
+    text = text.replace('8000', '0').replace('HTTPServer((', 'server = HTTPServer((').replace('.serve_forever()', '')
+    exec(text, names)
+    with names['server'] as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        url = f'http://127.0.0.1:{server.server_address[1]}'
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(url, photos[0].read_bytes(), timeout=60) as answer:
+            found = json.loads(answer.read())
+        thread.join(60)
+    want = OnnxDetector(exported[1])(cv2.imread(str(photos[0])), 0.3).pred_instances
+    assert [each['name'] for each in found] == [CLASSES[label] for label in want.labels] and len(found) > 0
+    np.testing.assert_allclose([each['box'] for each in found], want.bboxes, rtol=0, atol=1e-3)
 
 
 def test_infer_runs_a_file_without_a_config(exported, photos, tmp_path, monkeypatch, capsys):
