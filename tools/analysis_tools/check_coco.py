@@ -5,7 +5,6 @@ import sys
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
@@ -34,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Check as the command line says; return 1 if something is wrong."""
     from swin_pos_det.analysis.annotation_sheet import write_annotation_sheet
     from swin_pos_det.checkpoints.atomic import check_writable, write_json
+    from swin_pos_det.cli.survey_table import print_survey
     from swin_pos_det.data.annotation_file import read_json
     from swin_pos_det.data.repair import repair
     from swin_pos_det.data.statistics import survey
@@ -64,31 +64,6 @@ def run(args: argparse.Namespace) -> int:
     if args.sheet and found.classes:
         console.print(f'{write_annotation_sheet(content, args.images, args.sheet)} shows the boxes', soft_wrap=True)
     return int(wrong)
-
-
-def print_survey(found, console: Console) -> bool:
-    """Print the findings; return whether something is wrong."""
-    from swin_pos_det.data.objects import LOOKS
-
-    faults = found.faults + ([LOOKS[found.look]] if found.look else [])
-    if found.classes:
-        table = Table('class', *(Column(name, justify='right', no_wrap=True) for name in (
-            'images', 'objects', 'learned', 'small', 'medium', 'large', 'median side')))
-        for one in found.classes:
-            table.add_row(escape(one.name), *map(str, (one.images, one.objects, one.learned, one.small, one.medium,
-                                                       one.large)), f'{one.side:.0f} px' if one.learned else '')
-        table.add_section()
-        total = [str(sum(getattr(one, key) for one in found.classes))
-                 for key in ('objects', 'learned', 'small', 'medium', 'large')]
-        table.add_row(f'{len(found.classes)} classes', '', *total, '')
-        console.print(table)
-    for note in found.notes:
-        console.print(f'[cyan]note[/] {escape(note)}', soft_wrap=True)
-    for fault in faults:
-        console.print(f'[red]wrong[/] {escape(fault)}', soft_wrap=True)
-    if not faults:
-        console.print('nothing is wrong')
-    return bool(faults)
 
 
 def main(argv=None) -> int:

@@ -3,9 +3,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
 from swin_pos_det.cli.argument_types import count_from_0, fraction
@@ -31,56 +28,14 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def format_seconds(seconds: float) -> str:
-    """Return a text such as ``'45 s'``, ``'7 min 05 s'`` or ``'2 h 03 min'``."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f'{rest} s'
-    return f'{minutes} min {rest:02d} s' if minutes < 60 else f'{minutes // 60} h {minutes % 60:02d} min'
-
-
-def result_table(metrics: dict, pictures: list) -> Table:
-    """Return the table that ends the report."""
-    from swin_pos_det.analysis.runs.run_report import AP_TITLES
-
-    table = Table(title=f'{metrics["config"]}: {metrics["iterations"]} iterations', show_header=False)
-    for key, name in AP_TITLES.items():
-        if key in metrics['final']:
-            best = metrics['best'][key]
-            table.add_row(name, f'{metrics["final"][key]:.3f} (best {best["value"]:.3f} at {best["iteration"]})')
-    if not metrics['final']:
-        table.add_row('AP', 'no evaluation was logged')
-    table.add_row('training time', f'{format_seconds(metrics["train_time_s"])} '
-                                   f'({metrics["seconds_per_iteration"]:.2f} s per iteration)')
-    table.add_row('wall time', f'{format_seconds(metrics["wall_time_s"])}, set-up and evaluations included')
-    table.add_row('checkpoint', metrics['checkpoint'] or 'none')
-    table.add_row('pictures', '\n'.join(map(str, pictures)))
-    return table
-
-
 def report(args: argparse.Namespace) -> None:
     """Write the files and print the table."""
-    import mmcv
-
-    from swin_pos_det.analysis.runs import plot_curves, read_training, summarize, write_metrics
-    from swin_pos_det.analysis.runs.predictions import draw_predictions
-    from swin_pos_det.visualization import contact_sheet, save_picture
+    from swin_pos_det.cli.run_report import report_run
 
     try:
-        training = read_training(args.work_dir)
-        metrics = summarize(args.work_dir, args.checkpoint)
+        report_run(args.work_dir, args.checkpoint, args.num_images, args.score_threshold)
     except FileNotFoundError as error:
         raise UserError(str(error)) from error
-    write_metrics(metrics, args.work_dir / 'metrics.json')
-    pictures = [args.work_dir / 'curves.png']
-    plot_curves(training, pictures[0], title=metrics['config'] or '')
-    if args.num_images and metrics['checkpoint']:
-        drawn = draw_predictions(training.runs[-1].config, metrics['checkpoint'], args.work_dir / 'predictions',
-                                 args.num_images, args.score_threshold)
-        sheet = contact_sheet((mmcv.imread(str(path), channel_order='rgb') for path in drawn), 2400, 360)
-        save_picture(sheet, args.work_dir / 'predictions.png')
-        pictures += [args.work_dir / 'predictions.png', f'{args.work_dir / "predictions"}/ ({len(drawn)} files)']
-    Console().print(result_table(metrics, pictures))
 
 
 def main(argv=None) -> int:

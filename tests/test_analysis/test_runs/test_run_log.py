@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from swin_pos_det.analysis.runs import ap_history, find_checkpoint, plot_curves, read_training, summarize, write_metrics
-from tests.test_tools.conftest import load_tool
+from swin_pos_det.cli.run_report import result_table
 
 START = datetime(2026, 1, 2, 3, 4, 0)
 
@@ -181,7 +181,7 @@ def test_metrics_of_voc(work_dir):
     metrics = summarize(work_dir)
     assert metrics['final'] == dict(mAP=0.5, AP50=0.5)
     plot_curves(read_training(work_dir), work_dir / 'curves.png')
-    table = load_tool('analysis_tools/report_run.py').result_table(metrics, [])
+    table = result_table(metrics, [])
     rows = [list(column.cells) for column in table.columns]
     assert rows[0][:2] == ['VOC mAP', 'VOC AP50']
     assert rows[1][0] == '0.500 (best 0.500 at 10)'
