@@ -98,6 +98,8 @@ NOT_RUN = {
         'needs COCO and days of a GPU: tests/test_configs/test_runs.py runs every config on a few images',
     r'python tools/train.py configs/position|python tools/train.py CONFIG':
         'needs COCO and days of a GPU: tests/test_configs/test_position_configs.py builds them',
+    r'python tools/finetune.py data/pets|python tools/train.py work_dirs/pets/config.py':
+        'downloads weights: tests/test_tools/test_finetune.py trains a small detector',
     r'python tools/\w+.py boxes.py': 'tests/test_configs/test_small_data.py runs all commands of its page',
     r'tools/dev/run_gpu_checks.sh': 'takes minutes: tests/test_tools/test_gpu_checks.py',
     r'(NNODES|tools/dist_train|GPUS|tools/slurm)': 'needs machines: tests/test_tools/test_shell_scripts.py',

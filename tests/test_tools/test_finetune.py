@@ -1,0 +1,208 @@
+"""finetune.py: from a folder to a report; the config it writes; its lines for mistakes."""
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.visualization import DetLocalVisualizer
+from mmengine.config import Config
+
+from swin_pos_det.cli.runner import check_data
+from swin_pos_det.visualization.visualizer import SwinPosVisualizer
+from tests.test_data import folders
+
+from .conftest import ROOT, load_tool
+
+SMALL = """
+model = dict(
+    backbone=dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1)),
+    neck=dict(in_channels=[8, 16, 32, 64], out_channels=16), rpn_head=dict(in_channels=16, feat_channels=16),
+    roi_head=dict(bbox_roi_extractor=dict(out_channels=16), bbox_head=dict(in_channels=16, fc_out_channels=16){}),
+    test_cfg=dict(rcnn=dict(score_thr=0., max_per_img=5)))
+val_dataloader = dict(dataset=dict(pipeline={{{{_base_.test_pipeline}}}}))
+"""
+MASKS = (', mask_roi_extractor=dict(out_channels=16), '
+         'mask_head=dict(num_convs=1, in_channels=16, conv_out_channels=16)')
+OPTIONS = ['--cfg-options', *(f'{part}_dataloader.{key}' for part in ('train', 'val', 'test')
+                              for key in ('num_workers=0', 'persistent_workers=False')),
+           'default_hooks.logger.interval=1']
+
+
+@pytest.fixture(scope='module')
+def tool():
+    return load_tool('finetune.py')
+
+
+@pytest.fixture(autouse=True)
+def there(tmp_path, monkeypatch):
+    # MMEngine keeps a visualizer by its name for the life of the process, and so where it writes to.
+    for kind in (DetLocalVisualizer, SwinPosVisualizer):
+        monkeypatch.setattr(kind, '_instance_dict', OrderedDict())
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.setattr('logging.raiseExceptions', False)
+    monkeypatch.chdir(tmp_path)
+
+
+def write_config(masks):
+    """Write a tiny detector's config into the current folder; return its name."""
+    base = ('mask-rcnn_swin-pos-nano-p4-w7_fpn_digits' if masks else 'faster-rcnn_swin-pos-nano-p4-w7_fpn_coco')
+    Path('small.py').write_text(f"_base_ = '{ROOT}/configs/swin_pos/{base}.py'\n" + SMALL.format(MASKS if masks else
+                                                                                              ''))
+    return 'small.py'
+
+
+@pytest.mark.parametrize(('write', 'masks'), [(folders.write_one_json, True), (folders.write_voc, False)])
+def test_from_a_folder_to_a_report(tool, train_tool, tmp_path, capsys, write, masks):
+    data, out = tmp_path / 'data', tmp_path / 'out'
+    data.mkdir()
+    write(data)
+    before = {path: path.read_bytes() for path in data.rglob('*') if path.is_file()}
+    assert tool.main(['data', '--out', 'out', '--config', write_config(masks), '--epochs', '2', *OPTIONS]) == 0
+    printed = capsys.readouterr().out
+    assert {path: path.read_bytes() for path in data.rglob('*') if path.is_file()} == before
+    for text in ('anchor scale', 'image size', 'box AP', 'balloon', 'nothing is wrong',
+                 'boxes and masks' if masks else 'learns boxes'):
+        assert text in printed
+    assert ('mask AP' in printed) == masks
+    best, = (out / 'run').glob(f'best_coco_{"segm" if masks else "bbox"}_mAP_epoch_*.pth')
+    metrics = json.loads((out / 'run/metrics.json').read_text())
+    assert metrics['checkpoint'] == str(best)
+    assert {name.partition('_')[0] for name in metrics['final']} == ({'bbox', 'segm'} if masks else {'bbox'})
+    assert list((out / 'run').glob('*/vis_data/vis_image/val_img_*.png'))
+    for name in ('statistics.png', 'annotations.png', 'run/curves.png', 'run/predictions.png'):
+        assert (out / name).stat().st_size > 1000, name
+
+    cfg = Config.fromfile(out / 'config.py')
+    assert [hook.type for hook in cfg.custom_hooks][-1] == 'EarlyStoppingHook' and len(cfg.custom_hooks) > 1
+    for number, part in ((len(folders.PARTS['train']), 'train'), (len(folders.PARTS['val']), 'val')):
+        found = json.loads((out / f'annotations/{part}.json').read_text())
+        assert abs(len(found['images']) - number) <= 1
+    check_data(cfg, ['train', 'val', 'test'])
+    assert tool.main(['data', '--out', 'out']) == 1
+    assert 'continue it with --resume' in capsys.readouterr().err
+    assert tool.main(['data', '--out', 'out', '--resume', *OPTIONS, 'train_cfg.max_epochs=3']) == 0
+    assert (out / 'run/epoch_3.pth').is_file() and not (out / 'run/epoch_2.pth').exists()
+
+
+def dry_run(tool, capsys, *options):
+    """Return the config that is written without a training, and what is printed."""
+    status = tool.main(['data', '--out', 'out', '--dry-run', *options])
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    return Config.fromfile('out/config.py'), ' '.join(printed.out.split())
+
+
+@pytest.mark.parametrize('masks', [True, False])
+def test_the_default_config(tool, capsys, masks):
+    folders.write_coco(Path('data'), masks=masks)
+    cfg, printed = dry_run(tool, capsys)
+    assert 'train it with: python tools/train.py' in printed
+    assert cfg.model.type == ('MaskRCNN' if masks else 'FasterRCNN')
+    assert cfg.model.roi_head.bbox_head.num_classes == 2
+    assert cfg.model.rpn_head.anchor_generator.type == 'AnchorGenerator'
+    assert cfg.model.roi_head.get('mask_head', dict(num_classes=2))['num_classes'] == 2
+    assert not Path('out/annotations').exists(), 'a COCO file without faults is used where it is'
+    assert cfg.train_dataloader.dataset.ann_file == str(Path('data/annotations/instances_train2017.json').absolute())
+    assert cfg.train_cfg.max_epochs == 100 and cfg.auto_scale_lr.enable
+    assert cfg.param_scheduler[0].end < 2 * 100 and cfg.param_scheduler[1].milestones == [67, 92]
+    text = Path('out/config.py').read_text()
+    assert len(text.splitlines()) < 90
+    dry_run(tool, capsys)  # the same again is no conflict
+    assert Path('out/config.py').read_text() == text
+    Path('out/config.py').write_text(text + 'a = 1\n')
+    assert tool.main(['data', '--out', 'out', '--dry-run']) == 1
+    assert 'config.py is there, with other settings' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['cascade-mask-rcnn_swin-pos-t-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco',
+                                  'retinanet_swin-pos-t-p4-w7_fpn_1x_coco',
+                                  'mask-rcnn_swin-pos-b-p4-w7_fpn_rpn-2conv_4conv1fc_ln-all_amp-lsj-50e_coco'])
+def test_other_detectors(tool, capsys, name):
+    folders.write_one_json(Path('data'))
+    cfg, _ = dry_run(tool, capsys, '--config', name, '--epochs', '7', '--batch-size', '3')
+    check_data(cfg, ['train', 'val', 'test'])
+    assert cfg.train_cfg.max_epochs == 7 and cfg.train_dataloader.batch_size == 3
+    heads = cfg.model.get('roi_head', cfg.model).bbox_head
+    assert {head.num_classes for head in (heads if isinstance(heads, list) else [heads])} == {2}
+    assert Config.fromfile(f'{ROOT}/configs/swin_pos/{name}.py').model.backbone == cfg.model.backbone
+
+
+def test_weights(tool, capsys):
+    folders.write_yolo(Path('data'))
+    config = write_config(False)
+    model = MODELS.build(Config.fromfile(config).model)
+    torch.save(dict(state_dict=model.state_dict()), 'detector.pth')
+    torch.save(dict(model=model.backbone.state_dict()), 'backbone.pth')
+    cfg, _ = dry_run(tool, capsys, '--config', config, '--weights', 'detector.pth')
+    assert cfg.load_from == str(Path('detector.pth').absolute())
+    Path('out/config.py').unlink()
+    cfg, _ = dry_run(tool, capsys, '--config', config, '--weights', 'backbone.pth')
+    assert cfg.load_from is None
+    assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint=str(Path('backbone.pth').absolute()))
+    Path('out/config.py').unlink()
+    assert dry_run(tool, capsys, '--weights', 'https://a/b.pth')[0].load_from == 'https://a/b.pth'
+
+
+def change_json(change):
+    """Return a function that changes the training's annotations."""
+
+    def run(root):
+        file = root / 'annotations/instances_train2017.json'
+        content = json.loads(file.read_text())
+        change(content)
+        file.write_text(json.dumps(content))
+
+    return run
+
+
+def test_repairs_go_into_a_copy(tool, capsys):
+    folders.write_coco(Path('data'))
+    change_json(lambda content: content['annotations'][0].pop('iscrowd'))(Path('data'))
+    change_json(lambda content: content['annotations'][1].pop('segmentation'))(Path('data'))
+    cfg, printed = dry_run(tool, capsys)
+    assert 'train: 1 annotations got iscrowd 0' in printed
+    assert '1 of 18 objects have no mask, so boxes alone are learned' in printed
+    assert cfg.model.type == 'FasterRCNN'
+    file = Path('out/annotations/train.json').absolute()
+    assert cfg.train_dataloader.dataset.ann_file == str(file)
+    content = json.loads(file.read_text())
+    assert content['annotations'][0]['iscrowd'] == 0 and 'segmentation' not in content['annotations'][0]
+    file.write_text(json.dumps({**content, 'info': 'mine'}))
+    assert tool.main(['data', '--out', 'out', '--dry-run']) == 1
+    assert 'train.json is there, with other annotations' in capsys.readouterr().err
+    assert json.loads(file.read_text())['info'] == 'mine'
+
+
+@pytest.mark.parametrize(('change', 'options', 'says'), [
+    (lambda root: None, ['--config', 'nope'], 'there is no config nope'),
+    (lambda root: None, ['--weights', 'nope.pth'], 'there is no file nope.pth'),
+    (lambda root: None, ['--resume'], 'to resume'),
+    (lambda root: None, ['--config', 'mask2former_swin-pos-t-p4-w7-224_8xb2-lsj-50e_coco'], 'no head of'),
+    (lambda root: (root / 'train2017/0.jpg').unlink(), [], '1 of the 8 images'),
+    (change_json(lambda content: [item.update(bbox=[0.1, 0.1, 0.5, 0.5]) for item in content['annotations']]), [],
+     'its boxes look like shares of the image'),
+    (change_json(lambda content: content['categories'][0].update(name='bird')), [], "objects of the class 'balloon'"),
+])
+def test_mistakes_are_one_line(tool, capsys, change, options, says):
+    folders.write_coco(Path('data'))
+    change(Path('data'))
+    assert tool.main(['data', '--out', 'out', '--dry-run', *options]) == 1
+    line, = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: ') and says in line
+    assert not Path('out/config.py').exists() and not Path('out/annotations/train.json').exists()
+
+
+def test_masks_for_a_detector_of_masks(tool, capsys):
+    folders.write_yolo(Path('data'))
+    assert tool.main(['data', '--out', 'out', '--config', 'mask-rcnn_swin-pos-t-p4-w7_fpn_1x_coco']) == 1
+    assert 'choose a detector of boxes, such as --config faster-rcnn' in capsys.readouterr().err
+
+
+def test_a_folder_of_nothing(tool, capsys):
+    Path('data').mkdir()
+    assert tool.main(['data', '--out', 'out']) == 1
+    assert 'is none of the known layouts' in capsys.readouterr().err and not Path('out').exists()
