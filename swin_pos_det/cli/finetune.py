@@ -102,22 +102,19 @@ def _make_config(args: argparse.Namespace, out: Path, run: Path) -> str:
 def _read(data: Path) -> dict[str, Part]:
     """Read and repair both parts; say what was found and changed."""
     layout, parts = read_layout(data)
-    if 'val' not in parts:
-        parts = split(parts['train'])
-        print(f'{data}: {layout}, without a validation part: {len(parts["val"].content["images"])} of '
-              f'{sum(len(part.content["images"]) for part in parts.values())} images are taken for it, by a hash of '
-              'their names')
-    else:
-        train, val = (len(parts[name].content['images']) for name in PARTS)
-        print(f'{data}: {layout}, {train} images for training and {val} for validation')
-    repaired = {}
     for name, part in parts.items():
         _check_boxes(part)
         content, changes = repair(part.content, part.source)
         for change in changes:
-            print(f'{name}: {change}')
-        repaired[name] = replace(part, content=content, is_file=part.is_file and not changes)
-    return use_same_classes(repaired)
+            print(f'{part.source}: {change}')
+        parts[name] = replace(part, content=content, is_file=part.is_file and not changes)
+    is_divided = 'val' in parts
+    if not is_divided:
+        parts = split(parts['train'])
+    train, val = (len(parts[name].content['images']) for name in PARTS)
+    how = '' if is_divided else ', taken from all by a hash of their names'
+    print(f'{data}: {layout}, {train} images for training and {val} for validation{how}')
+    return use_same_classes(parts)
 
 
 def _check_boxes(part: Part) -> None:

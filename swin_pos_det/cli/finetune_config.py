@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,19 +133,24 @@ def write_text(cfg: Config, choices: Choices) -> str:
     if choices.anchor_scale is not None:
         scale, why = choices.anchor_scale
         model.setdefault('rpn_head', {})['anchor_generator'] = dict(scales=[scale])
-        lines.append(f'# Anchors: {why}.')
+        lines.append(_comment(f'{why[0].upper()}{why[1:]}.'))
     weights = _weights(choices.weights)
     if 'init_cfg' in weights:
         replaced = dict(_delete_=True) if 'init_cfg' in cfg.model.backbone else {}
         model['backbone'] = dict(init_cfg={**replaced, **weights.pop('init_cfg')})
-    lines += [_text(model=model), *([_text(**weights)] if weights else []), f'# Images: {size_why}.',
+    lines += [_text(model=model), *([_text(**weights)] if weights else []),
+              _comment(f'Images of {size[0]} x {size[1]} px: {size_why}.'),
               _data_text(choices, size),
               f'# {epochs} epochs of {per_epoch} iterations on one GPU.',
               _schedule_text(cfg, epochs, per_epoch)]
     lines += ['# The best checkpoint is kept, and a training that no longer gains stops.',
-              _text(default_hooks=_hooks(followed, val.number)), _early_stopping(cfg, followed, epochs), '',
+              _text(default_hooks=_hooks(followed, val.number)) + _early_stopping(cfg, followed, epochs),
               _text(work_dir=str(choices.work_dir))]
-    return '\n'.join(lines)
+    return '\n'.join(lines).rstrip('\n') + '\n'
+
+
+def _comment(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, initial_indent='# ', subsequent_indent='# ')
 
 
 def _text(**settings: Any) -> str:
@@ -278,7 +284,7 @@ def _hooks(followed: str, images: int) -> dict[str, Any]:
 
 
 def _early_stopping(cfg: Config, followed: str, epochs: int) -> str:
-    hook = (f"dict(type='EarlyStoppingHook', monitor={followed!r}, rule='greater', patience={max(5, epochs // 4)}, "
-            'min_delta=0.002)')
-    inherited = '*_base_.custom_hooks, ' if cfg.get('custom_hooks') else ''
-    return f'custom_hooks = [{inherited}{hook}]'
+    hook = _literal(dict(type='EarlyStoppingHook', monitor=followed, rule='greater', patience=max(5, epochs // 4),
+                         min_delta=0.002), 4, 4)
+    inherited = '*_base_.custom_hooks,\n    ' if cfg.get('custom_hooks') else ''
+    return f'custom_hooks = [\n    {inherited}{hook}\n]\n'
