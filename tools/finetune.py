@@ -5,7 +5,7 @@ import sys
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
 from swin_pos_det.cli.argument_types import count
-from swin_pos_det.cli.arguments import add_config_arguments
+from swin_pos_det.cli.arguments import add_config_arguments, note_unused
 from swin_pos_det.cli.main import run_cli
 
 
@@ -39,12 +39,18 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv=None) -> int:
     """Run the tool; return its exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    parser = get_parser()
 
     def command(args: argparse.Namespace) -> int:
         from swin_pos_det.cli.finetune import finetune
+
+        if args.resume:
+            note_unused(parser, args, ('config', 'weights', 'epochs', 'batch_size'), 'with --resume')
+        if args.dry_run:
+            note_unused(parser, args, ('cfg_options', ), 'with --dry-run: it is for the training, not for the config')
         return finetune(args, argv)
 
-    return run_cli(command, get_parser(), argv)
+    return run_cli(command, parser, argv)
 
 
 if __name__ == '__main__':

@@ -1,9 +1,10 @@
 """A picture of the statistics of a data set."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 
@@ -44,14 +45,21 @@ def plot_statistics(parts: Mapping[str, Objects], path: Union[str, Path]) -> Pat
         axes.set_title(f'{key} of each class' + ('' if len(order) == len(names) else f' (the first {len(order)} of '
                                                                                       f'{len(names)})'))
         axes.legend(frameon=False)
-    sides = [np.sqrt(objects.box[kept[part], 2:].prod(1)) for part, objects in parts.items()]
-    together = np.concatenate(sides)
-    bins = np.geomspace(max(together.min(), 1), max(together.max(), 2), 24)
-    of_sizes.hist(sides, bins, stacked=True, label=list(parts))
-    of_sizes.set_xscale('log')
-    of_sizes.set_xlabel('square root of width x height of the box, pixels of the image')
-    for side in (32, 96):
-        of_sizes.axvline(side, color='gray', linestyle=':', linewidth=1)
-    of_sizes.set_title('sizes of objects (dotted: small, medium, large)')
-    of_sizes.legend(frameon=False)
+    _plot_sizes(of_sizes, [np.sqrt(objects.box[kept[part], 2:].prod(1)) for part, objects in parts.items()],
+                list(parts))
     return save_figure(figure, path)
+
+
+def _plot_sizes(axes: Any, sides: Sequence[np.ndarray], names: Sequence[str]) -> None:
+    """Draw the histogram of sides in pixels, two bins for each doubling."""
+    exponents = np.log2(np.maximum(np.concatenate(sides), 1))
+    low, high = math.floor(exponents.min()), math.floor(exponents.max()) + 1
+    axes.hist(sides, 2. ** np.arange(low, high + 0.1, 0.5), stacked=True, label=names)
+    axes.set_xscale('log', base=2)
+    axes.xaxis.set_major_formatter('{x:g}')
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    for side in (32, 96):
+        axes.axvline(side, color='gray', linestyle=':', linewidth=1)
+    axes.set_title('sizes of objects (dotted: 32 and 96 px)')
+    axes.set_xlabel('side of the box, sqrt(w h), in pixels')
+    axes.legend(frameon=False)

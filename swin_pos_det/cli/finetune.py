@@ -30,7 +30,6 @@ from .finetune_config import (
     DataFiles,
     base_size,
     check_weights,
-    find_config,
     predicts_masks,
     read_base,
     write_text,
@@ -54,7 +53,7 @@ def finetune(args: argparse.Namespace, argv: Sequence[str]) -> int:
             raise MissingFileError(f'there is no {config} to resume: start without --resume')
     else:
         if args.config is not None:
-            find_config(args.config)
+            read_base(args.config)
         check_weights(args.weights)
         if any(run.glob('*.pth')):
             raise OccupiedPathError(f'{run} holds the checkpoints of a training: continue it with --resume, or choose '
@@ -104,10 +103,12 @@ def _read(data: Path) -> dict[str, Part]:
     layout, parts = read_layout(data)
     for name, part in parts.items():
         _check_boxes(part)
+        if part.is_file and not survey(part.content, part.source).faults:
+            continue
         content, changes = repair(part.content, part.source)
         for change in changes:
             print(f'{part.source}: {change}')
-        parts[name] = replace(part, content=content, is_file=part.is_file and not changes)
+        parts[name] = replace(part, content=content, is_file=False)
     is_divided = 'val' in parts
     if not is_divided:
         parts = split(parts['train'])
@@ -161,7 +162,8 @@ def _write_part(part: Part, path: Path) -> DataFiles:
             path.unlink()
         faults = found.faults
         more = f' (and {len(faults) - 1} more, above)' if len(faults) > 1 else ''
-        raise LayoutError(f'the data cannot be used as they are: {faults[0]}{more}')
+        first = faults[0].replace(str(file), str(part.source))
+        raise LayoutError(f'the data cannot be used as they are: {first}{more}')
     return DataFiles(file, part.images, len(part.content['images']))
 
 

@@ -14,6 +14,7 @@ import swin_pos_det
 
 from ..checkpoints import load_checkpoint_file
 from ..errors import MissingFileError, SettingError
+from ..type_names import type_name
 
 # Iterations of a training, if the number of epochs is not given, and the limits of that number.
 _ITERATIONS, _MIN_EPOCHS, _MAX_EPOCHS = 3000, 12, 100
@@ -21,6 +22,8 @@ _WARM_UP = 500
 _WIDTH = 119
 # Pictures of each evaluation.
 _PICTURES = 4
+# Hooks that replace pipelines, which are not the base's here.
+_SWITCHES = ('PipelineSwitchHook', 'YOLOXModeSwitchHook')
 # Parts of a model without classes of their own.
 _WITHOUT_CLASSES = ('backbone', 'data_preprocessor', 'neck', 'test_cfg', 'train_cfg')
 _HEADS = ('bbox_head.', 'mask_head.', 'neck.', 'roi_head.', 'rpn_head.')
@@ -84,8 +87,17 @@ def find_config(name: str) -> str:
 
 
 def read_base(name: str) -> Config:
-    """Read the config to build on."""
-    return Config.fromstring(f'_base_ = {find_config(name)!r}\n', '.py')
+    """Read the config to build on.
+
+    Raises:
+        MissingFileError: if there is none.
+        SettingError: if it is unreadable.
+    """
+    path = find_config(name)
+    try:
+        return Config.fromstring(f'_base_ = {path!r}\n', '.py')
+    except Exception as error:
+        raise SettingError(f'cannot build on the config {name}: {type(error).__name__}: {error}') from error
 
 
 def base_size(cfg: Config) -> tuple[int, int]:
@@ -286,5 +298,8 @@ def _hooks(followed: str, images: int) -> dict[str, Any]:
 def _early_stopping(cfg: Config, followed: str, epochs: int) -> str:
     hook = _literal(dict(type='EarlyStoppingHook', monitor=followed, rule='greater', patience=max(5, epochs // 4),
                          min_delta=0.002), 4, 4)
-    inherited = '*_base_.custom_hooks,\n    ' if cfg.get('custom_hooks') else ''
-    return f'custom_hooks = [\n    {inherited}{hook}\n]\n'
+    given = cfg.get('custom_hooks') or []
+    kept = [one for one in given if type_name(one) not in _SWITCHES]
+    inherited = ['*_base_.custom_hooks'] if kept and len(kept) == len(given) else [_literal(one, 4, 4) for one in kept]
+    items = ',\n    '.join([*inherited, hook])
+    return f'custom_hooks = [\n    {items}\n]\n'

@@ -88,6 +88,18 @@ def test_from_a_folder_to_a_report(tool, train_tool, tmp_path, capsys, write, ma
     assert (out / 'run/epoch_3.pth').is_file() and not (out / 'run/epoch_2.pth').exists()
 
 
+def change_json(change):
+    """Return a function that changes the training's annotations."""
+
+    def run(root):
+        file = root / 'annotations/instances_train2017.json'
+        content = json.loads(file.read_text())
+        change(content)
+        file.write_text(json.dumps(content))
+
+    return run
+
+
 def dry_run(tool, capsys, *options):
     """Return the config that is written without a training, and what is printed."""
     status = tool.main(['data', '--out', 'out', '--dry-run', *options])
@@ -131,6 +143,19 @@ def test_other_detectors(tool, capsys, name):
     assert Config.fromfile(f'{ROOT}/configs/swin_pos/{name}.py').model.backbone == cfg.model.backbone
 
 
+def test_hooks_that_replace_pipelines_go(tool, capsys):
+    folders.write_one_json(Path('data'))
+    cfg, _ = dry_run(tool, capsys, '--config', 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py')
+    assert [hook.type for hook in cfg.custom_hooks] == ['EMAHook', 'EarlyStoppingHook']
+
+
+def test_ids_of_coco_stay(tool, capsys):
+    folders.write_coco(Path('data'))
+    change_json(lambda content: [item.update(id=item['id'] + 900100) for item in content['annotations']])(Path('data'))
+    cfg, _ = dry_run(tool, capsys)
+    assert cfg.train_dataloader.dataset.ann_file == str(Path('data/annotations/instances_train2017.json').absolute())
+
+
 def test_weights(tool, capsys):
     folders.write_yolo(Path('data'))
     config = write_config(False)
@@ -145,18 +170,6 @@ def test_weights(tool, capsys):
     assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint=str(Path('backbone.pth').absolute()))
     Path('out/config.py').unlink()
     assert dry_run(tool, capsys, '--weights', 'https://a/b.pth')[0].load_from == 'https://a/b.pth'
-
-
-def change_json(change):
-    """Return a function that changes the training's annotations."""
-
-    def run(root):
-        file = root / 'annotations/instances_train2017.json'
-        content = json.loads(file.read_text())
-        change(content)
-        file.write_text(json.dumps(content))
-
-    return run
 
 
 def test_repairs_go_into_a_copy(tool, capsys):
@@ -181,6 +194,9 @@ def test_repairs_go_into_a_copy(tool, capsys):
     (lambda root: None, ['--config', 'nope'], 'there is no config nope'),
     (lambda root: None, ['--weights', 'nope.pth'], 'there is no file nope.pth'),
     (lambda root: None, ['--resume'], 'to resume'),
+    (lambda root: None, ['--config', 'mmdet::nope.py'], 'cannot build on the config mmdet::nope.py'),
+    (lambda root: None, ['--config', __file__], 'cannot build on the config'),
+    (change_json(lambda content: content['annotations'].append(5)), [], 'annotation 12 is a int'),
     (lambda root: None, ['--config', 'mask2former_swin-pos-t-p4-w7-224_8xb2-lsj-50e_coco'], 'no head of'),
     (lambda root: (root / 'train2017/0.jpg').unlink(), [], '1 of the 8 images'),
     (change_json(lambda content: [item.update(bbox=[0.1, 0.1, 0.5, 0.5]) for item in content['annotations']]), [],

@@ -31,11 +31,11 @@ def read_yolo(root: Path) -> dict[str, Part]:
     if settings is not None:
         base = settings.parent
         content = _read_yaml(settings)
-        names = content['names']
-        classes = [str(names[key]) for key in sorted(names)] if isinstance(names, dict) else list(map(str, names))
+        classes = _class_names(content['names'], settings)
         folders = {name: _listed(content.get(name), base, content.get('path')) for name in PARTS}
-        if not folders['train']:
-            raise LayoutError(f'{settings}: train is {content.get("train")!r}, where no image is found')
+        for name in PARTS:
+            if not folders[name] and (name == 'train' or content.get(name) is not None):
+                raise LayoutError(f'{settings}: {name} is {content.get(name)!r}, where no image is found')
     else:
         names_file = next((file for file in (root / 'classes.txt', root / 'labels/classes.txt') if file.is_file()),
                           None)
@@ -43,6 +43,8 @@ def read_yolo(root: Path) -> dict[str, Part]:
             return {}
         classes = [line for _, line in read_lines(names_file)]
         folders = _images_by_part(root)
+        if not classes:
+            raise LayoutError(f'{names_file} has no names of classes')
     labelled = {name: images for name, images in folders.items() if images}
     if not any(label_file(image).is_file() for image in labelled.get('train', ())):
         raise LayoutError(f'{root} has no label file for any image, such as '
@@ -83,13 +85,24 @@ def _read_yaml(file: Path) -> Any:
         raise LayoutError(f'{file} is not YAML ({error})') from error
 
 
-def _listed(entry: Any, base: Path, below: Optional[str]) -> list[Path]:
+def _class_names(names: Any, file: Path) -> list[str]:
+    """Return the names in the order of their numbers, from a list or a dict."""
+    if isinstance(names, dict):
+        if not names or set(names) != set(range(len(names))):
+            raise LayoutError(f'{file}: the numbers of names must be 0, 1, 2, ..., got {list(names)[:10]}')
+        names = [names[number] for number in range(len(names))]
+    if not names:
+        raise LayoutError(f'{file}: names is empty')
+    return list(map(str, names))
+
+
+def _listed(entry: Any, base: Path, below: Any) -> list[Path]:
     """Return the images of an entry of the YAML file: a folder, a text file with their paths, or a list of these."""
     images: list[Path] = []
-    for text in entry if isinstance(entry, list) else [entry] if entry else []:
+    for text in map(str, entry if isinstance(entry, list) else [entry] if entry else []):
         # Roboflow writes ../train/images for the folder train/images beside the file.
         inside = text[3:] if text.startswith('../') else text
-        for path in (base / (below or '') / text, base / text, base / inside):
+        for path in (base / str(below or '') / text, base / text, base / inside):
             if path.is_dir():
                 images += list_images(path)
                 break
