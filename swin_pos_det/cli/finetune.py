@@ -48,6 +48,10 @@ def finetune(args: argparse.Namespace, argv: Sequence[str]) -> int:
     """Do what tools/finetune.py does; return its exit status."""
     out = Path(args.out).absolute()
     config, run = out / 'config.py', out / 'run'
+    data = Path(args.data).resolve()
+    if data.is_dir() and (out.resolve() == data or data in out.resolve().parents):
+        raise SettingError(f'--out {args.out} is inside {args.data}, where its pictures would be read as images: '
+                           'choose another folder')
     if args.resume:
         if not config.is_file():
             raise MissingFileError(f'there is no {config} to resume: start without --resume')

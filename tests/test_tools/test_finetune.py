@@ -194,6 +194,7 @@ def test_repairs_go_into_a_copy(tool, capsys):
     (lambda root: None, ['--config', 'nope'], 'there is no config nope'),
     (lambda root: None, ['--weights', 'nope.pth'], 'there is no file nope.pth'),
     (lambda root: None, ['--resume'], 'to resume'),
+    (lambda root: None, ['--out', 'data/out'], 'is inside data'),
     (lambda root: None, ['--config', 'mmdet::nope.py'], 'cannot build on the config mmdet::nope.py'),
     (lambda root: None, ['--config', __file__], 'cannot build on the config'),
     (change_json(lambda content: content['annotations'].append(5)), [], 'annotation 12 is a int'),
