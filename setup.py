@@ -59,6 +59,8 @@ setup(
     license_files=['LICENSE'],
     keywords=['object detection', 'instance segmentation', 'swin transformer', 'mmdetection'],
     packages=find_packages(include=['swin_pos_det', 'swin_pos_det.*']),
+    py_modules=['swin_pos_det_console'],
+    entry_points={'console_scripts': ['swin-pos-det = swin_pos_det_console:main']},
     package_data={'swin_pos_det': ['py.typed']},
     cmdclass={'build_py': BuildWithConfigs},
     # 3.13 is out of reach for both stacks: mmcv 2.1.0's setup.py reads names that exec() left in locals().

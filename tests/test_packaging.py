@@ -19,6 +19,14 @@ def test_an_installed_package_has_its_configs_and_tools(tmp_path):
         assert {path.relative_to(carried) for path in (carried / name).rglob('*') if path.is_file()} == want
     assert (carried / 'model-index.yml').read_text() == (ROOT / 'model-index.yml').read_text()
 
+    commands, = tmp_path.glob('*.dist-info/entry_points.txt')
+    assert 'swin-pos-det = swin_pos_det_console:main' in commands.read_text()
+    program = 'import swin_pos_det_console; print(swin_pos_det_console.find_tools())'
+    where = subprocess.run([sys.executable, '-c', program],
+                           env=dict(os.environ, PYTHONPATH=str(tmp_path)), cwd=tmp_path, check=True,
+                           stdout=subprocess.PIPE, text=True).stdout
+    assert where.strip() == str(carried / 'tools')
+
     (tmp_path / 'mine.py').write_text("_base_ = 'swin_pos_det::swin_pos/faster-rcnn_swin-pos-nano-p4-w7_fpn_coco.py'\n"
                                       'model = dict(roi_head=dict(bbox_head=dict(num_classes=2)))\n')
     program = ('import swin_pos_det; from mmengine.config import Config; '
