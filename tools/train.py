@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
-from swin_pos_det.cli.argument_types import share
+from swin_pos_det.cli.argument_types import count, share
 from swin_pos_det.cli.arguments import add_common_arguments
 from swin_pos_det.cli.main import run_cli
 from swin_pos_det.errors import UserError
@@ -31,6 +31,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on with a training that was stopped: from CHECKPOINT, or without a name from the '
                              'last one in the work dir')
+    parser.add_argument('--early-stop', type=count, metavar='N',
+                        help='stop when N evaluations in a row have not raised the best value of the metric of '
+                             'save_best (of the first metric, if that is not set or auto)')
+    parser.add_argument('--classwise', action='store_true', help='report AP by class in each evaluation')
+    parser.add_argument('--tensorboard', action='store_true', help='also log to TensorBoard, into the work dir')
+    parser.add_argument('--wandb', action='store_true', help='also log to Weights & Biases')
     parser.add_argument('--allow-nonfinite', action='store_true',
                         help='train on when a loss or a weight is NaN or infinite (default: stop, before the last good '
                              'checkpoint is replaced)')
@@ -51,6 +57,7 @@ def train(args: argparse.Namespace, argv: Sequence[str]) -> int:
     """Train as the command line says; return the exit status."""
     from mmdet.utils import setup_cache_size_limit_of_dynamo
 
+    from swin_pos_det.cli.following import follow_training
     from swin_pos_det.cli.resuming import train_config
     from swin_pos_det.cli.runner import add_hook, load_config
     from swin_pos_det.engine.amp import use_mixed_precision
@@ -62,6 +69,7 @@ def train(args: argparse.Namespace, argv: Sequence[str]) -> int:
         scale_learning_rate(cfg)
     if args.ema is not None:
         add_hook(cfg, type='EMAHook', momentum=args.ema)
+    follow_training(cfg, args)
     return train_config(cfg, argv, args.resume, args.allow_nonfinite)
 
 

@@ -34,7 +34,7 @@ def check_followed_metrics(cfg: Config) -> None:
     if cfg.get('val_dataloader') is None or cfg.get('val_evaluator') is None:
         raise SettingError(f'{where} is {name!r}, but the config has no evaluation: set val_dataloader, val_cfg and '
                            'val_evaluator')
-    given = _given(cfg.val_evaluator)
+    given = given_metrics(cfg.val_evaluator)
     for where, name in followed if given is not None else ():
         if name not in given and not _is_of_a_class(name, cfg.val_evaluator):
             raise SettingError(f'{where} is {name!r}, which val_evaluator does not give{closest(name, given)}: it '
@@ -55,8 +55,8 @@ def _followed(cfg: Config) -> Iterator[tuple[str, str]]:
             yield f'param_scheduler.{index}.monitor', scheduler.get('monitor', 'loss')
 
 
-def _given(evaluators: Any) -> list[str] | None:
-    """Return the metrics of some evaluators; None if the metrics of one are unknown."""
+def given_metrics(evaluators: Any) -> list[str] | None:
+    """Return the names of the metrics of some evaluators, in their order; None if those of one are unknown."""
     found: list[str] = []
     for metric in evaluators if isinstance(evaluators, Sequence) else [evaluators]:
         kind = resolve_type(METRICS, metric)
