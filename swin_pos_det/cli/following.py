@@ -66,6 +66,10 @@ def report_classes(cfg: Config) -> None:
         raise SettingError('--classwise needs a CocoMetric as val_evaluator')
     for metric in changed:
         metric['classwise'] = True
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if checkpoint.get('save_best') == 'auto':
+        # MMEngine takes the first value of an evaluation, which now is the AP of the first class.
+        checkpoint['save_best'] = (given_metrics(_evaluators(cfg)) or ['auto'])[0]
 
 
 def followed_metric(cfg: Config) -> str:

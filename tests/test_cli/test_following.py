@@ -80,6 +80,11 @@ def test_classwise_reaches_each_metric(evaluator):
     assert all(metric.classwise for metric in metrics)
 
 
+@pytest.mark.parametrize('metric, want', [('auto', 'coco/bbox_mAP'), ('coco/segm_mAP', 'coco/segm_mAP'), (None, None)])
+def test_the_best_checkpoint_is_not_that_of_the_first_class(metric, want):
+    assert followed(dict(classwise=True), **best(metric)).default_hooks.checkpoint.save_best == want
+
+
 def test_classwise_without_coco_metrics_is_refused():
     with pytest.raises(SettingError, match='--classwise needs a CocoMetric'):
         followed(dict(classwise=True), evaluator=dict(type='VOCMetric'))
