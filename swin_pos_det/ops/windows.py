@@ -298,15 +298,17 @@ def _pairs(rows: Tensor, cols: Tensor) -> Tensor:
 def _groups_by_content(batch: int, rows: _Axis, cols: _Axis, valid: Optional[Sequence[Pair]]) -> Groups:
     """Return the same where padding is hidden: a group without a mask, and one where each window has its own."""
     region = _pairs(rows.region, cols.region).repeat(batch, 1)
-    valid = [(rows.length, cols.length)] * batch if valid is None else valid
-    below = torch.stack([rows.place >= height for height, _ in valid])
-    across = torch.stack([cols.place >= width for _, width in valid])
-    hidden = (below[:, :, None, :, None] | across[:, None, :, None, :]).reshape(region.shape)
+    # One size for all images, as a list of that length would fix the batch of an exported graph.
+    sizes = [(rows.length, cols.length)] if valid is None else valid
+    below = torch.stack([rows.place >= height for height, _ in sizes])
+    across = torch.stack([cols.place >= width for _, width in sizes])
+    hidden = below[:, :, None, :, None] | across[:, None, :, None, :]
+    hidden = hidden.expand(batch, -1, -1, -1, -1).reshape(region.shape)
     if is_tracing():
         return torch.arange(region.shape[0], device=region.device), [WindowGroup(region.shape[0], region, hidden)]
     mixed = (region != region[:, :1]).any(1) | (hidden != hidden[:, :1]).any(1)
     order = torch.argsort(mixed, stable=True)
-    count = sum(_count_mixed(rows, cols, own) for own in valid)
+    count = sum(_count_mixed(rows, cols, own) for own in sizes) * (batch if valid is None else 1)
     masked = order[order.shape[0] - count:]
     groups = [WindowGroup(order.shape[0] - count), WindowGroup(count, region[masked], hidden[masked])]
     return order, [group for group in groups if group.count]
