@@ -1,10 +1,16 @@
-"""A CUDA device that need not be there: fake tensors take the code's CUDA branches, and hold no data."""
+"""A CUDA device that need not be there: fake tensors take the code's CUDA branches, and hold no data.
+
+Tests marked with :func:`fake_cuda` run in a process of their own, by tests/test_ops/test_fake_cuda.py: a torch for CPUs
+needs `Tensor.__getitem__` replaced for them, after which `Tensor.new_tensor` no longer takes lists of tensors.
+"""
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 from unittest import mock
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -13,6 +19,7 @@ from swin_pos_det.models import SwinPosTransformer
 from tests.models import MICRO
 
 CUDA = torch.device('cuda', 0)
+PROCESS = 'SWIN_POS_DET_TEST_FAKE_CUDA'  # set in the process of these tests
 
 
 def makes_fake_cuda() -> bool:
@@ -22,6 +29,14 @@ def makes_fake_cuda() -> bool:
             return bool(torch.ones(2, 2, device=CUDA)[:, 0].contiguous().add(1).is_cuda)
     except (RuntimeError, AssertionError):
         return False
+
+
+def fake_cuda(test: Callable) -> Callable:
+    """Mark a test that needs fake CUDA tensors."""
+    reason = 'runs in a process of its own: tests/test_ops/test_fake_cuda.py'
+    if PROCESS in os.environ:
+        reason = '' if makes_fake_cuda() else 'this torch has no fake CUDA tensors without a GPU'
+    return pytest.mark.fake_cuda(pytest.mark.skipif(bool(reason), reason=reason)(test))
 
 
 @contextmanager

@@ -47,7 +47,8 @@ def load_config(args: argparse.Namespace) -> Config:
         try:
             cfg.merge_from_dict(args.cfg_options)
         except (KeyError, TypeError, IndexError, ValueError) as error:
-            raise UserError(f'--cfg-options do not fit {args.config}: {error}') from error
+            raise UserError(f'--cfg-options do not fit {args.config}: {_list_problem(cfg, args.cfg_options) or error}'
+                            ) from error
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
@@ -58,6 +59,22 @@ def load_config(args: argparse.Namespace) -> Config:
     check_config(cfg, args.cfg_options or ())
     apply_coco_root(cfg)
     return cfg
+
+
+def _list_problem(cfg: Config, options: Iterable[str]) -> str | None:
+    """Describe the first option that treats a list of the config as a dict."""
+    for option in options:
+        value, path = cfg, []
+        for part in option.split('.'):
+            if isinstance(value, list) and not part.isdigit():
+                name = '.'.join(path)
+                return f'{option}: {name} is a list: write {name}.0.{part} for its first item, or set all of {name}'
+            try:
+                value = value[int(part) if isinstance(value, list) else part]
+            except (KeyError, IndexError, TypeError):
+                break
+            path.append(part)
+    return None
 
 
 def add_hook(cfg: Config, **hook: Any) -> None:

@@ -22,9 +22,9 @@ ATTENTIONS = ('dot', 'cosine')
 # Cosine attention: the first and the largest factor of the logits (Swin V2, section 3.2, and the authors' code).
 FIRST_LOGIT_SCALE = 10.
 MAX_LOGIT_SCALE = 100.
-# A query or key no longer than this has no direction: it counts as zero, and gets no gradient. Tokens of zeros, such as
-# padding without a key bias, are common. Divided by the usual 1e-12, which is 0 in float16, they become NaN; and
-# division by any small number gives gradients that overflow float16.
+# A query or key whose length is at most this counts as zero and gets no gradient. Zero tokens, such as padding without
+# a key bias, are common. With F.normalize's eps of 1e-12 they would be NaN in float16, where that is 0, and even when
+# computed in float32, as here, they would get gradients that overflow float16.
 MIN_QK_NORM = 1e-4
 
 
@@ -36,9 +36,10 @@ class WindowAttention(nn.Module):
     learned table over offsets. Parameters have the names and shapes of mmdet's ``WindowMSA``; those that only
     Swin V2 has are named as in its authors' code.
 
-    With ``attention='cosine'`` logits are ``s cos(q, k) + bias + mask``, where ``s`` is learned for each head and at
-    most 100 (Swin V2, https://arxiv.org/abs/2111.09883, section 3.2, equation 2, with ``s`` for its ``1 / tau``).
-    Lengths and ``s`` are computed in float32 at least, since their squares and exponentials overflow float16.
+    With ``attention='cosine'`` logits are ``s cos(q, k) + bias + mask``, where ``s = exp(logit_scale)`` is learned for
+    each head and at most 100 (Swin V2, https://arxiv.org/abs/2111.09883, section 3.2, equation 2, with ``s`` for its
+    ``1 / tau``). Lengths and ``s`` are computed in float32 at least, since their squares and exponentials overflow
+    float16.
 
     Args:
         embed_dims: channels C, a multiple of ``num_heads``.
@@ -82,9 +83,9 @@ class WindowAttention(nn.Module):
         self.attention = attention
         self._check(qk_scale)
         if not self.position.appearance:
-            self.scale = 0.  # only the bias counts
+            self.scale = 0.  # 'relative_only': logits are the bias, without q k^T
         elif attention == 'cosine':
-            self.scale = 1.  # logit_scale is the factor
+            self.scale = 1.  # normalize_qk has multiplied queries by s
         else:
             self.scale = qk_scale or self.head_dims**-0.5
         self.position.build(self)
@@ -111,7 +112,7 @@ class WindowAttention(nn.Module):
         """Attend within the windows of ``plan``.
 
         Args:
-            x: (B, L, C) tokens, normalized.
+            x: (B, L, C) tokens: after the block's norm with ``norm_order='pre'``, before it with 'res-post'.
             plan: how the batch is partitioned into windows.
 
         Returns:
@@ -121,7 +122,7 @@ class WindowAttention(nn.Module):
         return self.proj_drop(self.proj(x))
 
     def weights(self, x: Tensor, plan: WindowPlan) -> Tensor:
-        """Return attention weights (nW, heads, N, N) [query, key], of the same arguments, in the plan's order."""
+        """Return attention weights (nW, heads, N, N) [query, key] of all images' windows, in the plan's order."""
         return attention_weights(**self.inputs(x, plan))
 
     def inputs(self, x: Tensor, plan: WindowPlan) -> Dict[str, Any]:
@@ -139,7 +140,7 @@ class WindowAttention(nn.Module):
         """Project (..., C) tokens to queries, keys and values: (..., 3 C)."""
         if self.q_bias is None:
             qkv = self.qkv(x)
-        elif type(self.qkv) is nn.Linear and not has_hooks(self.qkv):
+        elif type(self.qkv) is nn.Linear and not has_hooks(self.qkv):  # hooks of any kind must see the call
             qkv = F.linear(x, self.qkv.weight, self.projection_bias())
         else:
             qkv = self.qkv(x) + self.projection_bias()
@@ -153,6 +154,7 @@ class WindowAttention(nn.Module):
 
     def pad_value(self, x: Tensor) -> Optional[Tensor]:
         """Return (3 C,) queries, keys and values of padding, which is zeros before projection; None for zeros."""
+        # Hooks of the backward pass do not change the value, so they need no call.
         if type(self.qkv) is nn.Linear and not changes_result(self.qkv):
             bias = self.projection_bias()
             return None if bias is None else self.normalize_qk(bias)

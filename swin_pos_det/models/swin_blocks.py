@@ -102,6 +102,7 @@ class SwinBlock(BaseModule):
 
     def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """Transform (B, L, C) tokens, partitioned into windows by ``plan``, into the same shape."""
+        # The same formula in chunks that stay in the cache: large maps on a CPU, without gradients.
         if cpu_inference.can_run(self, x):
             return cpu_inference.run(self, x, plan)
         if self.with_cp and x.requires_grad:
@@ -155,6 +156,7 @@ class SwinStage(BaseModule):
             (B, H * W, C).
         """
         window = self.window_rule.window(hw_shape, scale)
+        # Even blocks are unshifted. Under 'fixed' a single window is shifted too, as in mmdet (not in timm).
         plans = [window_plan(x.shape[0], hw_shape, window, shift, x.device, self.hide_padding, valid)
                  for shift in ((0, 0), self.window_rule.shift(hw_shape, window))]
         for i, block in enumerate(self.blocks):

@@ -76,21 +76,23 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with a checkpoint of mmdet (backbone or detector) or of
             the Swin authors, for any window; or mmengine's other initialisers.
         table_window_size: the window whose offsets the learned tables hold, in the forms of ``window_size``.
-            Default: ``window_size``. If the two differ, tables are resampled in every forward, with gradients.
+            Default: ``window_size``; required where that is 'global' and the scheme has tables. Where the window in
+            use differs, tables are resampled in every forward, with gradients.
         resampling: how tables are resampled: 'bicubic', 'bilinear', 'nearest' or 'geometric'; see
             :func:`~swin_pos_det.layers.resample_table`.
         window_policy: how windows adapt to the map: 'fixed' (as mmdet), 'fit' (least padding) or 'scale' (with the
             image's resolution); see :class:`~swin_pos_det.layers.WindowRule`.
-        reference_size: for 'scale', the image size in pixels, int or (h, w) in either order, at which windows have
+        reference_size: for 'scale', the image size in pixels, int, (h, w) or (w, h), at which windows have
             their nominal size: usually the ``scale`` of the training's ``Resize``.
         padding: 'attend': tokens attend to padding, as in mmdet. 'mask': padding is hidden, both that which completes
             windows and that which completes the batch; for the latter the model needs
-            ``data_preprocessor=dict(type='SwinPosDataPreprocessor', ...)``. Under the policy 'fixed' an image's
-            features are then the same alone and in any batch; they are zero outside it.
+            ``data_preprocessor=dict(type='SwinPosDataPreprocessor', ...)``. Under the policy 'fixed', with windows
+            other than 'global', an image's features are then the same alone and in any batch; they are zero outside it.
         position: the position scheme: the name of a scheme, ``dict(type=name, ...)`` with settings,
             or several joined by '+'. 'none', 'absolute', 'relative' (the default, with ``use_abs_pos_embed`` the same
-            as 'absolute+relative'), 'relative_only', 'linear_cpb', 'log_cpb', 'rope_axial', 'rope_mixed', 'peg', or
-            a scheme registered with :func:`~swin_pos_det.layers.register_position`; docs/position.md explains them.
+            as 'absolute+relative'), 'relative_only' (attention by the bias alone), 'linear_cpb', 'log_cpb',
+            'rope_axial', 'rope_mixed', 'peg', or a scheme registered with
+            :func:`~swin_pos_det.layers.register_position`; docs/position.md explains them.
         attention: 'dot', or 'cosine' as in Swin V2, see :class:`~swin_pos_det.layers.WindowAttention`.
         key_bias: with ``qkv_bias``, whether keys have one; in Swin V2 they have none.
         norm_order: 'pre': norms before attention, feed-forward and the reduction of patch merging; 'res-post': after
@@ -185,6 +187,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
                 **block))
         for i in self.out_indices:
             self.add_module(f'norm{i}', build_norm_layer(norm_cfg, self.num_features[i])[1])
+        # For checkpoints: shapes do not show a table's window, (7, 14) or (14, 7), so state dicts carry it as metadata.
         self.variant = describe_model(self)
         self._register_state_dict_hook(note_table_windows)
         self._freeze_unused()
@@ -218,7 +221,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         outs = []
         for i, stage in zip(range(max(self.out_indices) + 1), self.stages):  # a slice would be a new module
             if i > 0:
-                downsample = self.stages[i - 1].downsample  # so the last one is never computed
+                downsample = self.stages[i - 1].downsample  # here, so that the last one is never computed
                 x, hw_shape = downsample(mask_padding(x, valid, hw_shape), hw_shape)
                 valid = downsample_sizes(valid, downsample.sampler.stride)
             x = stage(x, hw_shape, scale, valid)

@@ -127,7 +127,7 @@ ODD_SETTINGS = (
         'val_dataloader = None\nval_cfg = None\nval_evaluator = None'),
     Odd('warm-up', 'outlasts the training of 1 iterations: it gets to 0.01 times', 'silent',
         ('train_cfg.max_epochs=1', ), how='warning'),
-    Odd('learning rate', 'the training has diverged: loss', 'late', ('optim_wrapper.optimizer.lr=1e30',
+    Odd('learning rate', 'the training has diverged: ', 'late', ('optim_wrapper.optimizer.lr=1e30',
                                                                        'optim_wrapper.clip_grad=None'),
         'param_scheduler = None'),
     Odd('strategy without a launcher', 'needs a launcher', 'silent', config="strategy = dict(type="
@@ -143,7 +143,8 @@ ODD_SETTINGS = (
         ('custom_hooks=dict(type=EMAHook)', ), how='usage'),
     Odd('hooks as a list of text', 'a dict is not allowed here', 'traceback',
         ("custom_hooks=[dict(type='EMAHook')]", ), how='usage'),
-    Odd('hooks as a dict', 'custom_hooks must be a list of dicts', 'traceback', ('custom_hooks.type=EMAHook', )),
+    Odd('hooks as a dict', 'custom_hooks is a list: write custom_hooks.0.type', 'traceback',
+        ('custom_hooks.type=EMAHook', )),
     Odd('default hooks', "default_hooks must be a dict, got 'none'", 'traceback', ('default_hooks=none', )),
     Odd('option that does not fit', '--cfg-options do not fit', 'traceback',
         ('train_dataloader.dataset.pipeline.9.a=1', )),

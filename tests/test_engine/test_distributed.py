@@ -37,11 +37,11 @@ _base_ = ['tiny.py', '{jobs.ROOT}/configs/_base_/fsdp.py']
 """
 KILLED = """
 _base_ = 'tiny.py'
-custom_hooks = [dict(type='KillHook', folder='.', iteration=3, evaluation=2)]
+custom_hooks = [*_base_.custom_hooks, dict(type='KillHook', folder='.', iteration=3, evaluation=2)]
 """
 FSDP_KILLED = """
 _base_ = 'fsdp.py'
-custom_hooks = [dict(type='KillHook', folder='fsdp_notes', iteration=3)]
+custom_hooks = [*_base_.custom_hooks, dict(type='KillHook', folder='fsdp_notes', iteration=3)]
 """
 # DeepSpeed's wrapper takes none of the demo's settings except these two.
 DEEPSPEED = f"""

@@ -24,10 +24,9 @@ from swin_pos_det.layers import relative_bias
 from swin_pos_det.models import SwinPosTransformer
 from swin_pos_det.models.data_preprocessor import attach_valid_sizes
 from swin_pos_det.ops import position_bias, runtime, windows
-from tests.fake_cuda import CUDA, fake_model, makes_fake_cuda, mode_of, without_device_guards
+from tests.fake_cuda import CUDA, fake_cuda, fake_model, mode_of, without_device_guards
 from tests.models import MICRO, randomise
 
-fake_cuda = pytest.mark.skipif(not makes_fake_cuda(), reason='this torch has no fake CUDA tensors without a GPU')
 SETTINGS = [
     dict(), dict(window_size=12, table_window_size=7), dict(window_size=[(7, 14), 'global', 7], table_window_size=7),
     dict(window_policy='fit'), dict(with_cp=True), dict(use_abs_pos_embed=True, pretrain_img_size=64),

@@ -20,7 +20,7 @@ from swin_pos_det.ops import use_impl
 from swin_pos_det.ops import window_attention as door
 from swin_pos_det.ops.position_bias import PositionBias
 from swin_pos_det.ops.triton import support
-from tests.fake_cuda import CUDA, fake_model, makes_fake_cuda, mode_of, without_device_guards
+from tests.fake_cuda import CUDA, fake_cuda, fake_model, mode_of, without_device_guards
 
 HERE = Path(__file__).parent
 
@@ -122,7 +122,7 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.skipif(not makes_fake_cuda(), reason='this torch has no fake CUDA tensors without a GPU')
+@fake_cuda
 @pytest.mark.parametrize('settings', [dict(), dict(padding='mask'), dict(position='log_cpb', attention='cosine')],
                          ids=str)
 def test_every_block_of_a_backbone_on_cuda_uses_it(gpu, settings):

@@ -10,6 +10,7 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
+from mmengine.visualization import Visualizer
 
 from swin_pos_det.cli.runner import check_data
 from swin_pos_det.visualization.visualizer import SwinPosVisualizer
@@ -40,7 +41,7 @@ def tool():
 @pytest.fixture(autouse=True)
 def there(tmp_path, monkeypatch):
     # MMEngine keeps a visualizer by its name for the life of the process, and so where it writes to.
-    for kind in (DetLocalVisualizer, SwinPosVisualizer):
+    for kind in (Visualizer, DetLocalVisualizer, SwinPosVisualizer):
         monkeypatch.setattr(kind, '_instance_dict', OrderedDict())
     monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.setattr('logging.raiseExceptions', False)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmdet.visualization import DetLocalVisualizer
+from mmengine.visualization import Visualizer
 from PIL import Image
 
 from swin_pos_det.visualization.visualizer import SwinPosVisualizer
@@ -68,7 +69,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def there(folder, monkeypatch):
     # MMEngine keeps a visualizer by its name for the life of the process, and so where it writes to.
-    for kind in (DetLocalVisualizer, SwinPosVisualizer):
+    for kind in (Visualizer, DetLocalVisualizer, SwinPosVisualizer):
         monkeypatch.setattr(kind, '_instance_dict', OrderedDict())
     monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.chdir(folder)

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 
 import swin_pos_det
 from swin_pos_det.checkpoints import load_checkpoint_file
+from swin_pos_det.cli import resuming
 from swin_pos_det.cli import runner as cli_runner
 from swin_pos_det.cli.main import run_cli
 
@@ -113,8 +114,12 @@ class Paths:
         def load(self: Runner) -> None:
             self.load_or_resume()
 
-        with mock.patch.object(cli_runner, 'build_runner', built), mock.patch.object(cli_runner, 'check_data'), \
-                mock.patch.object(Runner, 'train', load), mock.patch.object(Runner, 'test', load):
+        with contextlib.ExitStack() as patches:
+            for module in (cli_runner, resuming):
+                patches.enter_context(mock.patch.object(module, 'build_runner', built))
+                patches.enter_context(mock.patch.object(module, 'check_data'))
+            patches.enter_context(mock.patch.object(Runner, 'train', load))
+            patches.enter_context(mock.patch.object(Runner, 'test', load))
             return self._main(name, argv)
 
     def _main(self, name: str, argv: list) -> int:
