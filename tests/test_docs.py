@@ -111,7 +111,8 @@ NOT_RUN = {
     r'python .*sweep_windows.py CONFIG CHECKPOINT --windows 8': 'as the sweep of docs/windows.md',
     r'python tools/deployment/export_backbone.py': 'is slow: tests/test_deployment/test_export.py',
     r'python tools/deployment/export_detector.py': 'is slow: tests/test_deployment/test_export_detector.py',
-    r'python tools/(infer.py|test.py CONFIG) model.onnx': 'needs that model: tests/test_deployment/test_onnx_detector.py',
+    r'python tools/(infer.py|test.py CONFIG) model.onnx':
+        'needs that model: tests/test_deployment/test_onnx_detector.py',
     r'python -m tests.test_checkpoints.hostile.(server|compare)':
         'takes minutes: tests/test_checkpoints/test_hostile_files.py reads a part of the files',
     r'python -m tests.test_engine.kills': 'takes hours: tests/test_engine/test_kills.py kills at some operations',
