@@ -98,6 +98,8 @@ NOT_RUN = {
         'needs COCO and days of a GPU: tests/test_configs/test_runs.py runs every config on a few images',
     r'python tools/train.py configs/position|python tools/train.py CONFIG':
         'needs COCO and days of a GPU: tests/test_configs/test_position_configs.py builds them',
+    r'python tools/(train|test).py configs/classification':
+        'takes a minute and needs mmpretrain: tests/test_configs/test_classification.py trains and tests it',
     r'python tools/finetune.py data/pets|python tools/train.py work_dirs/pets/config.py':
         'downloads weights: tests/test_tools/test_finetune.py trains a small detector',
     r'python tools/\w+.py boxes.py': 'tests/test_configs/test_small_data.py runs all commands of its page',
