@@ -60,7 +60,7 @@ def check_archive(source: Source, whole: bool = True) -> dict[str, int]:
     Raises:
         DamagedArchiveError: if a member is missing, too large or damaged, or if it is a TorchScript archive.
     """
-    # NotImplementedError: unknown version or method; ValueError: names that are not text, invalid offsets
+    # For damaged files zipfile also raises NotImplementedError (version or method) and ValueError (names, offsets).
     try:
         if not zipfile.is_zipfile(source):
             raise DamagedArchiveError('is truncated: its end is missing, as after a download or a save that was '

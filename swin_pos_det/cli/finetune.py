@@ -167,7 +167,7 @@ def _write_part(part: Part, path: Path) -> DataFiles:
         faults = found.faults
         more = f' (and {len(faults) - 1} more, above)' if len(faults) > 1 else ''
         first = faults[0].replace(str(file), str(part.source))
-        raise LayoutError(f'the data cannot be used as they are: {first}{more}')
+        raise LayoutError(f'the data need a correction first: {first}{more}')
     return DataFiles(file, part.images, len(part.content['images']))
 
 

@@ -39,7 +39,7 @@ class DataFiles:
 
 @dataclass(frozen=True)
 class Choices:
-    """What the config is to hold.
+    """Contents of the config to write.
 
     Attributes:
         base: name or path of the config to build on.
@@ -138,7 +138,7 @@ def write_text(cfg: Config, choices: Choices) -> str:
     size, size_why = choices.size
     model = _class_settings(cfg.model, len(choices.classes))
     if not model:
-        raise SettingError(f'no head of {choices.base} has num_classes, so it cannot be adapted: choose another '
+        raise SettingError(f'no head of {choices.base} has num_classes, which your classes need: choose another '
                            '--config')
     lines = [f'# Written by tools/finetune.py for {choices.data}. tools/train.py and tools/test.py take it as it is.',
              f'_base_ = {find_config(choices.base)!r}', '']

@@ -1,4 +1,4 @@
-"""How mmdet's ``CocoDataset``, and classes derived from it, read an annotation file."""
+"""Read annotation files as mmdet's ``CocoDataset`` and its subclasses do."""
 from __future__ import annotations
 
 import os.path as osp

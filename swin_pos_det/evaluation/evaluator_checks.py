@@ -122,4 +122,4 @@ def _check_metric(name: str, settings: Mapping) -> None:
     except SettingError as error:
         raise SettingError(f'{name}: {error}') from error
     except TypeError:
-        pass  # an unknown argument: the registry reports it when the metric is built
+        pass  # such as an unknown argument: the runner builds this metric next, and that error names the argument

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 triton = pytest.importorskip('triton', reason='triton is not installed (requirements/triton.txt)')
-from swin_pos_det.ops.triton import launch  # noqa: E402  imports triton
-from swin_pos_det.ops.triton.support import INTERPRETED, MAX_TOKENS  # noqa: E402
+from swin_pos_det.ops.triton import launch  # noqa: E402  only after the skip where triton is missing
+from swin_pos_det.ops.triton.support import INTERPRETED, MAX_TOKENS  # noqa: E402  the same
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason='the interpreter compiles nothing')
 

@@ -1,6 +1,6 @@
 """Count the operators that a forward and backward pass of Swin-T dispatches on CUDA, by section. No GPU is needed.
 
-Usage: python count_operators.py [WINDOW ...]. Tensors are on the meta device, and code that asks for CUDA is told so.
+Usage: python count_operators.py [WINDOW ...]. Tensors are on the meta device and report CUDA as their device.
 The precision is float32: autocast would add casts to all alike. Views, and tensors that are only allocated, launch no
 kernel and are counted apart. Operators of the backward pass belong to the section whose forward recorded them.
 """
