@@ -14,7 +14,7 @@ from .odd_inputs import ROWS
 EVERY = 11
 
 
-@pytest.mark.skipif(mmdet.__version__ != '3.3.0', reason='docs/data.md describes mmdet 3.3.0; the forks behave differently')
+@pytest.mark.skipif(mmdet.__version__ != '3.3.0', reason='docs/data.md describes mmdet 3.3.0; forks differ')
 def test_some_rows_again():
     """All of them: python -m tests.test_data.observe_mmdet, about a minute."""
     done = subprocess.run([sys.executable, '-m', 'tests.test_data.observe_mmdet', str(EVERY)], capture_output=True,

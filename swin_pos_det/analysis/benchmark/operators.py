@@ -20,7 +20,7 @@ _INDEX = {'index', 'index_put', 'index_put_', '_index_put_impl_'}
 
 
 def waits(name: str, args: Any) -> bool:
-    """Return whether an operator makes the host wait for a GPU, as indexing with a mask does to count non-zeros."""
+    """Return whether an operator makes the host wait for a GPU, as indexing with a mask does (it counts non-zeros)."""
     if name not in _INDEX:
         return name in _WAIT
     return any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1])
