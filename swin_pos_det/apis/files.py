@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Mapping, Union
 
 from torch import nn
-from tqdm import tqdm
 
 from ..errors import SettingError
+from ..progress import ProgressBar
 from .inference import check_finite, check_settings, predict_batch
 from .inputs import Inputs, check_inputs, count_frames, find_inputs, read_frames
 from .pipeline import InputPipeline, reads_folders
@@ -69,7 +69,7 @@ def predict_files(model: nn.Module, inputs: Union[Inputs, Mapping[Path, str]], o
     writer = PredictionWriter(model, Path(out_dir), pictures, font)
     report = PredictionReport(writer.path)
     frames = read_frames(found, pipeline, report.skipped)
-    bar = tqdm(total=sum(map(count_frames, found)), desc='inference', unit='image', disable=not progress)
+    bar = ProgressBar('inference', sum(map(count_frames, found)), disable=not progress)
     whole, last = False, []
     try:
         with bar:
@@ -78,7 +78,7 @@ def predict_files(model: nn.Module, inputs: Union[Inputs, Mapping[Path, str]], o
                 samples = predict_batch(model, [frame.image for frame in batch], pipeline, score_threshold)
                 for frame, sample in zip(batch, samples):
                     writer.add(frame, sample)
-                bar.update(len(batch))
+                bar.advance(len(batch))
         whole = True
     finally:  # keep the detections made before an interruption
         writer.close(whole)

@@ -5,8 +5,6 @@ import shlex
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
 from swin_pos_det.analysis.benchmark.cases import DETECTOR_MODES, MODES, PRESETS, DetectorCase, within
@@ -114,6 +112,7 @@ def benchmark(args: argparse.Namespace) -> None:
     from swin_pos_det.analysis.benchmark.pool import Pool
     from swin_pos_det.analysis.benchmark.report import markdown, result
     from swin_pos_det.analysis.benchmark.runner import Benchmark, Settings, run
+    from swin_pos_det.progress import ProgressBar
 
     cases = get_cases(args)
     if args.device == 'cuda' and not torch.cuda.is_available():
@@ -126,11 +125,11 @@ def benchmark(args: argparse.Namespace) -> None:
         time=not args.no_time, memory=args.memory or args.no_time, checkpoint=args.checkpoint,
         matmul=args.matmul or (8192 if args.device == 'cuda' else 2048))
     threads = args.threads or torch.get_num_threads()
-    with Pool(names, dict(args.python), args.device, threads) as pool, tqdm(total=len(cases), unit='case') as bar:
+    with Pool(names, dict(args.python), args.device, threads) as pool, ProgressBar('benchmark', len(cases)) as bar:
         if not pool.names:
             raise UserError('no model can be run: ' + '; '.join(f'{k}: {why}' for k, why in pool.missing.items()))
-        with Benchmark(pool, settings, bar.set_description) as bench:
-            rows = run(cases, bench, bar.update)
+        with Benchmark(pool, settings, bar.describe) as bench:
+            rows = run(cases, bench, bar.advance)
             command = shlex.join(['python', *sys.argv])
             data, tables = result(rows, bench, args.device, threads, command), markdown(rows, bench)
     write_results(args, rows, data, tables)
@@ -141,6 +140,7 @@ def ablate(args: argparse.Namespace) -> None:
     import torch
 
     from swin_pos_det.analysis.benchmark.ablation import CASES, ablate, ablation_table
+    from swin_pos_det.progress import track
 
     if args.device != 'cpu' or args.detector or args.runs or args.dtypes or args.record:
         raise UserError('--ablate measures the backbone on the CPU, in float32 and eager, and prints its table: leave '
@@ -148,7 +148,7 @@ def ablate(args: argparse.Namespace) -> None:
     given = any(getattr(args, name) for name in ('windows', 'sizes', 'batches', 'modes'))
     cases = [(args.variant, case) for case in get_cases(args)] if given else CASES
     torch.set_num_threads(args.threads or torch.get_num_threads())
-    print(ablation_table([ablate(*case, args.repeats) for case in tqdm(cases, unit='case')]))
+    print(ablation_table([ablate(*case, args.repeats) for case in track(cases, 'cases')]))
 
 
 def write_results(args: argparse.Namespace, rows: list, data: dict, tables: str) -> None:

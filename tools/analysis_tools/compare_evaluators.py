@@ -3,7 +3,6 @@ import argparse
 import sys
 
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
@@ -36,12 +35,13 @@ def run(args: argparse.Namespace) -> None:
     """Compare as the command line says."""
     from swin_pos_det.analysis.studies.evaluator_comparison import compare_evaluators, jittered_detections, replicate
     from swin_pos_det.evaluation.annotations import as_coco, load_ground_truth
+    from swin_pos_det.progress import track
 
     dataset = replicate(load_ground_truth(args.ground_truth).dataset, args.copies)
     results = jittered_detections(as_coco(dataset), args.per_image, args.seed)
     cases = [(iou_type, max_dets) for iou_type in ('bbox', 'segm') for max_dets in ((1, 10, 100), (100, 300, 1000))]
     rows = [(case, compare_evaluators(dataset, results, *case, runs=args.runs))
-            for case in track(cases, transient=True)]
+            for case in track(cases, 'cases', transient=True)]
     table = Table('', 'AR at', 'AP', 'pycocotools', 'faster', 'ratio', 'largest difference',
                   title=f'{len(results)} detections, {len(dataset["images"])} images')
     for (iou_type, max_dets), compared in rows:

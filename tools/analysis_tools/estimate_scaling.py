@@ -4,7 +4,6 @@ import dataclasses
 import sys
 
 from rich.console import Console
-from tqdm import tqdm
 
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
@@ -57,6 +56,7 @@ def get_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     """Count, estimate and print."""
     from swin_pos_det.analysis.studies.scaling import count, mask_rcnn
+    from swin_pos_det.progress import track
 
     setup = Setup(amp=not args.float32, fsdp=args.fsdp, with_cp=args.with_cp,
                   **{name: getattr(args, name) for name in ASSUMPTIONS})
@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
     wrong = [number for number in args.gpus if number < 1 or (number > setup.node and number % setup.node)]
     if wrong:
         raise UserError(f'--gpus takes 1 to {setup.node} or multiples of {setup.node}, got {wrong[0]}')
-    counts = {name: count(mask_rcnn(name), tuple(args.image)) for name in tqdm(args.models, 'counting', leave=False)}
+    names = track(args.models, 'counting', transient=True)
+    counts = {name: count(mask_rcnn(name), tuple(args.image)) for name in names}
     print(f'Estimate, not measured. {args.gpu.upper()}, '
           + ', '.join(f'{field.name} {getattr(setup, field.name):g}' for field in dataclasses.fields(setup)))
     for name, found in counts.items():

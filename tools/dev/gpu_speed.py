@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 # What the parts of run_gpu_checks.sh import.
-NEEDED = ('torch', 'mmengine', 'mmcv.ops', 'mmdet', 'pycocotools', 'safetensors', 'rich', 'tqdm', 'scipy', 'matplotlib',
+NEEDED = ('torch', 'mmengine', 'mmcv.ops', 'mmdet', 'pycocotools', 'safetensors', 'rich', 'scipy', 'matplotlib',
           'cv2', 'pytest', 'hypothesis', 'skimage', 'sklearn')
 WINDOWS, BATCHES, SIZE = (7, 12, 16, 24), (2, 16), (800, 1344)
 FORWARD = ('mmdet', 'ours', 'ours, sdpa', 'ours, graphs', 'ours, half', 'ours, half, graphs')

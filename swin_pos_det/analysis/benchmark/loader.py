@@ -12,9 +12,9 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 from mmdet.registry import DATASETS
 from mmengine.config import Config
-from tqdm import tqdm
 
 from ...engine.compact_masks_hook import load_compact_masks
+from ...progress import track
 from ...type_names import use_scope
 
 
@@ -64,7 +64,7 @@ def measure(cfg: Config, images: int = 100) -> Dict[str, LoaderCost]:
     if load_compact_masks(compact):
         pipelines['compact masks'] = compact
     spent: Dict[str, List[Dict[str, float]]] = {name: [] for name in pipelines}
-    for index in tqdm(range(min(images, len(compact))), desc='images', leave=False):
+    for index in track(range(min(images, len(compact))), 'images', transient=True):
         for name in list(pipelines)[::1 if index % 2 else -1]:
             np.random.seed(index)  # noqa: NPY002  mmdet's transforms draw from the global generator
             found = _load(pipelines[name], index)
@@ -81,7 +81,6 @@ def _build(cfg: Config) -> Any:
     built = DATASETS.build(dataset)
     built.full_init()
     return built
-
 
 
 def _load(dataset: Any, index: int) -> Optional[Dict[str, float]]:

@@ -9,11 +9,11 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.device import get_device
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ...apis import build_detector
 from ...apis.images import check_file
 from ...errors import SettingError
+from ...progress import track
 from ...types import Pair
 from ..detector import model_input, test_images
 from .attention_maps import BlockAttention, measure_distances, record_attention
@@ -64,7 +64,7 @@ def draw_position(cfg: Config, checkpoint: Union[str, Path, None], folder: Path,
         pictures.append(folder / 'absolute.png')
         plot_absolute(model.backbone.absolute_pos_embed, model.backbone.absolute_grid, pictures[-1],
                       f'Similarity of places in the absolute embedding\n{name}')
-    further = tqdm(paths[1:], desc='images', unit='image', leave=False, disable=len(paths) < 2)
+    further = track(paths[1:], 'images', transient=True, disable=len(paths) < 2)
     others = (_recorded(model, path)[0] for path in further)
     pictures.append(folder / 'distance.png')
     counted = f'{len(paths)} images' if len(paths) > 1 else paths[0].name

@@ -13,11 +13,11 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 from PIL import Image, ImageDraw
-from tqdm import tqdm
 
 from ...apis import init_detector
 from ...apis.inference import register_modules
 from ...errors import SettingError
+from ...progress import track
 from ...visualization import InstanceDrawer, find_font, picture_scale, save_picture
 from ...visualization.fonts import load_font
 from ...visualization.visualizer import instance_arrays
@@ -60,7 +60,7 @@ def draw_predictions(config: Union[str, Path, Config], checkpoint: Union[str, Pa
         old.unlink()
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(num_images, len(dataset))).round().astype(int))
     paths: list[Path] = []
-    for index in tqdm(chosen.tolist(), desc='predictions', unit='image', leave=False):
+    for index in track(chosen.tolist(), 'predictions', transient=True):
         path = out_dir / f'{Path(dataset.get_data_info(index)["img_path"]).stem}.png'
         if path in paths:  # images of one name in different folders
             path = path.with_stem(f'{path.stem}_{index}')

@@ -19,10 +19,10 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Seque
 
 import numpy as np
 from mmengine.config import Config
-from tqdm import tqdm
 
 from ...checkpoints import write_json
 from ...errors import SettingError
+from ...progress import ProgressBar
 
 _CHECKOUT = Path(__file__).parents[3]
 # The folder of configs/ and tools/, which an installed package contains.
@@ -103,7 +103,7 @@ def run_study(folder: Path, seeds: Sequence[int], jobs: int, trainings: Mapping[
     epochs = {name: _epochs(training, options) for name, training in trainings.items()}  # not safe in threads
     steps = sum(1 + len(_sweeps_of(name, sweeps)) for name, _ in runs)
     stop = threading.Event()
-    with tqdm(total=steps, desc='study', unit='run') as bar, ThreadPoolExecutor(jobs) as pool:
+    with ProgressBar('study', steps) as bar, ThreadPoolExecutor(jobs) as pool:
         pending = {pool.submit(_run_one, trainings[name], folder / name / f'seed{seed}', seed, epochs[name], jobs,
                                _sweeps_of(name, sweeps), options, bar, stop) for name, seed in runs}
         done, _ = wait(pending, return_when=FIRST_EXCEPTION)
@@ -118,7 +118,7 @@ def _sweeps_of(training: str, sweeps: Sequence[Sweep]) -> List[Sweep]:
 
 
 def _run_one(training: Training, home: Path, seed: int, max_epochs: int, jobs: int, sweeps: Sequence[Sweep],
-             options: Sequence[str], bar: tqdm, stop: threading.Event) -> None:
+             options: Sequence[str], bar: ProgressBar, stop: threading.Event) -> None:
     """Train once and sweep the result."""
     options = [*training.options, *options]
     steps: List[Tuple[str, Callable[[], List[str]]]] = []
@@ -126,16 +126,16 @@ def _run_one(training: Training, home: Path, seed: int, max_epochs: int, jobs: i
         steps.append(('train', lambda: ['train.py', str(training.config), '--work-dir', str(home), '--resume',
                                         '--cfg-options', f'randomness.seed={seed}', *options]))
     else:
-        bar.update()
+        bar.advance()
     for sweep in sweeps:
         steps.append((sweep.name, lambda sweep=sweep: _sweep_command(
             sweep, training.config, finished_checkpoint(home, max_epochs), home, options)))
     for name, command in steps:
         if stop.is_set():
             return
-        bar.set_postfix_str(f'{home.parent.name}/{home.name}: {name}')
+        bar.describe(f'study: {home.parent.name}/{home.name}: {name}')
         _call(command(), home / f'{name}.log', jobs)
-        bar.update()
+        bar.advance()
 
 
 def _note_options(homes: Mapping[Path, List[str]]) -> None:

@@ -14,12 +14,12 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from tqdm import tqdm
 
 from ...checkpoints import write_json
 from ...cli.runner import build_runner, prepare_testing
 from ...errors import SettingError
 from ...evaluation.evaluator_checks import use_own_metric
+from ...progress import track
 from ...type_names import type_name
 
 Window = Union[int, str, Tuple[int, int], None]
@@ -95,7 +95,7 @@ def sweep(cfg: Config, checkpoint: str, windows: Sequence[Window], scales: Seque
     runner.call_hook('before_run')
     runner.load_or_resume()
     native = getattr(_backbone(runner), 'window_size', None)  # before a cell sets another
-    for window, scale in tqdm(cells, desc='sweep', unit='cell'):
+    for window, scale in track(cells, 'sweep'):
         if native is not None or window is not None or policy is not None:  # mmdet's backbone has the config's alone
             _backbone(runner).set_window_size(native if window is None else window, policy)
         rows.append(dict(window=_name(window), scale=scale, **_evaluate(runner, cfg, scale)))

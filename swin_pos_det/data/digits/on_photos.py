@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
-from tqdm import tqdm
 
 from ...errors import OccupiedPathError, SettingError, SettingTypeError
+from ...progress import track
 from .scenes import Scene, lay_out, paint
 from .sources import PHOTOS, SPLITS, find_photo, load_photos, load_scans
 
@@ -206,7 +206,7 @@ def _write_split(root: Path, split: str, count: int, seed: int, progress: bool) 
     scans, photos = load_scans(split), load_photos(split)
     (root / split).mkdir()
     images, annotations = [], []
-    for index in tqdm(range(count), desc=f'making {NAME}/{split}', unit='image', mininterval=1, disable=not progress):
+    for index in track(range(count), f'making {NAME}/{split}', disable=not progress):
         layout_rng, paint_rng = (np.random.default_rng([seed, SPLITS.index(split), index, stream]) for stream in (0, 1))
         scene = lay_out(layout_rng, index, scans, len(photos))
         file_name = f'{index:06d}.jpg'
