@@ -2,10 +2,11 @@
 from . import norms  # noqa: F401  registers LayerNorm2d
 from .assigners import VectorizedMaxIoUAssigner
 from .data_preprocessor import SwinPosDataPreprocessor, attach_valid_sizes, valid_sizes
+from .pooling import ValidAveragePooling
 from .swin_transformer import SwinPosTransformer
 from .swin_transformer_v2 import SwinPosTransformerV2
 
 __all__ = [
-    'SwinPosDataPreprocessor', 'SwinPosTransformer', 'SwinPosTransformerV2', 'VectorizedMaxIoUAssigner',
-    'attach_valid_sizes', 'valid_sizes'
+    'SwinPosDataPreprocessor', 'SwinPosTransformer', 'SwinPosTransformerV2', 'ValidAveragePooling',
+    'VectorizedMaxIoUAssigner', 'attach_valid_sizes', 'valid_sizes'
 ]

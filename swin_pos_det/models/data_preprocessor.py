@@ -1,6 +1,8 @@
-"""Images of any number of channels, and their sizes before padding, on the way to the backbone of any detector."""
+"""Images of any number of channels, and their sizes before padding, on the way to the backbone of any model."""
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
@@ -8,10 +10,10 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ..errors import SettingError
+from ..errors import MissingPackageError, SettingError
 from ..types import Pair
 
-# A detector passes its backbone the batch as one tensor and nothing else, so the sizes travel as its attribute.
+# A model passes its backbone the batch as one tensor and nothing else, so the sizes travel as its attribute.
 _ATTRIBUTE = 'swin_pos_valid_sizes'
 
 
@@ -97,6 +99,60 @@ class SwinPosDataPreprocessor(DetDataPreprocessor):
         if channels < 3:
             return images
         return images[..., [2, 1, 0, *range(3, self.kept_channels(channels))], :, :]
+
+
+class _PassesSizes:
+    """Attach to a batch the size of each of its images, before the next class in line pads them."""
+
+    def forward(self, data: Dict[str, Any], training: bool = False) -> Dict[str, Any]:
+        sizes = [tuple(image.shape[-2:]) for image in data['inputs']]
+        data = super().forward(data, training)
+        if training and getattr(self, 'batch_augments', None) is not None and len(set(sizes)) > 1:
+            raise SettingError(f'{type(self).__name__} cannot hide the padding of images that batch augments mix: the '
+                               f'images of a batch have sizes {sorted(set(sizes))}. Let the training pipeline give '
+                               'them one size, or remove batch_augments (model.train_cfg.augments)')
+        attach_valid_sizes(data['inputs'], sizes)
+        return data
+
+
+@cache
+def _passing_sizes(library: str, name: str, extra: str) -> type:
+    """Derive from a library's data preprocessor one that passes the images' sizes; the library is imported now."""
+    try:
+        theirs = getattr(import_module(f'{library}.models'), name)
+    except ModuleNotFoundError as error:
+        # mmseg may lack ftfy or regex, which it imports but does not require
+        raise MissingPackageError(f"data_preprocessor type='SwinPos{name}' needs {error.name or library}: "
+                                  f"pip install 'swin-pos-det[{extra}]'") from error
+    return type(f'SwinPos{name}', (_PassesSizes, theirs), {'__module__': __name__})
+
+
+# Registered as functions, since their classes derive from libraries that may not be installed.
+@MODELS.register_module(name='SwinPosClsDataPreprocessor')
+def build_cls_data_preprocessor(**settings: Any) -> nn.Module:
+    """Build mmpretrain's ``ClsDataPreprocessor`` that also passes the images' sizes, for ``padding='mask'``.
+
+    Args:
+        **settings: the arguments of ``ClsDataPreprocessor``.
+
+    Raises:
+        MissingPackageError: if mmpretrain is not installed.
+        SettingError: in training, if batch augments mix images of different sizes.
+    """
+    return _passing_sizes('mmpretrain', 'ClsDataPreprocessor', 'classification')(**settings)
+
+
+@MODELS.register_module(name='SwinPosSegDataPreProcessor')
+def build_seg_data_preprocessor(**settings: Any) -> nn.Module:
+    """Build mmsegmentation's ``SegDataPreProcessor`` that also passes the images' sizes, for ``padding='mask'``.
+
+    Args:
+        **settings: the arguments of ``SegDataPreProcessor``.
+
+    Raises:
+        MissingPackageError: if mmsegmentation is not installed.
+    """
+    return _passing_sizes('mmseg', 'SegDataPreProcessor', 'segmentation')(**settings)
 
 
 def input_channels(model: nn.Module) -> Optional[int]:

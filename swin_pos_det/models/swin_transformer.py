@@ -86,8 +86,10 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
             their nominal size: usually the ``scale`` of the training's ``Resize``.
         padding: 'attend': tokens attend to padding, as in mmdet. 'mask': padding is hidden, both that which completes
             windows and that which completes the batch; for the latter the model needs
-            ``data_preprocessor=dict(type='SwinPosDataPreprocessor', ...)``. Under the policy 'fixed', with windows
-            other than 'global', an image's features are then the same alone and in any batch; they are zero outside it.
+            ``data_preprocessor=dict(type='SwinPosDataPreprocessor', ...)``, with mmpretrain
+            ``'mmdet.SwinPosClsDataPreprocessor'``, with mmseg ``'mmdet.SwinPosSegDataPreProcessor'``. Under the policy
+            'fixed', with windows other than 'global', an image's features are then the same alone and in any batch;
+            they are zero outside it.
         position: the position scheme: the name of a scheme, ``dict(type=name, ...)`` with settings,
             or several joined by '+'. 'none', 'absolute', 'relative' (the default, with ``use_abs_pos_embed`` the same
             as 'absolute+relative'), 'relative_only' (attention by the bias alone), 'linear_cpb', 'log_cpb',
@@ -238,8 +240,10 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         if sizes is None and not self._warned:
             self._warned = warn(
                 "padding='mask' hides the padding of a batch only if it knows each image's size: set "
-                "data_preprocessor=dict(type='SwinPosDataPreprocessor', ...). If it is set, something after it made a "
-                'new tensor of the images, such as .half() or channels_last')
+                "data_preprocessor=dict(type='mmdet.SwinPosDataPreprocessor', ...), with mmpretrain "
+                "'mmdet.SwinPosClsDataPreprocessor', with mmseg 'mmdet.SwinPosSegDataPreProcessor'. If it is set, "
+                "something after it made a new tensor of the images, such as .half(), channels_last or mmseg's "
+                'sliding windows')
         canvas = tuple(images.shape[-2:])
         return None if sizes is None or all(size == canvas for size in sizes) else sizes
 
