@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import SettingError
 from ..layers import parameters_of_position, resample_table
-from ..types import Pair
+from ..ops.windows import Pair
 from .atomic import atomic_write
 from .formats import EXPORTS, EXPORTS_V2, TABLE
 from .tensor_checks import check_value

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import SettingError
 from ..layers import parameters_of_position, resample_absolute, table_size
-from ..types import Pair
+from ..ops.windows import Pair
 from .formats import TABLE, Format
 from .report import LoadReport
 from .tensor_checks import check_value, is_alike

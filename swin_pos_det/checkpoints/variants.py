@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..layers import POSITIONS, parameters_of_position, table_size
 from ..layers.position import axes_of_heads
-from ..types import Pair
+from ..ops.windows import Pair
 from .formats import TABLE
 
 # Swin (https://arxiv.org/abs/2103.14030), section 3.3: embed_dims, depths, num_heads.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import SettingError
 from ..layers import table_size
-from ..types import Pair
+from ..ops.windows import Pair
 from .formats import (
     COORDINATES,
     DERIVED,

@@ -10,7 +10,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ..errors import SettingError, SettingTypeError
-from ..types import Pair
+from ..ops.windows import Pair
 
 
 @HOOKS.register_module()

@@ -13,8 +13,7 @@ from ..errors import SettingError
 from ..ops.reference import attention_weights
 from ..ops.runtime import changes_result, has_hooks
 from ..ops.window_attention import window_attention
-from ..ops.windows import WindowPlan
-from ..types import Pair
+from ..ops.windows import Pair, WindowPlan
 from .position import PositionSetting, build_position
 
 ATTENTIONS = ('dot', 'cosine')

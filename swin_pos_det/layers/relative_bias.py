@@ -15,7 +15,7 @@ from ..choices import RESAMPLING_MODES
 from ..errors import SettingError
 from ..ops.position_bias import table_size
 from ..ops.runtime import copy_to, tensor_cache
-from ..types import Pair
+from ..ops.windows import Pair
 
 MAX_CACHED_MATRICES = 64  # a few KB each
 

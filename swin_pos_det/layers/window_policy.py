@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Union
 
 from ..choices import WINDOW_POLICIES  # noqa: F401  the policies of WindowRule
-from ..types import Pair
+from ..ops.windows import Pair
 
 GLOBAL = 'global'
 

@@ -6,7 +6,7 @@ from typing import Any, List, Optional, Sequence, Union
 
 from ..errors import SettingError, SettingTypeError
 from ..layers import GLOBAL, WINDOW_POLICIES, PositionScheme, WindowRule, build_position
-from ..types import Pair
+from ..ops.windows import Pair
 
 WindowSize = Union[int, str, Pair, Sequence[Union[int, str, Pair]]]
 

@@ -11,7 +11,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..errors import MissingPackageError, SettingError
-from ..types import Pair
+from ..ops.windows import Pair
 
 # A model passes its backbone the batch as one tensor and nothing else, so the sizes travel as its attribute.
 _ATTRIBUTE = 'swin_pos_valid_sizes'

@@ -6,7 +6,7 @@ from typing import List, Optional, Sequence
 import torch
 from torch import Tensor
 
-from ..types import Pair
+from ..ops.windows import Pair
 
 
 def downsample_sizes(valid: Optional[Sequence[Pair]], stride: Pair) -> Optional[List[Pair]]:

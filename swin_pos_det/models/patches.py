@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..ops import cpu_inference
 from ..ops.patches import pad_to_multiple, two_by_two
 from ..ops.runtime import record_modules
-from ..types import Pair
+from ..ops.windows import Pair
 
 Cfg = Dict[str, Any]
 

@@ -16,7 +16,7 @@ from ..layers import PositionScheme, WindowAttention, WindowPlan, WindowRule, wi
 from ..ops import cpu_inference
 from ..ops.feed_forward import feed_forward
 from ..ops.runtime import record_modules
-from ..types import Pair
+from ..ops.windows import Pair
 from .padding import mask_padding
 from .patches import PatchMerging
 

@@ -17,7 +17,7 @@ from ..errors import SettingError
 from ..layers import ATTENTIONS, RESAMPLING_MODES, PositionSetting, build_position, image_scale, resample_absolute
 from ..ops import cpu_inference
 from ..ops.runtime import warn
-from ..types import Pair
+from ..ops.windows import Pair
 from .arguments import (
     PADDINGS,
     WindowSize,

@@ -4,8 +4,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..types import Pair
 from .runtime import is_tracing
+from .windows import Pair
 
 
 def pad_to_multiple(maps: Tensor, multiple: Pair) -> Tensor:

@@ -12,8 +12,8 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from ..types import Pair
 from .runtime import tensor_cache
+from .windows import Pair
 
 # Indices of windows up to 32 x 32 tokens are kept, 8 MB each; of larger ones (whole maps) none.
 MAX_CACHED_INDICES = 16

@@ -16,13 +16,15 @@ from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from ..types import Pair
 from .masks import WindowGroup
 from .runtime import is_exporting, is_tracing, tensor_cache
 
 # A forward uses at most two plans per stage (shifted and not), so this is four image sizes of a four-stage Swin.
 # Training on COCO has thousands of sizes, and building a plan costs far less than the block that uses it.
 MAX_CACHED_PLANS = 32
+# Height and width, or down and across, in this order: of images, maps, windows, strides, shifts.
+Pair = Tuple[int, int]
+
 
 class WindowSpec(NamedTuple):
     """The partition of a feature map: everything that a plan depends on, besides batch and device.

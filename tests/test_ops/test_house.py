@@ -46,7 +46,7 @@ def test_ops_need_torch_only(path):
         known |= {'importlib', 'triton'}
     assert outside <= known, outside - known
     own = {name for name in imported(path) if name.startswith('swin_pos_det.')}
-    assert all(name.startswith(('swin_pos_det.ops', 'swin_pos_det.errors', 'swin_pos_det.types')) for name in own), own
+    assert all(name.startswith(('swin_pos_det.ops', 'swin_pos_det.errors')) for name in own), own
 
 
 @pytest.mark.parametrize('name', IMPLEMENTATIONS)

@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Union
 
-from ...types import Pair
+if TYPE_CHECKING:  # --help of the tools imports no torch
+    from ...ops.windows import Pair
 
 Window = Union[int, str]
 

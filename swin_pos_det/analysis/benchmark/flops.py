@@ -12,7 +12,7 @@ from typing import Any, List, Mapping
 import torch
 from torch import nn
 
-from ...types import Pair
+from ...ops.windows import Pair
 from .cases import Case
 
 PATCH = 4

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:  # another environment has this package alone
-    from ...types import Pair
+    from ...ops.windows import Pair
 
 Window = Union[int, str]
 

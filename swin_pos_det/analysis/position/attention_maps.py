@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...errors import SettingError
 from ...layers import WindowAttention, WindowPlan, window_partition, window_reverse
 from ...ops.masks import WindowGroup
-from ...types import Pair
+from ...ops.windows import Pair
 
 
 @dataclass(frozen=True)

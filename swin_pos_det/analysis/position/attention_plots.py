@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from ...errors import SettingError
-from ...types import Pair
+from ...ops.windows import Pair
 from ...visualization import save_figure
 from .attention_maps import BlockAttention, BlockDistance, attended_from, visible_from
 from .bias_plots import BLUE, ORANGE, colour_bar

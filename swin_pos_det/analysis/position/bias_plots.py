@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ...layers import relative_position_index, resample_table, table_size
-from ...types import Pair
+from ...ops.windows import Pair
 from ...visualization import save_figure
 
 DIVERGING = 'RdBu_r'  # colour-blind-safe, white in the middle

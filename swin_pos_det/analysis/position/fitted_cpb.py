@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ...layers import WindowAttention
-from ...types import Pair
+from ...ops.windows import Pair
 from .bias_plots import bias_grid, over_offsets
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ...apis import build_detector
 from ...apis.images import check_file
 from ...errors import SettingError
+from ...ops.windows import Pair
 from ...progress import track
-from ...types import Pair
 from ..detector import model_input, test_images
 from .attention_maps import BlockAttention, measure_distances, record_attention
 from .attention_plots import plot_attention, plot_attention_distance

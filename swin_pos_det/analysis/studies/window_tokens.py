@@ -7,7 +7,7 @@ from typing import Dict, Iterable, List, Sequence
 from mmcv import rescale_size
 
 from ...layers import WindowRule
-from ...types import Pair
+from ...ops.windows import Pair
 
 
 def resized_images(annotations: str, scale: Pair, divisor: int = 32) -> List[Pair]:

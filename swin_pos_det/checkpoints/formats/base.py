@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...layers import POSITIONS, relative_position_index
-from ...types import Pair
+from ...ops.windows import Pair
 
 StateDict = Mapping[str, Tensor]
 Rules = Sequence[Tuple[str, str]]

@@ -14,7 +14,7 @@ from typing import Dict, Sequence
 import torch
 from torch import Tensor
 
-from ...types import Pair
+from ...ops.windows import Pair
 from .base import (
     Format,
     StateDict,

@@ -7,7 +7,7 @@ from typing import Dict, Sequence
 
 from torch import Tensor
 
-from ...types import Pair
+from ...ops.windows import Pair
 from .base import Format, StateDict, with_indices
 
 

@@ -13,7 +13,7 @@ from typing import Dict, Optional, Sequence
 from torch import Tensor
 
 from ...errors import SettingError
-from ...types import Pair
+from ...ops.windows import Pair
 from . import microsoft
 from .base import Format, StateDict
 

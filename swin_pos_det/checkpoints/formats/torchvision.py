@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import SettingError
-from ...types import Pair
+from ...ops.windows import Pair
 from . import microsoft
 from .base import (
     Format,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import SettingError
-from ...types import Pair
+from ...ops.windows import Pair
 from .base import PositionScheme, register_position
 
 

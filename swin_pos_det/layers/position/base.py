@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...errors import SettingError, SettingTypeError
 from ...ops.position_bias import PositionBias
-from ...types import Pair
+from ...ops.windows import Pair
 
 Normal = Callable[[Tensor], Any]
 PositionSetting = Union[str, Mapping[str, Any], 'PositionScheme', Sequence[Any]]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...ops.position_bias import table_size
-from ...types import Pair
+from ...ops.windows import Pair
 from ..relative_bias import resample_table
 from .base import Normal, PositionScheme, register_position
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...errors import SettingError
 from ...ops.runtime import without_autocast
-from ...types import Pair
+from ...ops.windows import Pair
 from .base import Normal, PositionScheme, register_position
 
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...types import Pair
 from ..masks import split
 from ..optimizations import OPTIMIZATIONS
 from ..patches import two_by_two
+from ..windows import Pair
 from .chunks import can_chunk, chunk_size, is_large
 
 

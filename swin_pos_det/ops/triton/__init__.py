@@ -18,11 +18,10 @@ from typing import Optional, Sequence
 import torch
 from torch import Tensor
 
-from ...types import Pair
 from ..heads import Rotation
 from ..position_bias import PositionBias
 from ..runtime import tensor_cache
-from ..windows import MAX_CACHED_PLANS, WindowPlan
+from ..windows import MAX_CACHED_PLANS, Pair, WindowPlan
 from .support import unsupported
 
 __all__ = ['attention', 'unsupported']

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...types import Pair
+from ..windows import Pair
 from .large_windows import backward_keys, backward_queries, forward_large
 from .reductions import expand_table, pad_gradient, table_gradient
 from .small_windows import backward_small, forward_small

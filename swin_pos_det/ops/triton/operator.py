@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
-from ...types import Pair
 from ..runtime import is_tracing
+from ..windows import Pair
 from . import launch
 
 Settings = Tuple[Pair, Pair, Pair, bool, int, float]
