@@ -1,52 +1,7 @@
 # A nano Swin on scikit-learn's handwritten digits, for a CPU: trains in about a minute.
-_base_ = ['mmpretrain::_base_/models/swin_transformer/tiny_224.py', 'mmpretrain::_base_/default_runtime.py']
+_base_ = ['mmpretrain::_base_/models/swin_transformer/tiny_224.py', '../_base_/digit_scans.py']
 custom_imports = dict(imports=['swin_pos_det'], allow_failed_imports=False)
 
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mmdet.SwinPosTransformer',
-        embed_dims=32,
-        depths=(2, 2, 2),
-        num_heads=(1, 2, 4),
-        strides=(4, 2, 2),
-        out_indices=(2, ),
-        window_policy='fit',
-        drop_path_rate=0.),
-    head=dict(num_classes=10, in_channels=128),
-    train_cfg=None)
-data_preprocessor = dict(num_classes=10, mean=[127.5], std=[127.5])
-
-resize = dict(type='Resize', scale=56, interpolation='bicubic')
-train_dataloader = dict(
-    batch_size=32,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        type='mmdet.DigitScansDataset',
-        split='train',
-        pipeline=[resize, dict(type='RandomCrop', crop_size=56, padding=4),
-                  dict(type='PackInputs')]))
-val_dataloader = dict(
-    batch_size=64,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='mmdet.DigitScansDataset', split='val', test_mode=True, pipeline=[resize, dict(type='PackInputs')]))
-test_dataloader = val_dataloader
-val_evaluator = test_evaluator = dict(type='Accuracy', topk=(1, ))
-
-train_cfg = dict(by_epoch=True, max_epochs=10, val_interval=5)
-val_cfg = test_cfg = dict()
-optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0., custom_keys=dict(relative_position_bias_table=dict(decay_mult=0.))),
-    clip_grad=dict(max_norm=5.))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=45),
-    dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True, eta_min=1e-5),
-]
-default_hooks = dict(logger=dict(interval=15), checkpoint=dict(max_keep_ckpts=1))
-randomness = dict(seed=0)
+backbone = dict(_delete_=True, type='mmdet.SwinPosTransformer', embed_dims=32, depths=(2, 2, 2), num_heads=(1, 2, 4),
+                strides=(4, 2, 2), out_indices=(2, ), window_policy='fit', drop_path_rate=0.)
+model = dict(backbone=backbone, head=dict(num_classes=10, in_channels=128), train_cfg=None)
