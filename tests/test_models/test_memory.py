@@ -13,7 +13,7 @@ from swin_pos_det.ops.cpu_inference import chunks
 from swin_pos_det.ops.windows import MAX_CACHED_PLANS, build_plan, window_plan
 from tests.models import MICRO, randomise
 
-GROWTH_MB = 110  # measured: 56 to 71 MB, of the allocator; 171 MB with a cache without bound
+GROWTH_MB = 85  # measured: 56 to 59 MB, of the allocator; 110 MB with a cache without bound
 
 
 def peak_mb() -> float:
@@ -23,12 +23,12 @@ def peak_mb() -> float:
 def _thousand_sizes(rank: int) -> None:
     chunks.MIN_NUMBERS = 1  # so that small maps go the way of large ones, which keeps more
     rng = random.Random(0)
-    sizes = rng.sample([(h, w) for h in range(100, 320, 4) for w in range(100, 320, 4)], 1000)
+    sizes = rng.sample([(h, w) for h in range(60, 200, 4) for w in range(60, 200, 4)], 1000)
     torch.manual_seed(0)
     model = SwinPosTransformer(**dict(MICRO, embed_dims=8, drop_path_rate=0.)).eval()
     randomise(model)
     with torch.no_grad():
-        for size in [(316, 316)] * 3 + sizes[:10]:  # the largest first, until the cache is full
+        for size in [(196, 196)] * 3 + sizes[:10]:  # the largest first, until the cache is full
             model(torch.randn(1, 3, *size))
         assert build_plan.cache_info().currsize == MAX_CACHED_PLANS
         before = peak_mb()

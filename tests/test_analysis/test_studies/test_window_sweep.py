@@ -42,7 +42,8 @@ def test_sweeps_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
         work_dir=str(tmp_path / 'run'),
         test_dataloader=dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=str(data))),
         val_dataloader=dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=str(data))),
-        train_dataloader=dict(dataset=dict(data_root=str(data)))))
+        train_dataloader=dict(dataset=dict(data_root=str(data))),
+        model=dict(test_cfg=dict(rpn=dict(max_per_img=20), rcnn=dict(max_per_img=5)))))
     init_default_scope('mmdet')
     checkpoint = str(tmp_path / 'model.pth')
     save_checkpoint(dict(state_dict=MODELS.build(cfg.model).state_dict(), meta={}), checkpoint)
