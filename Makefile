@@ -28,7 +28,7 @@ demo: setup  ## train and evaluate Mask R-CNN with a nano backbone on the embedd
 	@echo "To run the tools yourself, activate the environment: source $(VENV)/bin/activate"
 
 test: setup  ## run the tests, on up to four cores at once
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: setup  ## check the code's style
 	$(RUN) -m ruff check .

@@ -12,8 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.skipif(not hasattr(os, 'fork') or not Path('/proc/self/statm').exists(),
-                                reason='children are forked and limited as Linux does')
+pytestmark = [pytest.mark.slow,
+              pytest.mark.skipif(not hasattr(os, 'fork') or not Path('/proc/self/statm').exists(),
+                                 reason='children are forked and limited as Linux does')]
 
 
 @pytest.fixture(scope='module')

@@ -7,6 +7,8 @@ import pytest
 
 from tests.test_engine.kills import kill_everywhere, training
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize('by_epoch', [True, False])
 def test_it_ends_as_if_nothing_had_happened(tmp_path, by_epoch):

@@ -20,7 +20,7 @@ EPOCHS, BATCH, IMAGES = 2, 2, 8
 # Every detection counts, so that the barely trained model's recalls are not all 0.
 CONFIG = f"""
 _base_ = '{ROOT}/configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py'
-recipe = dict(num_train={IMAGES}, num_val=10, seed=5, data_root='digits')
+recipe = dict(num_train={IMAGES}, num_val=5, seed=5, data_root='digits')
 train_dataloader = dict(batch_size={BATCH}, num_workers=0, persistent_workers=False,
                         dataset=dict(filter_cfg=None, **recipe))
 val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=recipe)
