@@ -16,7 +16,7 @@ from .mmcv_wheel import ensure_mmcv
 from .torchvision import ensure_torchvision
 
 REPO = Path(__file__).resolve().parents[3]
-DEFAULT_TORCH = 'torch==2.13.0'
+DEFAULT_TORCH = 'torch==2.13.0' if sys.version_info >= (3, 10) else 'torch==2.8.0'  # the last one for Python 3.9
 # setuptools 80 and later have no pkg_resources, which mmcv's setup.py and mmengine 0.10.7 import.
 BUILD_TOOLS = ('setuptools<80', 'wheel', 'ninja')
 VENVS = {'openmmlab': '.venv', 'onedl': '.venv-onedl'}  # the stacks own the same import names: one environment each
