@@ -1,6 +1,7 @@
 """The set-up's own decisions, without network, environments or compilers' real work."""
 from __future__ import annotations
 
+import json
 import sys
 import zipfile
 from collections import namedtuple
@@ -204,6 +205,15 @@ def test_cuda_operators_need_both_torch_and_compiler(cuda, nvcc, force, tmp_path
     assert env['CUDA_VISIBLE_DEVICES'] == ('0' if force == '1' else '')
     assert env['PATH'].startswith(str(tmp_path / 'venv' / 'bin'))
     assert env['CFLAGS'] == '-g0 -O1'
+
+
+@pytest.mark.parametrize(('device', 'archs', 'cuda'), [(True, '', '13.0'), (False, '8.0', '13.0'), (False, '', None)])
+def test_cuda_operators_need_a_device_or_a_list_of_architectures(device, archs, cuda, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'torch', SimpleNamespace(
+        __version__='2.13.0', version=SimpleNamespace(cuda='13.0'), cuda=SimpleNamespace(is_available=lambda: device)))
+    monkeypatch.setenv('TORCH_CUDA_ARCH_LIST', archs)
+    exec(mmcv_wheel._FACTS, {})
+    assert json.loads(capsys.readouterr().out)[1] == cuda
 
 
 @pytest.mark.parametrize('stack', ['openmmlab', 'onedl'])

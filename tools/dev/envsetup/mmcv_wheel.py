@@ -12,10 +12,12 @@ from .checks import GIB
 from .commands import SetupError, child_env, run_logged, run_python
 
 COMPILER_GIB = 1.5  # one compiler process on mmcv's largest files
+# Without a device, torch compiles for CUDA only if it is told for which ones.
 _FACTS = '''
-import json, platform, sys, torch
+import json, os, platform, sys, torch
+cuda = torch.version.cuda if torch.cuda.is_available() or os.environ.get('TORCH_CUDA_ARCH_LIST') else None
 print(json.dumps(['cp%d%d-torch%s-%s-%s' % (*sys.version_info[:2], torch.__version__, platform.system().lower(),
-                                            platform.machine()), torch.version.cuda]))
+                                            platform.machine()), cuda]))
 '''
 # Run in a fresh process: a wheel built for another torch imports as far as its first operator.
 _VERIFY = '''
@@ -98,9 +100,13 @@ def make_wheel(python: Path, spec: str, folder: Path, cuda: str | None, *options
 
 
 def build_env(python: Path, cuda: str | None) -> dict[str, str]:
-    """Return the environment of mmcv's build, with CUDA operators if torch has CUDA and nvcc is there.
+    """Return the environment of mmcv's build, with CUDA operators if there is nvcc.
 
     Without nvcc the device is hidden, as mmcv's setup.py asks for CUDA when it sees one.
+
+    Args:
+        python: the interpreter of the environment.
+        cuda: torch's version of CUDA; None if it has none, or there is nothing to compile for.
     """
     home = os.environ.get('CUDA_HOME') or os.environ.get('CUDA_PATH')
     with_cuda = bool(cuda and (shutil.which('nvcc', path=f'{home}/bin') if home else shutil.which('nvcc')))
