@@ -13,7 +13,7 @@ DEMO_CONFIG = configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py
 RUN = $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,6 +33,9 @@ test: setup  ## run the tests, on up to four cores at once
 lint: setup  ## check the code's style
 	$(RUN) -m ruff check .
 
+docs: setup  ## build the site of docs/ into site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
 clean:  ## delete caches and build products; environments and work_dirs stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

@@ -58,8 +58,9 @@ class SwinLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     Raises:
         ValueError: for other settings, or another backbone.
 
-    Example:
-        optim_wrapper = dict(constructor='SwinLayerDecayOptimWrapperConstructor', paramwise_cfg=dict(decay_rate=0.8))
+    Examples:
+        >>> optim_wrapper = dict(
+        ...     constructor='SwinLayerDecayOptimWrapperConstructor', paramwise_cfg=dict(decay_rate=0.8))
     """
 
     def __init__(self, optim_wrapper_cfg: Dict[str, Any], paramwise_cfg: Dict[str, Any]) -> None:

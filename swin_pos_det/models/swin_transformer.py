@@ -105,7 +105,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
     Raises:
         SettingError, SettingTypeError: if a setting is invalid; the message says what is valid.
 
-    Example:
+    Examples:
         >>> backbone = SwinPosTransformer(window_size=12, table_window_size=7)
         >>> [tuple(f.shape) for f in backbone(torch.zeros(1, 3, 250, 333))]
         [(1, 96, 63, 84), (1, 192, 32, 42), (1, 384, 16, 21), (1, 768, 8, 11)]

@@ -34,7 +34,7 @@ class SwinPosTransformerV2(SwinPosTransformer):
     Raises:
         SettingError, SettingTypeError: if a setting is invalid; the message says what is valid.
 
-    Example:
+    Examples:
         >>> backbone = SwinPosTransformerV2(window_size=16, pretrained_window_sizes=8)
         >>> [tuple(f.shape) for f in backbone(torch.zeros(1, 3, 250, 333))]
         [(1, 96, 63, 84), (1, 192, 32, 42), (1, 384, 16, 21), (1, 768, 8, 11)]

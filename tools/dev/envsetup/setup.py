@@ -20,8 +20,8 @@ DEFAULT_TORCH = 'torch==2.13.0' if sys.version_info >= (3, 10) else 'torch==2.8.
 # setuptools 80 and later have no pkg_resources, which mmcv's setup.py and mmengine 0.10.7 import.
 BUILD_TOOLS = ('setuptools<80', 'wheel', 'ninja')
 VENVS = {'openmmlab': '.venv', 'onedl': '.venv-onedl'}  # the stacks own the same import names: one environment each
-REQUIREMENTS = {'openmmlab': ('runtime', 'openmmlab', 'demo', 'classification', 'segmentation', 'test'),
-                'onedl': ('runtime', 'onedl', 'demo', 'onedl-classification', 'onedl-segmentation', 'test')}
+REQUIREMENTS = {'openmmlab': ('runtime', 'openmmlab', 'demo', 'classification', 'segmentation', 'docs', 'test'),
+                'onedl': ('runtime', 'onedl', 'demo', 'onedl-classification', 'onedl-segmentation', 'docs', 'test')}
 VENV_BYTES = 4 * checks.GIB  # measured with a CPU build of torch: 2.7 GiB, 1.0 of it triton
 _IMPORTS = '''
 import cv2, torch, mmengine, mmcv.ops, mmdet.apis
