@@ -6,7 +6,7 @@ from functools import partial
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
 from swin_pos_det.choices import WINDOW_POLICIES
-from swin_pos_det.cli.argument_types import count, device, fraction, window_size
+from swin_pos_det.cli.argument_types import count, device, fraction, tile_overlap, tile_size, window_size
 from swin_pos_det.cli.arguments import add_config_arguments, add_speed_arguments, note_unused
 from swin_pos_det.cli.main import run_cli
 
@@ -45,6 +45,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('--score-thr', type=fraction, default=0.3, metavar='S',
                         help='detections below this score are neither drawn nor written (default: 0.3)')
     parser.add_argument('--batch-size', type=count, default=1, metavar='N', help='images at once (default: 1)')
+    parser.add_argument('--slice', type=tile_size, metavar='PX',
+                        help='cut images that are larger than PX into overlapping tiles of PX x PX pixels, detect in '
+                             'each of them and in the whole image, and merge: finds small objects in large images. '
+                             '--batch-size is then that of tiles')
+    parser.add_argument('--slice-overlap', type=tile_overlap, default=0.2, metavar='S',
+                        help='overlap of neighbouring tiles, as a share of their side; should exceed the small objects '
+                             '(default: 0.2)')
     parser.add_argument('--device', type=device, help='such as cuda:0 or cpu (default: a GPU if there is one)')
     parser.add_argument('--providers', nargs='+', metavar='NAME', default=['cpu'],
                         help='of onnxruntime, for an .onnx file: cpu, cuda or tensorrt, in the order of preference '
@@ -65,7 +72,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Detect as the command line says; return the exit status."""
-    from swin_pos_det.apis import check_inputs, describe_ignored, find_inputs, init_detector, predict_files
+    from swin_pos_det.apis import Slicing, check_inputs, describe_ignored, find_inputs, init_detector, predict_files
     from swin_pos_det.apis.pipeline import reads_folders
     from swin_pos_det.cli.checkpoint_checks import check_checkpoint
     from swin_pos_det.cli.runner import load_config
@@ -76,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     exported = args.config.endswith('.onnx')
     if exported:
         note_unused(get_parser(), args, _OF_TORCH, 'on an .onnx file')
+    if args.slice is None:
+        note_unused(get_parser(), args, ['slice_overlap'], 'without --slice')
     cfg = None if exported else load_config(args)
     folders = not exported and reads_folders(cfg)
     found = find_inputs(args.inputs, folders)
@@ -93,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         if args.half or args.cuda_graphs:
             speed_up(model, args.cuda_graphs, args.half)
     report = predict_files(model, found, args.out, args.batch_size, args.score_thr, not args.no_pictures,
-                           font=args.font)
+                           font=args.font, slicing=args.slice and Slicing(args.slice, args.slice_overlap))
     for reason in report.skipped.values():
         print(f'skipped: {reason}', file=sys.stderr)
     skipped = f' (skipped: {len(report.skipped)})' if report.skipped else ''

@@ -4,7 +4,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Mapping, Union
+from typing import Mapping, Optional, Union
 
 from torch import nn
 
@@ -13,6 +13,7 @@ from ..progress import ProgressBar
 from .inference import check_finite, check_settings, predict_batch
 from .inputs import Inputs, check_inputs, count_frames, find_inputs, read_frames
 from .pipeline import InputPipeline, reads_folders
+from .slicing import Slicing, predict_sliced
 from .writer import PredictionWriter
 
 
@@ -34,7 +35,7 @@ class PredictionReport:
 
 def predict_files(model: nn.Module, inputs: Union[Inputs, Mapping[Path, str]], out_dir: Union[str, Path],
                   batch_size: int = 1, score_threshold: float = 0.3, pictures: bool = True, progress: bool = True,
-                  font: Union[str, Path, None] = None) -> PredictionReport:
+                  font: Union[str, Path, None] = None, slicing: Optional[Slicing] = None) -> PredictionReport:
     """Run a detector on images and videos and write its detections.
 
     ``out_dir`` gets ``vis/``, the inputs under their names with the detections drawn, at most 4096 pixels wide and
@@ -48,11 +49,12 @@ def predict_files(model: nn.Module, inputs: Union[Inputs, Mapping[Path, str]], o
         inputs: see :func:`find_inputs`, or its result. If the config loads a file per channel
             (``LoadMultiChannelImageFromFiles``), each folder is an image.
         out_dir: created if necessary.
-        batch_size: images at once, at least 1.
+        batch_size: images at once, at least 1; with ``slicing``, tiles at once.
         score_threshold: detections below it are neither drawn nor written, in [0, 1].
         pictures: False: no ``vis/``.
         progress: show a bar.
         font: path of a font for class names; see :func:`~swin_pos_det.visualization.find_font`.
+        slicing: cut images larger than its tiles; see :func:`~swin_pos_det.apis.slicing.predict_sliced`.
 
     Returns:
         The outcome. Unreadable files are skipped and listed in ``skipped``.
@@ -73,9 +75,11 @@ def predict_files(model: nn.Module, inputs: Union[Inputs, Mapping[Path, str]], o
     whole, last = False, []
     try:
         with bar:
-            while batch := list(itertools.islice(frames, batch_size)):
+            while batch := list(itertools.islice(frames, 1 if slicing else batch_size)):
                 last = batch
-                samples = predict_batch(model, [frame.image for frame in batch], pipeline, score_threshold)
+                samples = predict_batch(model, [frame.image for frame in batch], pipeline, score_threshold) if (
+                    slicing is None) else [predict_sliced(model, frame.image, pipeline, score_threshold, slicing,
+                                                          batch_size) for frame in batch]
                 for frame, sample in zip(batch, samples):
                     writer.add(frame, sample)
                 bar.advance(len(batch))

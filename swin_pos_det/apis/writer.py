@@ -7,10 +7,12 @@ from typing import Any, Optional, Union
 
 import cv2
 import numpy as np
+import torch
 from mmdet.structures import DetDataSample
 from torch import nn
 
 from ..checkpoints import write_json
+from ..data.compact_masks import CompactMasks
 from ..data.masks import encode_masks
 from ..errors import SettingError, UserError
 from ..visualization import InstanceDrawer, picture_scale, save_picture, to_rgb
@@ -66,7 +68,7 @@ class PredictionWriter:
 
     def _add_annotations(self, image_id: int, sample: DetDataSample) -> None:
         found = sample.pred_instances
-        masks = encode_masks(found.masks.numpy()) if 'masks' in found else [None] * len(found)
+        masks = _encode(found.masks) if 'masks' in found else [None] * len(found)
         for box, score, label, mask in zip(found.bboxes.tolist(), found.scores.tolist(), found.labels.tolist(), masks):
             width, height = box[2] - box[0], box[3] - box[1]
             item = dict(id=len(self.annotations) + 1, image_id=image_id, category_id=label + 1,
@@ -147,6 +149,10 @@ def _count_readable(path: Path) -> int:
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
     capture.release()
     return count
+
+
+def _encode(masks: Union[torch.Tensor, CompactMasks]) -> list[dict[str, Any]]:
+    return masks.encode() if isinstance(masks, CompactMasks) else encode_masks(masks.numpy())
 
 
 def _palette(model: nn.Module) -> Optional[list]:

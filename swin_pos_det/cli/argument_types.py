@@ -46,6 +46,8 @@ count = _number(int, 1, math.inf, 'a whole number of at least 1', (True, False))
 count_from_0 = _number(int, 0, math.inf, 'a whole number of at least 0', (True, False))
 factor = _number(float, 0, math.inf, 'a number above 0', (False, False))
 share = _number(float, 0, 1, 'a number above 0 and below 1', (False, False))
+tile_size = _number(int, 32, math.inf, 'a whole number of at least 32 pixels', (True, False))
+tile_overlap = _number(float, 0, 0.9, 'a number from 0 to 0.9', (True, True))
 fraction = _number(float, 0, 1, 'a number from 0 to 1', (True, True))
 ap_points = _number(float, 0, 100, 'AP points from 0 to 100, such as 0.1', (True, True))
 

@@ -15,6 +15,8 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 from torch import Tensor
 
+from .masks import encode_crops
+
 
 class Crop(NamedTuple):
     """The pixels of one mask from row ``y`` and column ``x`` on; everything outside is zero. Read-only."""
@@ -106,6 +108,10 @@ class CompactMasks(BitmapMasks):
         for mask, part, (y, x, pixels) in zip(whole, parts, crops):
             mask[y:y + pixels.shape[0], x:x + pixels.shape[1]] = part.view(pixels.shape)
         return whole
+
+    def encode(self) -> List[Dict[str, Any]]:
+        """Return run-length codes, as :func:`~swin_pos_det.data.masks.encode_masks` does."""
+        return encode_crops(self.crops, self.height, self.width)
 
     def __len__(self) -> int:
         return len(self._whole if self._crops is None else self._crops)

@@ -1,7 +1,7 @@
 """Run-length masks: encode them, and check them before pycocotools, which hangs on wrong ones, reads them."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
 import cv2
@@ -26,14 +26,24 @@ def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
     Returns:
         N dicts with ``size``, [H, W], and ``counts``, bytes.
     """
-    height, width = masks.shape[1:]
-    found = [dict(size=[height, width], counts=_run_lengths(mask)) for mask in masks]
+    return encode_crops(((0, 0, mask) for mask in masks), *masks.shape[1:])
+
+
+def encode_crops(crops: Iterable[tuple[int, int, np.ndarray]], height: int, width: int) -> list[dict[str, Any]]:
+    """Encode masks of which the rectangles around the objects are given, as :func:`encode_masks` does whole ones.
+
+    Args:
+        crops: of each mask the first row, the first column, and the pixels (h, w).
+        height, width: of the image.
+    """
+    found = [dict(size=[height, width], counts=_run_lengths(*crop, height, width)) for crop in crops]
     return rle.frPyObjects(found, height, width) if found else []
 
 
-def _run_lengths(mask: np.ndarray) -> list[int]:
-    """Lengths of the runs of 0 and 1, in turn, down the columns of a mask (H, W); the first are zeros."""
-    height, width = mask.shape
+def _run_lengths(top: int, left: int, mask: np.ndarray, height: int, width: int) -> list[int]:
+    """Lengths of the runs of 0 and 1, in turn, down the columns of an image; the first are zeros."""
+    if not mask.size:
+        return [height * width]
     mask = np.ascontiguousarray(mask)
     mask = mask.view(np.uint8) if mask.dtype == bool else (mask != 0).view(np.uint8)
     x, y, columns, rows = cv2.boundingRect(mask)
@@ -41,7 +51,7 @@ def _run_lengths(mask: np.ndarray) -> list[int]:
     framed = np.zeros((columns, rows + 2), np.int8)
     framed[:, 1:-1] = mask[y:y + rows, x:x + columns].T != 0
     column, row = np.nonzero(np.diff(framed))
-    edges = (x + column) * height + y + row  # starts and ends in turn, in the order of the whole image
+    edges = (left + x + column) * height + top + y + row  # starts and ends in turn, in the order of the whole image
     if rows == height:  # runs that reach from one column into the next
         joined = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1
         edges = np.delete(edges, np.concatenate([joined, joined + 1]))

@@ -49,7 +49,7 @@ class InstanceDrawer:
             labels: (N,) places in ``classes``.
             boxes: (N, 4) as x1, y1, x2, y2 in pixels of the image. Default: those of the masks, which are not drawn.
             scores: (N,), written after the names.
-            masks: (N, H, W), booleans or 0 and 1.
+            masks: (N, H, W), booleans or 0 and 1; or for each a rectangle, its first row, first column and pixels.
             texts: (N,) to write instead of names and scores; '' for nothing.
             scale: size of the picture over that of the image, of :func:`picture_scale`.
 
@@ -148,10 +148,12 @@ def _rect(box: np.ndarray, scale: float, shape: Sequence[int]) -> Rect:
 
 def _region(mask: Any, scale: float, shape: Sequence[int]) -> tuple[Rect, np.ndarray]:
     """Return the part of the picture that a mask covers, and the mask there, uint8."""
+    above, before, mask = mask if isinstance(mask, tuple) else (0, 0, mask)
     mask = np.ascontiguousarray(mask)
     mask = mask.view(np.uint8) if mask.dtype == bool else (mask != 0).astype(np.uint8)
-    x, y, width, height = cv2.boundingRect(mask)
+    x, y, width, height = cv2.boundingRect(mask) if mask.size else (0, 0, 0, 0)
     crop = mask[y:y + height, x:x + width]
+    x, y = x + before, y + above
     if scale == 1 or not crop.size:
         return (x, y, width, height), crop
     left, top = int(x * scale), int(y * scale)

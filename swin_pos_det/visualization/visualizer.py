@@ -80,6 +80,7 @@ def instance_arrays(instances: InstanceData) -> dict[str, Any]:
     if 'masks' in instances:
         masks = instances.masks
         arrays['masks'] = masks.cpu().numpy() if isinstance(masks, torch.Tensor) else (
+            masks.crops if hasattr(masks, 'crops') else
             masks.to_ndarray() if hasattr(masks, 'to_ndarray') else np.asarray(masks))
     return arrays
 
