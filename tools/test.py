@@ -34,7 +34,8 @@ def get_parser() -> argparse.ArgumentParser:
                         help='write pictures of predictions to DIR, inside the timestamped folder of the work dir')
     parser.add_argument('--wait-time', type=float, default=2, metavar='SECONDS',
                         help='with --show: how long each picture stays (default: 2)')
-    parser.add_argument('--tta', action='store_true', help="test-time augmentation: the config's, else flipping")
+    parser.add_argument('--tta', action='store_true', help="test-time augmentation: the config's, such as "
+                                                              'that of configs/_base_/tta.py, else flipping')
     add_speed_arguments(parser)
     add_common_arguments(parser)
     return parser
@@ -46,15 +47,11 @@ def use_test_time_augmentation(cfg) -> None:
 
     from swin_pos_det.type_names import type_name
 
-    parts = (cfg.model, cfg.model.get('roi_head') or {})
-    own = type_name(cfg.get('tta_model') or dict(type='DetTTAModel')) != 'DetTTAModel'
-    if not own and any(p.get('mask_head') for p in parts):
-        raise UserError("mmdet's test-time augmentation has no instance masks; for the boxes alone, add "
-                        '--cfg-options model.roi_head.mask_head=None test_evaluator.metric=bbox')
     if 'tta_model' not in cfg:
         warnings.warn('the config has no tta_model: results of all views go through one NMS at IoU 0.5', stacklevel=2)
-        cfg.tta_model = dict(type='DetTTAModel',
-                             tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
+        cfg.tta_model = dict(type='mmdet.SwinPosTTAModel')
+    elif type_name(cfg.tta_model) == 'DetTTAModel':  # the same boxes, and masks where there are any
+        cfg.tta_model.type = 'mmdet.SwinPosTTAModel'
     if 'tta_pipeline' not in cfg:
         warnings.warn('the config has no tta_pipeline: each image is tested as it is and flipped', stacklevel=2)
         dataset = cfg.test_dataloader.dataset

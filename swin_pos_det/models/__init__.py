@@ -5,8 +5,9 @@ from .data_preprocessor import SwinPosDataPreprocessor, attach_valid_sizes, vali
 from .pooling import ValidAveragePooling
 from .swin_transformer import SwinPosTransformer
 from .swin_transformer_v2 import SwinPosTransformerV2
+from .tta_model import SwinPosTTAModel
 
 __all__ = [
-    'SwinPosDataPreprocessor', 'SwinPosTransformer', 'SwinPosTransformerV2', 'ValidAveragePooling',
+    'SwinPosDataPreprocessor', 'SwinPosTTAModel', 'SwinPosTransformer', 'SwinPosTransformerV2', 'ValidAveragePooling',
     'VectorizedMaxIoUAssigner', 'attach_valid_sizes', 'valid_sizes'
 ]

@@ -149,11 +149,6 @@ def test_resume_in_a_work_dir_whose_checkpoint_is_gone(train_tool, error_of, nan
     assert "run/last_checkpoint names '/old/place/epoch_3.pth', which does not exist" in error
 
 
-def test_augmentation_at_test_time_has_no_masks(test_tool, error_of, nano_config, tmp_path):
-    torch.save({'state_dict': {'w': torch.ones(3)}}, tmp_path / 'weights.pth')
-    assert 'model.roi_head.mask_head=None' in error_of(test_tool, nano_config, 'weights.pth', '--tta')
-
-
 def test_auto_scale_lr_needs_a_base(train_tool, error_of, nano_config):
     error = error_of(train_tool, nano_config, '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None')
     assert 'base_batch_size' in error
