@@ -52,3 +52,11 @@ def test_help_of_command_and_tool_needs_no_torch():
                'assert not {"torch", "mmdet", "mmengine"} & set(sys.modules)')
     done = subprocess.run([sys.executable, '-c', program], cwd=TOOLS.parent, stdout=subprocess.PIPE, text=True)
     assert done.returncode == 0 and '--work-dir' in done.stdout
+
+
+def test_report_and_infer_have_the_flags_of_their_tools(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', sys.argv)  # main sets it
+    for command, flag in (('report', '--html'), ('infer', '--slice')):
+        with pytest.raises(SystemExit) as stopped:
+            console.main([command, '--help'])
+        assert not stopped.value.code and f'{flag} ' in capsys.readouterr().out

@@ -77,9 +77,10 @@ def predict_files(model: nn.Module, inputs: Union[Inputs, Mapping[Path, str]], o
         with bar:
             while batch := list(itertools.islice(frames, 1 if slicing else batch_size)):
                 last = batch
-                samples = predict_batch(model, [frame.image for frame in batch], pipeline, score_threshold) if (
-                    slicing is None) else [predict_sliced(model, frame.image, pipeline, score_threshold, slicing,
-                                                          batch_size) for frame in batch]
+                if slicing is None:
+                    samples = predict_batch(model, [frame.image for frame in batch], pipeline, score_threshold)
+                else:
+                    samples = [predict_sliced(model, batch[0].image, pipeline, score_threshold, slicing, batch_size)]
                 for frame, sample in zip(batch, samples):
                     writer.add(frame, sample)
                 bar.advance(len(batch))

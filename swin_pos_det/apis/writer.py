@@ -16,7 +16,7 @@ from ..data.compact_masks import CompactMasks
 from ..data.masks import encode_masks
 from ..errors import SettingError, UserError
 from ..visualization import InstanceDrawer, picture_scale, save_picture, to_rgb
-from ..visualization.visualizer import instance_arrays
+from ..visualization.visualizer import instance_arrays, own_palette
 from .inputs import Frame
 
 # Maximum of the longer side of pictures in pixels: larger images are drawn smaller. The boxes in the COCO file are
@@ -156,7 +156,7 @@ def _encode(masks: Union[torch.Tensor, CompactMasks]) -> list[dict[str, Any]]:
 
 
 def _palette(model: nn.Module) -> Optional[list]:
-    palette = model.dataset_meta.get('palette')
+    palette = own_palette(model.dataset_meta)
     return None if isinstance(palette, str) else palette
 
 

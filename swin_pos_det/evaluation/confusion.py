@@ -1,7 +1,7 @@
 """The confusion matrix of a detector's classes."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -30,6 +30,40 @@ class ConfusionMatrix:
     iou_threshold: float
 
 
+@dataclass(frozen=True)
+class ImageCounts:
+    """How well the objects of an image were found.
+
+    Attributes:
+        image_id: of the annotations.
+        correct: objects found with their class.
+        missed: objects not found, or with another class.
+        false: detections without an object, or of another class.
+    """
+    image_id: Any
+    correct: int
+    missed: int
+    false: int
+
+    @property
+    def f1(self) -> float:
+        """Return the harmonic mean of precision and recall; 1 for an image without objects and detections."""
+        wrong = self.missed + self.false
+        return 2 * self.correct / (2 * self.correct + wrong) if self.correct + wrong else 1.
+
+
+def count_by_image(gt: COCO, results: Results, iou_type: str = 'bbox', score_threshold: float = 0.3,
+                   iou_threshold: float = 0.5, classes: Optional[Sequence[str]] = None) -> list[ImageCounts]:
+    """Count found objects and errors of each image; takes the arguments of :func:`confusion_matrix`."""
+    counts = []
+    for image_id, pairs in _pairs_by_image(gt, results, iou_type, score_threshold, iou_threshold,
+                                           category_ids(gt, classes)):
+        correct = sum(true == predicted for true, predicted in pairs)
+        counts.append(ImageCounts(image_id, correct, sum(true is not None for true, _ in pairs) - correct,
+                                  sum(predicted is not None for _, predicted in pairs) - correct))
+    return counts
+
+
 def confusion_matrix(gt: COCO, results: Results, iou_type: str = 'bbox', score_threshold: float = 0.3,
                      iou_threshold: float = 0.5, classes: Optional[Sequence[str]] = None) -> ConfusionMatrix:
     """Count how often each class is detected as each other.
@@ -49,22 +83,29 @@ def confusion_matrix(gt: COCO, results: Results, iou_type: str = 'bbox', score_t
     Raises:
         ValueError: for an invalid threshold or class.
     """
-    if not 0 <= score_threshold <= 1 or not 0 < iou_threshold <= 1:
-        raise SettingError(f'score_threshold must be in [0, 1] and iou_threshold above 0 and at most 1, got '
-                           f'{score_threshold:g} and {iou_threshold:g}')
     cat_ids = category_ids(gt, classes)
     place = {cat_id: index for index, cat_id in enumerate(cat_ids)}
     counts = np.zeros((len(place) + 1, len(place) + 1), np.int64)
-    found: dict[Any, list[dict]] = {}
-    for item in only(results, iou_type):
-        if item['category_id'] in place and item['score'] >= score_threshold:
-            found.setdefault(item['image_id'], []).append(item)
-    for image_id in gt.getImgIds():
-        objects = [item for item in gt.loadAnns(gt.getAnnIds(imgIds=[image_id])) if item['category_id'] in place]
-        detections = sorted(found.get(image_id, []), key=lambda item: -item['score'])
-        for true, predicted in _pairs(gt, objects, detections, iou_type, iou_threshold):
+    for _, pairs in _pairs_by_image(gt, results, iou_type, score_threshold, iou_threshold, cat_ids):
+        for true, predicted in pairs:
             counts[place.get(true, -1), place.get(predicted, -1)] += 1
     return ConfusionMatrix([gt.cats[cat_id]['name'] for cat_id in cat_ids], counts, score_threshold, iou_threshold)
+
+
+def _pairs_by_image(gt: COCO, results: Results, iou_type: str, score_threshold: float, iou_threshold: float,
+                    cat_ids: Sequence[Any]) -> Iterator[tuple[Any, list[tuple[Optional[int], Optional[int]]]]]:
+    """Yield each image's id and what :func:`_pairs` returns for it."""
+    if not 0 <= score_threshold <= 1 or not 0 < iou_threshold <= 1:
+        raise SettingError(f'score_threshold must be in [0, 1] and iou_threshold above 0 and at most 1, got '
+                           f'{score_threshold:g} and {iou_threshold:g}')
+    found: dict[Any, list[dict]] = {}
+    for item in only(results, iou_type):
+        if item['category_id'] in cat_ids and item['score'] >= score_threshold:
+            found.setdefault(item['image_id'], []).append(item)
+    for image_id in gt.getImgIds():
+        objects = [item for item in gt.loadAnns(gt.getAnnIds(imgIds=[image_id])) if item['category_id'] in cat_ids]
+        detections = sorted(found.get(image_id, []), key=lambda item: -item['score'])
+        yield image_id, _pairs(gt, objects, detections, iou_type, iou_threshold)
 
 
 def _pairs(gt: COCO, objects: list[dict], detections: list[dict], iou_type: str,

@@ -1,11 +1,11 @@
 """MMDetection's visualizer with this package's drawing."""
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Mapping, Optional, Sequence, Union
 
 import numpy as np
 import torch
-from mmdet.registry import VISUALIZERS
+from mmdet.registry import DATASETS, VISUALIZERS
 from mmdet.structures.bbox import BaseBoxes
 from mmdet.visualization import DetLocalVisualizer
 from mmdet.visualization.palette import get_palette
@@ -40,6 +40,7 @@ class SwinPosVisualizer(DetLocalVisualizer):
     def _draw_instances(self, image: np.ndarray, instances: InstanceData, classes: Optional[Sequence[str]],
                         palette: Colors) -> np.ndarray:
         number = int(instances.labels.max()) + 1 if len(instances) else 0
+        palette = own_palette(dict(classes=classes, palette=palette))
         drawer = InstanceDrawer(
             classes or (), _colors(palette if self.bbox_color is None else self.bbox_color, number), self.font,
             self.alpha, self.line_width, _colors(palette if self.mask_color is None else self.mask_color, number),
@@ -83,6 +84,27 @@ def instance_arrays(instances: InstanceData) -> dict[str, Any]:
             masks.crops if hasattr(masks, 'crops') else
             masks.to_ndarray() if hasattr(masks, 'to_ndarray') else np.asarray(masks))
     return arrays
+
+
+def own_palette(meta: Mapping[str, Any]) -> Colors:
+    """Return the palette of a data set if it was made for its classes.
+
+    A ``CocoDataset`` with classes of its own keeps the 80 colours of COCO's, of which the first two are both red.
+
+    Args:
+        meta: ``classes`` and ``palette`` of a data set, as far as they are known.
+
+    Returns:
+        The palette; None, for colours that differ, if a registered data set has it for other classes.
+    """
+    palette, classes = meta.get('palette'), tuple(meta.get('classes') or ())
+    if not palette or not classes or isinstance(palette, str):
+        return palette
+    colors = list(map(tuple, palette))
+    owners = [dataset.METAINFO for dataset in DATASETS.module_dict.values() if getattr(dataset, 'METAINFO', None)]
+    made_for = [tuple(meta.get('classes') or ()) for meta in owners
+                if list(map(tuple, meta.get('palette') or ())) == colors]
+    return palette if not made_for or classes in made_for else None
 
 
 def _colors(palette: Colors, number: int) -> list[Color]:

@@ -129,8 +129,8 @@ def predict_with(model, image, **settings):
 
 @pytest.mark.parametrize(('masks', 'boxes'), [(False, True), (True, False)])
 def test_detectors_of_boxes_or_masks_alone(masks, boxes):
-    image, wanted, labels = draw((300, 420), 60, 31)
-    found = predict_with(Blobs(128, masks, boxes), image, size=128, overlap=0.4)
+    image, wanted, labels = draw((300, 420), 50, 21)
+    found = predict_with(Blobs(128, masks, boxes), image, size=128)
     assert ('masks' in found) == masks
     if not boxes:
         found.bboxes = found.masks.get_bboxes().tensor
@@ -159,9 +159,9 @@ def test_a_small_image_is_run_as_without_slicing(detector, picture):
 
 
 def test_files(save, tmp_path):
-    image, boxes, labels = draw((300, 420), 60, 31)
+    image, boxes, labels = draw((300, 420), 50, 21)
     paths = [save(image[..., ::-1].copy(), 'large.png'), save(image[:100, :100, ::-1].copy(), 'small.png')]
-    report = predict_files(Blobs(128), paths, tmp_path / 'out', 4, 0.1, progress=False, slicing=Slicing(128, 0.4))
+    report = predict_files(Blobs(128), paths, tmp_path / 'out', 4, 0.1, progress=False, slicing=Slicing(128))
     content = json.loads(report.json.read_text())
     large = [item for item in content['annotations'] if item['image_id'] == 1]
     assert len(large) == len(boxes) and report.detections > len(boxes)

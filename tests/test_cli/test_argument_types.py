@@ -42,6 +42,8 @@ def test_numbers(kind, right, wrong, meant):
 
 @pytest.mark.parametrize(('tool', 'arguments'), [
     ('infer.py', ['c', 'p', 'photos', '--out', 'o', '--score-thr=2']),
+    ('infer.py', ['c', 'p', 'photos', '--out', 'o', '--slice=31']),
+    ('infer.py', ['c', 'p', 'photos', '--out', 'o', '--slice=64', '--slice-overlap=1']),
     ('infer.py', ['c', 'p', 'photos', '--out', 'o', '--batch-size=0']), ('train.py', ['c', '--ema=1']),
     ('analysis_tools/sweep_windows.py', ['c', 'p', '--scales', '1', '0']),
     ('analysis_tools/plot_position.py', ['c', '--num-images=0']),

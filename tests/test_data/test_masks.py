@@ -9,6 +9,7 @@ import pytest
 from pycocotools import mask as rle
 
 from swin_pos_det.data import masks as module
+from swin_pos_det.data.compact_masks import CompactMasks
 from swin_pos_det.data.masks import encode_masks, rle_problems
 
 SIZE = (40, 50)
@@ -116,4 +117,5 @@ def test_masks_are_encoded_as_pycocotools_does():
         wanted = [rle.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
         assert encode_masks(masks) == wanted
         assert encode_masks(masks.astype(np.float32) * 3) == wanted
+        assert CompactMasks(masks, *size).encode() == wanted
     assert encode_masks(np.zeros((0, 4, 5), bool)) == []

@@ -19,7 +19,7 @@ from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 
-from swin_pos_det.apis import predict, predict_files
+from swin_pos_det.apis import Slicing, predict, predict_files
 from swin_pos_det.data import make_digits_on_photos
 from swin_pos_det.deployment import OnnxDetector
 from swin_pos_det.deployment.detector_comparison import pair_detections
@@ -205,6 +205,14 @@ def test_infer_runs_a_file_without_a_config(exported, photos, tmp_path, monkeypa
         assert a['category_id'] == b['category_id'] and a['segmentation']['size'] == b['segmentation']['size']
         np.testing.assert_allclose(a['bbox'], b['bbox'], rtol=0, atol=1e-3)
     assert sorted(path.name for path in (tmp_path / 'found/vis').iterdir()) == [photo.name for photo in photos[:2]]
+    settings = dict(batch_size=3, progress=False, pictures=False)
+    assert tool.main([str(path), str(photos[0]), '--out', 'cut', '--no-pictures', '--slice', '48', '--batch-size', '3',
+                      '--slice-overlap', '0.4']) == 0
+    predict_files(detector, photos[:1], 'torch', slicing=Slicing(48, 0.4), **settings)
+    got, want = (json.loads((tmp_path / name / 'predictions.json').read_text())['annotations']
+                 for name in ('cut', 'torch'))
+    assert [item['category_id'] for item in got] == [item['category_id'] for item in want] and len(got) > 3
+    np.testing.assert_allclose([item['bbox'] for item in got], [item['bbox'] for item in want], rtol=0, atol=1e-3)
     with pytest.raises(SystemExit):
         tool.main([str(path), '--out', 'found'])
     assert 'the following arguments are required' in capsys.readouterr().err

@@ -63,11 +63,11 @@ def detector(request):
 
 
 def test_the_only_view_gives_the_detectors_own_results(detector):
-    """Images in a batch, one without detections among them."""
-    detector.test_cfg.rcnn.score_thr, images = 0.3, [photo(0), photo(1), photo(2)]
+    images = [photo(0), photo(1), photo(2)]
     wanted = plain(detector, images)
     state = dict(detector.roi_head.__dict__)
-    found = [each.pred_instances for image in images for each in run(SwinPosTTAModel(detector, TTA), [image], pipeline())]
+    model = SwinPosTTAModel(detector, TTA)
+    found = [each.pred_instances for image in images for each in run(model, [image], pipeline())]
     assert detector.roi_head.__dict__ == state, 'the head has its own method again'
     assert sum(map(len, wanted)) > 5
     for got, want in zip(found, wanted):

@@ -62,6 +62,16 @@ def test_windows(infer_tool, detector, monkeypatch):
     assert windows == [(12, None), ((7, 14), None), ([7, 7, 14, 'global'], None), (9, 'fit')]
 
 
+def test_tiles(infer_tool, detector, capsys):
+    arguments = ['--out', 'found', '--score-thr', '0.1', '--device', 'cpu', '--no-pictures']
+    assert infer_tool.main([*detector, 'photos', *arguments, '--slice', '40', '--batch-size', '4']) == 0
+    first = json.loads(Path('found/predictions.json').read_text())['annotations']
+    assert infer_tool.main([*detector, 'photos', *arguments, '--slice-overlap', '0.4']) == 0
+    assert 'note: --slice-overlap has no effect without --slice' in capsys.readouterr().err
+    whole = json.loads(Path('found/predictions.json').read_text())['annotations']
+    assert len(first) > len(whole) > 0 and all(item['segmentation']['size'] == [60, 80] for item in first)
+
+
 def test_half_precision(infer_tool, detector, capsys):
     for number, given in enumerate(([], ['--half'], ['--half', 'float16'])):
         arguments = ['--out', f'found{number}', '--score-thr', '0', '--no-pictures', '--device', 'cpu']

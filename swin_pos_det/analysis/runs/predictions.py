@@ -20,7 +20,7 @@ from ...errors import SettingError
 from ...progress import track
 from ...visualization import InstanceDrawer, find_font, picture_scale, save_picture
 from ...visualization.fonts import load_font
-from ...visualization.visualizer import instance_arrays
+from ...visualization.visualizer import instance_arrays, own_palette
 
 # Longer side of each half of a picture, pixels: names stay readable, and files small.
 _MIN_SIDE = 640
@@ -53,7 +53,7 @@ def draw_predictions(config: Union[str, Path, Config], checkpoint: Union[str, Pa
     register_modules(cfg)
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     model = init_detector(cfg, checkpoint)
-    drawer = InstanceDrawer(dataset.metainfo.get('classes') or (), dataset.metainfo.get('palette'))
+    drawer = InstanceDrawer(dataset.metainfo.get('classes') or (), own_palette(dataset.metainfo))
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     for old in out_dir.glob('*.png'):
