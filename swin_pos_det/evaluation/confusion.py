@@ -98,12 +98,12 @@ def _pairs_by_image(gt: COCO, results: Results, iou_type: str, score_threshold: 
     if not 0 <= score_threshold <= 1 or not 0 < iou_threshold <= 1:
         raise SettingError(f'score_threshold must be in [0, 1] and iou_threshold above 0 and at most 1, got '
                            f'{score_threshold:g} and {iou_threshold:g}')
-    found: dict[Any, list[dict]] = {}
+    kept, found = set(cat_ids), {}
     for item in only(results, iou_type):
-        if item['category_id'] in cat_ids and item['score'] >= score_threshold:
+        if item['category_id'] in kept and item['score'] >= score_threshold:
             found.setdefault(item['image_id'], []).append(item)
     for image_id in gt.getImgIds():
-        objects = [item for item in gt.loadAnns(gt.getAnnIds(imgIds=[image_id])) if item['category_id'] in cat_ids]
+        objects = [item for item in gt.loadAnns(gt.getAnnIds(imgIds=[image_id])) if item['category_id'] in kept]
         detections = sorted(found.get(image_id, []), key=lambda item: -item['score'])
         yield image_id, _pairs(gt, objects, detections, iou_type, iou_threshold)
 
