@@ -115,6 +115,8 @@ NOT_RUN = {
     r'python tools/deployment/export_detector.py': 'is slow: tests/test_deployment/test_export_detector.py',
     r'python tools/(infer.py|test.py CONFIG) model.onnx':
         'needs that model: tests/test_deployment/test_onnx_detector.py',
+    r'python tools/analysis_tools/report_run.py .*--html':
+        'needs a training: tests/test_analysis/test_runs/test_html_report.py',
     r'python -m tests.test_checkpoints.hostile.(server|compare)':
         'takes minutes: tests/test_checkpoints/test_hostile_files.py reads a part of the files',
     r'python -m tests.test_engine.kills': 'takes hours: tests/test_engine/test_kills.py kills at some operations',

@@ -30,7 +30,8 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .plot img { max-width: 100%; height: auto; }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); gap: 10px 30px;
   align-items: start; }
-@media (min-width: 720px) { .narrow { grid-template-columns: 220px 1fr; } }
+@media (min-width: 720px) { .narrow { grid-template-columns: 220px 1fr; }
+  .wide { grid-template-columns: 3fr 2fr; } }
 .scroll { overflow: auto; max-height: 640px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 10px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
@@ -41,8 +42,9 @@ tr:last-child td { border-bottom: 0; }
 .facts td:first-child { color: var(--soft); white-space: nowrap; width: 1%; }
 .bar { min-width: 130px; background: linear-gradient(var(--fill), var(--fill)) no-repeat 0 50% / var(--share) 72%;
   font-weight: 600; }
-.images { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 500px), 1fr)); gap: 16px; }
-figure { margin: 0; } figure img { width: 100%; height: auto; border-radius: 6px; display: block; background: #fff; }
+.images { columns: 480px 2; column-gap: 16px; }
+figure { margin: 0 0 14px; break-inside: avoid; }
+figure img { width: 100%; height: auto; border-radius: 6px; display: block; background: #fff; }
 figcaption { display: flex; flex-wrap: wrap; gap: 2px 12px; font-size: 13px; padding: 5px 2px; }
 figcaption b { overflow-wrap: anywhere; } .good { color: var(--good); } .bad { color: var(--bad); }
 footer { color: var(--soft); font-size: 13px; margin-top: 22px; }
@@ -65,7 +67,7 @@ footer { color: var(--soft); font-size: 13px; margin-top: 22px; }
 <section>
 <h2>Training</h2>
 <div class="plot"><img alt="losses and AP over the iterations" src="{{ curves }}"></div>
-<h3>Settings</h3>
+<h3>The run</h3>
 <table class="facts">
 {% for name, value in facts.items() %}
 <tr><td>{{ name }}</td><td>{{ value }}</td></tr>
@@ -122,7 +124,7 @@ footer { color: var(--soft); font-size: 13px; margin-top: 22px; }
 with their class, <b class="bad">{{ totals.missed }} missed</b>, <b class="bad">{{ totals.false }} false</b>
 detections (an object found as another class is both); precision {{ totals.precision }} %, recall
 {{ totals.recall }} %.</p>
-<div class="columns">
+<div class="columns{% if matrix %} wide{% endif %}">
 {% if matrix %}
 <div class="plot"><img alt="confusion matrix" src="{{ matrix }}"></div>
 {% endif %}
