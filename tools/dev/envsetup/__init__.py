@@ -1,5 +1,1 @@
-"""The set-up of the development environment, on the standard library alone.
-
-`checks` reports what the machine lacks, `commands` runs pip with a log and progress, `mmcv_wheel` finds or builds mmcv,
-`setup` puts it together.
-"""
+"""The set-up of the development environment, on the standard library alone; `setup` puts the parts together."""

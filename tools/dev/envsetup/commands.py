@@ -23,11 +23,11 @@ def child_env(**extra: str) -> dict[str, str]:
             'PIP_ROOT_USER_ACTION': 'ignore', 'PYTHONUNBUFFERED': '1', **extra}
 
 
-def last_line(log: Path) -> str:
-    """Return the log's newest line; for a build with ninja, the number of compiled files."""
-    lines = [line for line in re.split(r'[\r\n]+', log.read_text(encoding='utf-8', errors='replace')) if line.strip()]
-    steps = [match for match in (re.match(r'\s*\[(\d+)/(\d+)\]', line) for line in lines) if match]
-    return f'{steps[-1][1]} of {steps[-1][2]} files compiled' if steps else lines[-1].strip()[:90] if lines else ''
+def last_line(text: str) -> str:
+    """Return the last line of a log; for a build with ninja, the number of compiled files."""
+    lines = [line.strip() for line in re.split(r'[\r\n]+', text) if line.strip()]
+    steps = [match for match in (re.match(r'\[(\d+)/(\d+)\]', line) for line in lines) if match]
+    return f'{steps[-1][1]} of {steps[-1][2]} files compiled' if steps else lines[-1][:200] if lines else ''
 
 
 def run_logged(command: Sequence[str | os.PathLike], log: Path, env: dict[str, str] | None = None) -> None:
@@ -37,15 +37,12 @@ def run_logged(command: Sequence[str | os.PathLike], log: Path, env: dict[str, s
     with log.open('wb') as file, subprocess.Popen([os.fspath(part) for part in command], stdin=subprocess.DEVNULL,
                                                   stdout=file, stderr=subprocess.STDOUT,
                                                   env=env or child_env()) as child:
-        try:
-            while child.poll() is None:
-                try:
-                    child.wait(timeout=HEARTBEAT_S)
-                except subprocess.TimeoutExpired:
-                    print(f'      {time.monotonic() - start:5.0f} s  {last_line(log)}', flush=True)
-        except BaseException:
-            child.terminate()
-            raise
+        while child.poll() is None:
+            try:
+                child.wait(timeout=HEARTBEAT_S)
+            except subprocess.TimeoutExpired:
+                line = last_line(log.read_text('utf-8', errors='replace'))
+                print(f'      {time.monotonic() - start:5.0f} s  {line[:90]}', flush=True)
     if child.returncode:
         tail = log.read_text('utf-8', errors='replace').splitlines()[-15:]
         raise SetupError(f'{" ".join(Path(part).name for part in command[:4])} failed with status {child.returncode}; '

@@ -1,7 +1,6 @@
 """mmcv with its compiled operators: from the cache, prebuilt, or built once into the cache."""
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -9,16 +8,9 @@ import zipfile
 from pathlib import Path
 
 from .checks import GIB
-from .commands import SetupError, child_env, run_logged, run_python
+from .commands import SetupError, child_env, last_line, run_logged, run_python
 
 COMPILER_GIB = 1.5  # one compiler process on mmcv's largest files
-# Without a device, torch compiles for CUDA only if it is told for which ones.
-_FACTS = '''
-import json, os, platform, sys, torch
-cuda = torch.version.cuda if torch.cuda.is_available() or os.environ.get('TORCH_CUDA_ARCH_LIST') else None
-print(json.dumps(['cp%d%d-torch%s-%s-%s' % (*sys.version_info[:2], torch.__version__, platform.system().lower(),
-                                            platform.machine()), cuda]))
-'''
 # Run in a fresh process: a wheel built for another torch imports as far as its first operator.
 _VERIFY = '''
 from importlib.metadata import version
@@ -32,49 +24,33 @@ assert torch.allclose(pooled, torch.ones(1, 1, 2, 2)), 'roi_align is wrong'
 '''
 
 
-def ensure_mmcv(python: Path, spec: str, cache: Path, logs: Path) -> str:
-    """Install `spec`, such as `'mmcv==2.1.0'`, into the environment of `python`, in the cheapest way that works.
+def ensure_mmcv(python: Path, spec: str, folder: Path, cuda: str | None, log: Path) -> str:
+    """Install `spec`, such as `'mmcv==2.1.0'`, in the cheapest way that works; its wheel stays in `folder`.
 
-    Wheels are kept in a folder of `cache` for each Python, torch and platform.
-
-    Returns:
-        `'kept'`, or the wheel's name.
-
-    Raises:
-        SetupError: if importing torch fails, or no way ends with working operators.
+    Return `'kept'` or the wheel's name; raise `SetupError` if no way ends with working operators. All wheels in
+    `folder` are for one Python, torch and platform; `cuda` is the version to compile for, or None.
     """
-    if verify(python, spec) is None:
+    problem = verify(python, spec)
+    if problem is None:
         return 'kept'
-    done = run_python(python, _FACTS)
-    if done.returncode:
-        raise SetupError(f'importing torch fails: {_last(done.stderr)}')
-    key, cuda = json.loads(done.stdout)
-    folder, problem = cache / 'wheels' / key, 'no wheel has operators'
     folder.mkdir(parents=True, exist_ok=True)
-    for find in (lambda: find_wheel(folder, spec),
-                 lambda: make_wheel(python, spec, folder, cuda),
-                 lambda: make_wheel(python, spec, folder, cuda, f'--no-binary={spec.split("==")[0]}')):
-        wheel = find()
+    for options in (None, (), (f'--no-binary={spec.split("==")[0]}', )):
+        wheel = find_wheel(folder, spec) if options is None else make_wheel(python, spec, folder, cuda, *options)
         if wheel is not None:
-            run_logged([python, '-m', 'pip', 'install', '--no-deps', '--force-reinstall', wheel], logs / 'mmcv.log')
+            run_logged([python, '-m', 'pip', 'install', '--no-deps', '--force-reinstall', wheel], log)
             problem = verify(python, spec)
             if problem is None:
                 return wheel.name
             print(f'        {wheel.name} does not work and is set aside: {problem}', flush=True)
             wheel.rename(wheel.with_suffix('.whl.rejected'))
-    raise SetupError(f'{spec}: {problem}; see {logs}')
+    raise SetupError(f'{spec}: {problem}; see {log}')
 
 
 def verify(python: Path, spec: str) -> str | None:
     """Return None if the pinned mmcv is installed and its operators work, else the reason."""
     name, version = spec.split('==')
     done = run_python(python, _VERIFY.format(name=name, version=version))
-    return None if done.returncode == 0 else _last(done.stderr)
-
-
-def _last(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].strip()[:200] if lines else 'no message'
+    return None if done.returncode == 0 else last_line(done.stderr)
 
 
 def find_wheel(folder: Path, spec: str) -> Path | None:
@@ -100,13 +76,9 @@ def make_wheel(python: Path, spec: str, folder: Path, cuda: str | None, *options
 
 
 def build_env(python: Path, cuda: str | None) -> dict[str, str]:
-    """Return the environment of mmcv's build, with CUDA operators if there is nvcc.
+    """Return the environment of mmcv's build, with CUDA operators if there is nvcc and a CUDA to compile for.
 
     Without nvcc the device is hidden, as mmcv's setup.py asks for CUDA when it sees one.
-
-    Args:
-        python: the interpreter of the environment.
-        cuda: torch's version of CUDA; None if it has none, or there is nothing to compile for.
     """
     home = os.environ.get('CUDA_HOME') or os.environ.get('CUDA_PATH')
     with_cuda = bool(cuda and (shutil.which('nvcc', path=f'{home}/bin') if home else shutil.which('nvcc')))

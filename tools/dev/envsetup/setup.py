@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import sys
@@ -10,10 +11,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import checks
-from .commands import SetupError, run_logged, run_python
+from .checks import find_problems
+from .commands import SetupError, last_line, run_logged, run_python
 from .mmcv_wheel import ensure_mmcv
-from .torchvision import ensure_torchvision
 
 REPO = Path(__file__).resolve().parents[3]
 DEFAULT_TORCH = 'torch==2.13.0' if sys.version_info >= (3, 10) else 'torch==2.8.0'  # the last one for Python 3.9
@@ -22,9 +22,23 @@ BUILD_TOOLS = ('setuptools<80', 'wheel', 'ninja')
 VENVS = {'openmmlab': '.venv', 'onedl': '.venv-onedl'}  # the stacks own the same import names: one environment each
 REQUIREMENTS = {'openmmlab': ('runtime', 'openmmlab', 'demo', 'classification', 'segmentation', 'docs', 'test'),
                 'onedl': ('runtime', 'onedl', 'demo', 'onedl-classification', 'onedl-segmentation', 'docs', 'test')}
-VENV_BYTES = 4 * checks.GIB  # measured with a CPU build of torch: 2.7 GiB, 1.0 of it triton
+# Without a device, torch compiles for CUDA only if it is told for which ones.
+_TORCH = '''
+import json, os, sys, sysconfig, torch
+cuda = torch.version.cuda if torch.cuda.is_available() or os.environ.get('TORCH_CUDA_ARCH_LIST') else None
+fits = f'cp{sys.version_info[0]}{sys.version_info[1]}-torch{torch.__version__}-{sysconfig.get_platform()}'
+print(json.dumps([torch.__version__, cuda, fits]))
+'''
+# mmpretrain imports torchvision and uses none of its operators. Those of the default index are built for CUDA: beside a
+# CPU build of torch they do not load, and the import fails where torchvision describes two of them.
+DECLARE_OPERATORS = '''
+
+if not _has_ops():  # added by the set-up of swin-pos-det
+    for _name in ('nms', 'qnms'):
+        torch.library.define(f'torchvision::{_name}', '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+'''
 _IMPORTS = '''
-import cv2, torch, mmengine, mmcv.ops, mmdet.apis
+import cv2, torch, torchvision, mmengine, mmcv.ops, mmdet.apis
 print(*(f'{module.__name__} {module.__version__}' for module in (torch, mmcv, mmdet, mmengine)))
 '''
 _EPILOG = f'''environment variables:
@@ -39,9 +53,8 @@ def requirements(stack: str) -> tuple[str, list[str]]:
     """Return the pinned mmcv and the other packages; torch is left out, as it is installed first."""
     text = '\n'.join((REPO / 'requirements' / f'{name}.txt').read_text('utf-8') for name in REQUIREMENTS[stack])
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(('#', 'torch>'))]
-    mmcv = [line for line in lines if re.match(r'(onedl-)?mmcv==', line)]
-    assert len(mmcv) == 1, f'requirements/{stack}.txt must pin mmcv with =='
-    return mmcv[0], [line for line in lines if line not in mmcv]
+    mmcv, = (line for line in lines if re.match(r'(onedl-)?mmcv==', line))
+    return mmcv, [line for line in lines if line != mmcv]
 
 
 def wanted_torch(venv: Path) -> str:
@@ -58,17 +71,12 @@ def fingerprint(stack: str, venv: Path) -> str:
     return hashlib.sha256('\0'.join(parts).encode()).hexdigest()
 
 
-def find_problems(venv: Path, cache: Path) -> list[str]:
-    """Return all problems that would stop the set-up later."""
-    found = [checks.check_disk(venv, VENV_BYTES)]
-    if not (venv / 'pyvenv.cfg').is_file():
-        found.append(checks.check_venv_module())
-        if venv.is_file() or venv.is_dir() and any(venv.iterdir()):
-            found.append(f'{venv} exists and is not a virtual environment: move it away or name another folder')
-    # A prebuilt or cached mmcv needs no compiler; should it not fit, the build fails with a clear message.
-    if not os.environ.get('MMCV_FIND_LINKS') and not any(cache.glob('wheels/*/*.whl')):
-        found.append(checks.check_compiler())
-    return [problem for problem in found if problem]
+def installed_torch(python: Path) -> list[str]:
+    """Return torch's version, the CUDA to compile for or None, and a name of this torch, Python and platform."""
+    done = run_python(python, _TORCH)
+    if done.returncode:
+        raise SetupError(f'importing torch fails: {last_line(done.stderr)}')
+    return json.loads(done.stdout)
 
 
 def run_steps(stack: str, venv: Path, cache: Path) -> None:
@@ -87,14 +95,20 @@ def run_steps(stack: str, venv: Path, cache: Path) -> None:
 
     def install_torch() -> None:
         pip('torch', *torch.split(), *BUILD_TOOLS)
-        version = run_python(python, 'from importlib.metadata import version; print(version("torch"))').stdout.strip()
-        constraints.write_text(f'{BUILD_TOOLS[0]}\ntorch=={version}\n', encoding='utf-8')
+        constraints.write_text(f'{BUILD_TOOLS[0]}\ntorch=={installed_torch(python)[0]}\n', encoding='utf-8')
 
     def install_packages() -> None:
         pip('packages', *packages)
         done = run_python(python, 'import cv2; print(cv2.__version__)')
         if 'cannot open shared object file' in done.stderr:  # the headless build needs no libGL
             pip('opencv', '--no-deps', '--force-reinstall', 'opencv-python-headless')
+        if run_python(python, 'import torchvision').returncode:
+            for extension in venv.glob('lib/python3*/site-packages/torchvision/extension.py'):
+                extension.write_text(extension.read_text('utf-8') + DECLARE_OPERATORS, encoding='utf-8')
+
+    def install_mmcv() -> None:
+        _, cuda, key = installed_torch(python)
+        print(f'        {ensure_mmcv(python, mmcv, cache / "wheels" / key, cuda, logs / "mmcv.log")}', flush=True)
 
     def check_imports() -> None:
         done = run_python(python, _IMPORTS)
@@ -105,8 +119,7 @@ def run_steps(stack: str, venv: Path, cache: Path) -> None:
     steps = {'virtual environment': make_venv,
              f'{torch}, {", ".join(BUILD_TOOLS)}': install_torch,
              f'mmdet, mmengine and the other packages ({stack})': install_packages,
-             f'{mmcv} with operators': lambda: print(f'        {ensure_mmcv(python, mmcv, cache, logs)}', flush=True),
-             'torchvision': lambda: print(f'        {ensure_torchvision(python, logs)}', flush=True),
+             f'{mmcv} with operators': install_mmcv,
              'this package, editable': lambda: pip('editable', '--no-deps', '--editable', str(REPO)),
              'a fresh process imports the stack': check_imports}
     for number, (title, action) in enumerate(steps.items(), start=1):
