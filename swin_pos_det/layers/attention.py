@@ -46,7 +46,8 @@ class WindowAttention(nn.Module):
         table_window_size: the window (h, w) that the position parameters are learned for; None for schemes that have
             none.
         qkv_bias: give queries, keys and values a bias.
-        qk_scale: factor on ``q k^T``. Default: ``(C / num_heads) ** -0.5``.
+        qk_scale: factor on ``q k^T``. Default: ``(C / num_heads) ** -0.5``. Not for 'cosine'; no effect if the scheme
+            leaves out ``q k^T``.
         attn_drop_rate: dropout on attention weights, 0 to 1.
         proj_drop_rate: dropout on the output, 0 to 1.
         resampling: how the table is resampled, see :func:`~.relative_bias.resample_table`.
@@ -82,9 +83,9 @@ class WindowAttention(nn.Module):
         self.attention = attention
         self._check(qk_scale)
         if not self.position.appearance:
-            self.scale = 0.  # 'relative_only': logits are the bias, without q k^T
+            self.scale = 0.  # 'relative_only': not a branch, so that queries and keys get gradients, of zeros, for DDP
         elif attention == 'cosine':
-            self.scale = 1.  # normalize_qk has multiplied queries by s
+            self.scale = 1.  # normalize_qk multiplies queries by s
         else:
             self.scale = qk_scale or self.head_dims**-0.5
         self.position.build(self)
@@ -136,7 +137,10 @@ class WindowAttention(nn.Module):
             rotate=partial(self.position.rotate, self, window=plan.window) if self.position.turns else None)
 
     def project(self, x: Tensor) -> Tensor:
-        """Project (..., C) tokens to queries, keys and values: (..., 3 C)."""
+        """Project (..., C) tokens to queries, keys and values, (..., 3 C), by :meth:`normalize_qk` for 'cosine'.
+
+        ``q k^T`` times ``scale`` are the logits before bias and mask.
+        """
         if self.q_bias is None:
             qkv = self.qkv(x)
         elif type(self.qkv) is nn.Linear and not has_hooks(self.qkv):  # hooks of any kind must see the call
@@ -160,7 +164,7 @@ class WindowAttention(nn.Module):
         return self.project(x.new_zeros(1, self.embed_dims)).squeeze(0)  # hooks, adapters
 
     def normalize_qk(self, qkv: Tensor) -> Tensor:
-        """Scale queries and keys of (..., 3 C) so that their products are the logits of cosine attention."""
+        """Scale queries and keys of (..., 3 C) so that ``q k^T`` is ``s cos(q, k)``; with 'dot' return ``qkv``."""
         if self.attention != 'cosine':
             return qkv
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, self.head_dims)).unbind(-3)

@@ -76,15 +76,16 @@ def _pretrained_windows(value: WindowSize, num_stages: int) -> List[Optional[Pai
             else size_pair(name, entry) for entry in entries]
 
 
-def warn_without_effect(position: PositionScheme, attention: str, **settings: Any) -> None:
+def warn_without_effect(position: PositionScheme, **settings: Any) -> None:
     """Warn of settings that the position scheme does not use.
 
     Args:
         position: the scheme.
-        attention: 'dot' or 'cosine'.
-        **settings: as given to the backbone: ``table_window_size``, ``pretrained_window_sizes``, ``resampling``.
+        **settings: as given to the backbone: ``table_window_size``, ``pretrained_window_sizes``, ``resampling``,
+            ``qk_scale``.
     """
-    uses = (*position.uses, *['pretrained_window_sizes'] * ('table_window_size' in position.uses))
+    uses = (*position.uses, *['pretrained_window_sizes'] * ('table_window_size' in position.uses),
+            *['qk_scale'] * position.appearance)
     for name, value in settings.items():
         if value is not None and (name, value) != ('resampling', 'bicubic') and name not in uses:
             warnings.warn(f'{name}={value!r} has no effect with position={position.name!r}', stacklevel=4)

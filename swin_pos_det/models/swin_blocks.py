@@ -26,9 +26,10 @@ NORM_ORDERS = ('pre', 'res-post')
 
 
 class ShiftedWindowAttention(BaseModule):
-    """Attention within windows, and stochastic depth: mmdet's ``ShiftWindowMSA``, for the sake of parameters' names.
+    """Attention within windows, and stochastic depth.
 
-    The shift is part of the plan.
+    mmdet has a module here, ``ShiftWindowMSA``, so parameters are named ``attn.w_msa.*``. Its shift and partition are
+    part of the plan.
 
     Args:
         embed_dims: channels C.
@@ -45,20 +46,23 @@ class ShiftedWindowAttention(BaseModule):
         self.drop = build_dropout(dict(type='DropPath', drop_prob=drop_path_rate))
 
     def forward(self, x: Tensor, plan: WindowPlan, norm: Optional[nn.Module] = None) -> Tensor:
-        """Attend within the windows of (B, L, C) tokens, then apply ``norm`` if given: the same shape."""
+        """Attend within the windows of (B, L, C) tokens, then apply ``norm`` if given and stochastic depth."""
         x = self.w_msa(x, plan)
         return self.drop(x if norm is None else norm(x))
 
 
 class FeedForward(FFN):
-    """mmcv's FFN with less memory in training, and optionally a norm between its result and the residual."""
+    """mmcv's FFN with less memory in training, and optionally a norm between its result and the residual.
+
+    mmcv's own forward has the residual inside too, hence ``identity``; its ``dropout_layer`` is stochastic depth.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         record_modules(self, FeedForward)
 
     def forward(self, x: Tensor, identity: Tensor, norm: Optional[nn.Module] = None) -> Tensor:
-        """Return ``identity`` plus the result for ``x``, after ``norm`` if given; all are (..., C)."""
+        """Return ``identity`` plus the result for ``x``, after ``norm`` if given and stochastic depth: all (..., C)."""
         x = feed_forward(self, x)
         return identity + self.dropout_layer(x if norm is None else norm(x))
 

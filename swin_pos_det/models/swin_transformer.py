@@ -44,26 +44,29 @@ Cfg = Dict[str, Any]
 class SwinPosTransformer(LoadsAnySwin, BaseModule):
     """Swin Transformer (https://arxiv.org/abs/2103.14030) with bicubically resampled relative position bias.
 
-    Takes every argument of mmdet 3.3's ``SwinTransformer`` in the same order, with the same defaults and meaning, has
-    the same parameters under the same names, and gives the same features. New arguments are keyword-only.
+    The arguments of mmdet 3.3's ``SwinTransformer`` come first, in its order and with its defaults. They mean what they
+    mean there, and some accept more (``window_size``); only ``convert_weights`` has no effect. The parameters have its
+    names, and the features are equal. New arguments are keyword-only.
 
     Args:
-        pretrain_img_size: image size in pixels, int or (h, w), that fixes the grid of the absolute position
-            embedding; without one it has no effect.
+        pretrain_img_size: image size in pixels, int or (h, w), that fixes the grid of the absolute position embedding
+            (``use_abs_pos_embed`` or ``position='absolute'``); without one it has no effect.
         in_channels: channels of the image.
         embed_dims: channels C of the first stage; each stage doubles them. 96 for T and S, 128 for B, 192 for L.
         patch_size: side of a patch in pixels; equals ``strides[0]``.
         window_size: nominal window in tokens: an int, a tuple (h, w), ``'global'`` for one window over the whole map,
             or a list with one of these per stage. It can be changed at run time, see :meth:`set_window_size`.
-        mlp_ratio: hidden channels of the feed-forward networks over C.
+        mlp_ratio: hidden channels of the feed-forward networks over the stage's channels.
         depths: blocks of each stage. (2, 2, 6, 2) for T, (2, 2, 18, 2) for S, B and L.
         num_heads: heads of each stage. (3, 6, 12, 24) for T and S, (4, 8, 16, 32) for B, (6, 12, 24, 48) for L.
-        strides: of the patch embedding and of each patch merging.
+        strides: of the patch embedding and of each patch merging, one per stage.
         out_indices: the stages to return features of. Stages after the last of them are neither computed nor trained.
         qkv_bias: give queries, keys and values a bias.
-        qk_scale: factor on ``q k^T``. Default: ``head_dim ** -0.5``.
+        qk_scale: factor on ``q k^T``. Default: ``head_dim ** -0.5``. No effect with 'relative_only', an error with
+            ``attention='cosine'``.
         patch_norm: norm after the patch embedding and in patch merging.
-        drop_rate: dropout after the projections, from 0 to below 1.
+        drop_rate: dropout before the first stage (after the absolute position embedding, if there is one), after
+            attention's output projection, and within and after the feed-forward networks, from 0 to below 1.
         attn_drop_rate: dropout on attention weights, from 0 to below 1.
         drop_path_rate: stochastic depth of the last block, from 0 to below 1, growing linearly from 0.
         use_abs_pos_embed: add a learned absolute position embedding, resampled bicubically to the size of the map.
@@ -72,7 +75,8 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         with_cp: gradient checkpointing: less memory, more time.
         pretrained: deprecated, use ``init_cfg``.
         convert_weights: accepted for mmdet's configs, without effect: the format of a checkpoint is detected.
-        frozen_stages: -1: nothing is frozen; 0: the patch embedding; n: also the first n stages.
+        frozen_stages: -1: nothing is frozen; 0: the patch embedding and the absolute position embedding; n: also the
+            first n stages and their output norms. What is frozen has no gradients and stays in evaluation mode.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with a checkpoint of mmdet (backbone or detector) or of
             the Swin authors, for any window; or mmengine's other initialisers.
         table_window_size: the window whose offsets the learned tables hold, in the forms of ``window_size``.
@@ -173,8 +177,9 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         self.reference_size = None if reference_size is None else size_pair('reference_size', reference_size)
         rules = window_rules(window_size, window_policy, len(depths), self.reference_size)
         tables = table_windows(table_window_size, rules, pretrained_window_sizes, self.position)
-        warn_without_effect(self.position, attention, table_window_size=table_window_size,
-                            pretrained_window_sizes=pretrained_window_sizes, resampling=resampling)
+        warn_without_effect(self.position, table_window_size=table_window_size, resampling=resampling,
+                            pretrained_window_sizes=pretrained_window_sizes, qk_scale=qk_scale)
+        # On the CPU, since a model may be built under torch.device('meta'), where tensors hold no numbers.
         rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').split(list(depths))
         block = dict(qkv_bias=qkv_bias, qk_scale=qk_scale, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate,
                      act_cfg=act_cfg, norm_cfg=norm_cfg, with_cp=with_cp, resampling=resampling, attention=attention,
@@ -189,7 +194,8 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
                 **block))
         for i in self.out_indices:
             self.add_module(f'norm{i}', build_norm_layer(norm_cfg, self.num_features[i])[1])
-        # For checkpoints: shapes do not show a table's window, (7, 14) or (14, 7), so state dicts carry it as metadata.
+        # A table's shape does not show its window: (7, 14) and (14, 7) have as many rows. So state dicts carry it as
+        # metadata. The variant is what a checkpoint is compared with.
         self.variant = describe_model(self)
         self._register_state_dict_hook(note_table_windows)
         self._freeze_unused()
@@ -204,8 +210,8 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
 
         Returns:
             For each stage i of ``out_indices`` its normalized features: (B, C * 2 ** i, H_i, W_i), contiguous, with
-            ``H_0 = ceil(H / patch)`` and ``H_i = ceil(H_(i-1) / 2)``. A tuple, which mmpretrain's necks need; mmdet's
-            Swin returns a list.
+            ``H_0 = ceil(H / strides[0])`` and ``H_i = ceil(H_(i-1) / strides[i])``. A tuple, which mmpretrain's necks
+            need; mmdet's Swin returns a list.
 
         Raises:
             ValueError: if ``x`` is not such a batch.
@@ -221,9 +227,11 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         x = self.drop_after_pos(x)
 
         outs = []
-        for i, stage in zip(range(max(self.out_indices) + 1), self.stages):  # a slice would be a new module
+        # Not self.stages[:last + 1]: slicing a ModuleList registers the stages in a new module, in each forward.
+        for i, stage in zip(range(max(self.out_indices) + 1), self.stages):
             if i > 0:
-                downsample = self.stages[i - 1].downsample  # here, so that the last one is never computed
+                # Before a stage, where mmdet merges after it: the merging behind the last stage is never computed.
+                downsample = self.stages[i - 1].downsample
                 x, hw_shape = downsample(mask_padding(x, valid, hw_shape), hw_shape)
                 valid = downsample_sizes(valid, downsample.sampler.stride)
             x = stage(x, hw_shape, scale, valid)
@@ -284,8 +292,8 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         image = image_size(pretrain_img_size)
         if not self.use_abs_pos_embed:
             if image != (224, 224):
-                warnings.warn(f'pretrain_img_size={pretrain_img_size!r} has no effect without use_abs_pos_embed=True',
-                              stacklevel=3)
+                warnings.warn(f'pretrain_img_size={pretrain_img_size!r} has no effect without an absolute position '
+                              "embedding: use_abs_pos_embed=True or position='absolute'", stacklevel=3)
             return
         patch = size_pair('patch_size', patch_size)
         self.absolute_grid = image[0] // patch[0], image[1] // patch[1]

@@ -15,7 +15,8 @@ from torch import Tensor
 from .runtime import tensor_cache
 from .windows import Pair
 
-# Indices of windows up to 32 x 32 tokens are kept, 8 MB each; of larger ones (whole maps) none.
+# Indices of windows of at most 32 x 32 tokens are cached: (1024, 1024) int64 is 8 MB. That of a larger window, as with
+# 'global', is made in each forward, since it grows with the fourth power of the side: 128 MB for 64 x 64.
 MAX_CACHED_INDICES = 16
 MAX_CACHED_AREA = 1024
 

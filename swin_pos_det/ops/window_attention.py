@@ -1,16 +1,18 @@
-"""The door to attention: ``softmax(q k^T * scale + bias + mask) v`` within shifted windows, tokens in, tokens out.
+"""Attention within shifted windows, ``softmax(q k^T * scale + bias + mask) v``: tokens in, tokens out.
 
-Each implementation is a module with a function ``attention`` of the door's arguments. If it cannot take them all, it
-also has ``unsupported``, which returns the reason for those it cannot take. To add one, write the module and name it in
-:data:`IMPLEMENTATIONS`; :func:`choose` decides when it is the fastest. All are held to ``reference`` by
-tests/test_ops/test_window_attention.py.
+:func:`window_attention` passes its arguments to an implementation: a module with a function ``attention`` that takes
+them. One that cannot take all values also has ``unsupported``, which returns the reason. To add an implementation,
+write the module and name it in :data:`IMPLEMENTATIONS`; :func:`choose` decides when it is used.
+tests/test_ops/test_window_attention.py compares all of them with ``reference``.
+
+Letters in shapes are those of :mod:`.windows`: ``nW`` windows of all images together, of ``N`` tokens each.
 """
 from __future__ import annotations
 
 import os
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -19,7 +21,6 @@ from ..errors import SettingError
 from . import cpu_training, reference, sdpa, triton
 from .heads import Rotation
 from .position_bias import PositionBias
-from .runtime import is_tracing
 from .windows import WindowPlan
 
 IMPLEMENTATIONS: Dict[str, ModuleType] = {
@@ -49,7 +50,7 @@ def window_attention(qkv: Tensor,
         num_heads: heads, a divisor of C.
         scale: factor on ``q k^T``.
         pad: (3 C,) the queries, keys and values of padding. Default: zeros.
-        rotate: rotates queries and keys (nW, heads, N, C / heads) by their places in the window. Default: nothing.
+        rotate: rotates queries and keys, (nW, heads, N, C / heads) each, by their places in the window. Default: none.
         dropout: on attention weights, from 0 to below 1.
 
     Returns:
@@ -61,28 +62,35 @@ def window_attention(qkv: Tensor,
     arguments = qkv, plan, bias, num_heads, scale, pad, rotate, dropout
     if _requested is None:
         return IMPLEMENTATIONS[choose(*arguments)].attention(*arguments)
-    implementation = _implementation(_requested)
-    unsupported = getattr(implementation, 'unsupported', None)
-    reason = None if unsupported is None else unsupported(*arguments)
+    reason = _unsupported(_requested, arguments)
     if reason is not None:
         raise SettingError(f'attention implementation {_requested!r} was requested, but it does not support {reason}')
-    return implementation.attention(*arguments)
+    return _implementation(_requested).attention(*arguments)
 
 
 def choose(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_heads: int, scale: float,
            pad: Optional[Tensor], rotate: Optional[Rotation], dropout: float) -> str:
-    """Return the name of the fastest implementation for these arguments."""
+    """Return the name of the implementation to use for these arguments: the fastest that supports them."""
+    fastest = 'sdpa'
     if qkv.device.type == 'cuda':
-        reason = triton.unsupported(qkv, plan, bias, num_heads, scale, pad, rotate, dropout)
-        return 'triton' if reason is None else 'sdpa'
-    # SDPA on the CPU keeps the N x N scores of every window if the bias is learned.
-    learned = torch.is_grad_enabled() and bias is not None and bias.requires_grad
-    return 'cpu_training' if learned and qkv.device.type == 'cpu' and not dropout and not is_tracing() else 'sdpa'
+        fastest = 'triton'
+    elif qkv.device.type == 'cpu' and torch.is_grad_enabled() and bias is not None and bias.requires_grad:
+        # With a mask that needs a gradient, SDPA on a CPU leaves its fused kernel and keeps the scores of all windows
+        # for the backward pass, which cpu_training recomputes. Without one SDPA recomputes them itself.
+        fastest = 'cpu_training'
+    reason = _unsupported(fastest, (qkv, plan, bias, num_heads, scale, pad, rotate, dropout))
+    return fastest if reason is None else 'sdpa'
 
 
 def requested_impl() -> Optional[str]:
     """Return the implementation that :func:`use_impl` or ``SWIN_POS_DET_ATTENTION`` requests, or None."""
     return _requested
+
+
+def _unsupported(name: str, arguments: Sequence[Any]) -> Optional[str]:
+    """Return the reason why an implementation does not support these arguments; None if it does."""
+    check = getattr(_implementation(name), 'unsupported', None)
+    return None if check is None else check(*arguments)
 
 
 def _implementation(name: str) -> ModuleType:

@@ -189,6 +189,7 @@ def test_from_scratch_draws_what_schemes_have():
 @pytest.mark.parametrize(('settings', 'message'), [
     (dict(position='none', table_window_size=7), "table_window_size=7 has no effect with position='none'"),
     (dict(position='rope_axial', resampling='nearest'), "resampling='nearest' has no effect"),
+    (dict(position='relative_only', qk_scale=0.5), "qk_scale=0.5 has no effect with position='relative_only'"),
     (dict(position=dict(type='log_cpb', pretrained_window_size=8), pretrained_window_sizes=8),
      "pretrained_window_sizes=8 has no effect with position='log_cpb'"),
 ])
