@@ -1,7 +1,6 @@
 """The set-up's own decisions, without network, environments or compilers' real work."""
 from __future__ import annotations
 
-import json
 import sys
 import zipfile
 from collections import namedtuple
@@ -205,15 +204,6 @@ def test_cuda_operators_need_both_torch_and_compiler(cuda, nvcc, force, tmp_path
     assert env['CFLAGS'] == '-g0 -O1'
 
 
-@pytest.mark.parametrize(('device', 'archs', 'cuda'), [(True, '', '13.0'), (False, '8.0', '13.0'), (False, '', None)])
-def test_cuda_operators_need_a_device_or_a_list_of_architectures(device, archs, cuda, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, 'torch', SimpleNamespace(
-        __version__='2.13.0', version=SimpleNamespace(cuda='13.0'), cuda=SimpleNamespace(is_available=lambda: device)))
-    monkeypatch.setenv('TORCH_CUDA_ARCH_LIST', archs)
-    exec(mmcv_wheel._FACTS, {})
-    assert json.loads(capsys.readouterr().out)[1] == cuda
-
-
 @pytest.mark.parametrize('stack', ['openmmlab', 'onedl'])
 def test_the_environment_has_the_libraries_of_classification_and_segmentation(stack):
     _, packages = setup.requirements(stack)
@@ -230,16 +220,27 @@ def test_torchvision_without_operators_declares_those_that_it_describes(has_oper
     assert declared == ([] if has_operators else [('torchvision::nms', schema), ('torchvision::qnms', schema)])
 
 
-def test_installed_torch(tmp_path):
-    (tmp_path / 'torch.py').write_text('from types import SimpleNamespace\n__version__ = "2.13.0+cpu"\n'
-                                       'version = SimpleNamespace(cuda=None)\n'
-                                       'cuda = SimpleNamespace(is_available=bool)\n')
+@pytest.fixture
+def fake_torch(tmp_path) -> Path:
+    """Return a torch.py that the `python` beside it imports as torch."""
     python = tmp_path / 'python'
     python.write_text(f'#!/bin/sh\nshift 2; cd {tmp_path}; exec {sys.executable} -c "$1"\n')
     python.chmod(0o755)
-    version, cuda, fits = setup.installed_torch(python)
-    assert (version, cuda) == ('2.13.0+cpu', None)
-    assert fits.startswith(f'cp{sys.version_info[0]}{sys.version_info[1]}-torch2.13.0+cpu-')
-    (tmp_path / 'torch.py').write_text('raise ImportError("libtorch.so: no such file")')
+    return tmp_path / 'torch.py'
+
+
+@pytest.mark.parametrize(('device', 'archs', 'cuda'), [(True, '', '13.0'), (False, '8.0', '13.0'), (False, '', None)])
+def test_cuda_operators_need_a_device_or_a_list_of_architectures(device, archs, cuda, fake_torch, monkeypatch):
+    fake_torch.write_text('from types import SimpleNamespace\n__version__ = "2.13.0"\n'
+                          'version = SimpleNamespace(cuda="13.0")\n'
+                          f'cuda = SimpleNamespace(is_available=lambda: {device})\n')
+    monkeypatch.setenv('TORCH_CUDA_ARCH_LIST', archs)
+    version, found, fits = setup.installed_torch(fake_torch.with_name('python'))
+    assert (version, found) == ('2.13.0', cuda)
+    assert fits.startswith(f'cp{sys.version_info[0]}{sys.version_info[1]}-torch2.13.0-')
+
+
+def test_a_torch_that_does_not_import_stops_the_set_up(fake_torch):
+    fake_torch.write_text('raise ImportError("libtorch.so: no such file")')
     with pytest.raises(commands.SetupError, match='importing torch fails: ImportError: libtorch.so'):
-        setup.installed_torch(python)
+        setup.installed_torch(fake_torch.with_name('python'))
