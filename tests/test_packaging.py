@@ -6,7 +6,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parents[1]
+
+
+def test_citation():
+    """The keys and types that the Citation File Format 1.2.0 requires; cffconvert --validate has checked the file."""
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text('utf-8'))
+    scope: dict[str, str] = {}
+    exec((ROOT / 'swin_pos_det/version.py').read_text('utf-8'), scope)
+    assert (citation['cff-version'], citation['version']) == ('1.2.0', scope['__version__'])
+    assert (citation['type'], citation['license']) == ('software', 'Apache-2.0')
+    swin, = citation['references']
+    assert swin['title'].startswith('Swin Transformer') and swin['identifiers'][0]['value'] == 'arXiv:2103.14030'
+    for work in (citation, swin):
+        assert work['title'] and all('family-names' in person or 'name' in person for person in work['authors'])
+    assert isinstance(citation['message'], str)
 
 
 def test_an_installed_package_has_its_configs_and_tools(tmp_path):

@@ -1,10 +1,11 @@
 """MkDocs hooks: the README is the home page, and links from docs to files of the repository stay inside the site.
 
 On GitHub and in an editor a link such as ``../configs/swin_pos/README.md`` works as it is. The site gets a page for
-each file that is linked: Markdown as it is, other text as highlighted source.
+each file that is linked: Markdown as it is, a notebook with its outputs, other text as highlighted source.
 """
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
 # Pages of their own, beside docs/.
-ENTRIES = ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')
+ENTRIES = ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'docs/notebooks/getting_started.ipynb')
 LANGUAGES = {'.py': 'python', '.yml': 'yaml', '.sh': 'bash', '.json': 'json'}
 FENCE = re.compile(r'(^ *```.*?^ *```)', re.S | re.M)
 LINK = re.compile(r'(?<=\]\()([^)\s#]+)(?=[)#])')
@@ -27,7 +28,7 @@ def site_uri(path: str) -> str:
     if path == 'README.md':
         return 'index.md'
     if path.startswith('docs/'):
-        return path[len('docs/'):]
+        return path[len('docs/'):] + ('.md' if path.endswith('.ipynb') else '')
     return f'repository/{path}' if path.endswith('.md') else f'repository/{path}.md'
 
 
@@ -35,9 +36,7 @@ def source_path(uri: str) -> str:
     """Return the file of a page: the inverse of :func:`site_uri`."""
     if uri == 'index.md':
         return 'README.md'
-    if not uri.startswith('repository/'):
-        return f'docs/{uri}'
-    path = uri[len('repository/'):]
+    path = uri[len('repository/'):] if uri.startswith('repository/') else f'docs/{uri}'
     return path if (ROOT / path).is_file() else path[:-len('.md')]
 
 
@@ -61,7 +60,24 @@ def page_text(path: str) -> str:
     text = (ROOT / path).read_text(encoding='utf-8')
     if path.endswith('.md'):
         return text
+    if path.endswith('.ipynb'):
+        return notebook_text(json.loads(text))
     return f'# `{path}`\n\n`````{LANGUAGES.get(posixpath.splitext(path)[1], "text")}\n{text.rstrip()}\n`````\n'
+
+
+def notebook_text(notebook: Dict[str, Any]) -> str:
+    """Return the cells of a notebook as Markdown, each with the text and pictures that it gave."""
+    parts = []
+    for cell in notebook['cells']:
+        source = ''.join(cell['source'])
+        parts.append(source if cell['cell_type'] == 'markdown' else f'```python\n{source}\n```')
+        for output in cell.get('outputs', ()):
+            data = output.get('data', {'text/plain': output.get('text', ())})
+            if 'image/jpeg' in data:
+                parts.append(f'<img alt="" src="data:image/jpeg;base64,{"".join(data["image/jpeg"]).strip()}">')
+            else:
+                parts.append(f'```text\n{"".join(data["text/plain"]).rstrip()}\n```')
+    return '\n\n'.join(parts) + '\n'
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -75,7 +91,7 @@ def on_files(files: Files, config: Any) -> Files:
         seen[path] = None
         if files.get_file_from_path(site_uri(path)) is None:
             files.append(File.generated(config, site_uri(path), content=page_text(path)))
-        if path.endswith('.md'):
+        if path.endswith(('.md', '.ipynb')):
             links = (linked_file(path, link) for link in LINK.findall(''.join(FENCE.split(page_text(path))[::2])))
             waiting += [link for link in links if link and not link.startswith('docs/')]
     return files
