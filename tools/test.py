@@ -6,7 +6,7 @@ from copy import deepcopy
 
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
-from swin_pos_det.cli.argument_types import predictions_file
+from swin_pos_det.cli.argument_types import file_name
 from swin_pos_det.cli.arguments import add_common_arguments, add_speed_arguments, note_unused
 from swin_pos_det.cli.main import run_cli
 from swin_pos_det.errors import UserError
@@ -26,7 +26,7 @@ def get_parser() -> argparse.ArgumentParser:
                         help='of onnxruntime: cpu, cuda or tensorrt, in the order of preference (default: cpu)')
     parser.add_argument('--work-dir', metavar='DIR',
                         help='where the metrics go (default: work_dir of the config, else work_dirs/<config name>)')
-    parser.add_argument('--out', type=predictions_file, metavar='FILE',
+    parser.add_argument('--out', type=file_name('.pkl', '.pickle', '.json'), metavar='FILE',
                         help="also write all predictions to this file: .pkl as mmdet does, or .json in COCO's format, "
                              'for tools/analysis_tools/eval_coco.py')
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')

@@ -11,7 +11,7 @@ from .atomic import (
     write_json,
 )
 from .convert import Inspection, convert, incompatibilities, inspect_checkpoint, save_weights, windows_after
-from .detectors import check_averages, check_heads, has_backbone, remap_backbone_keys
+from .detectors import check_averages, check_heads, has_backbone, remap_backbone_keys, unwrapped
 from .formats import EXPORTS, EXPORTS_V2, FORMATS, detect_format
 from .io import CheckpointError, load_checkpoint_file
 from .latest import check_resumable, find_resumable, is_sharded
@@ -28,9 +28,8 @@ __all__ = [
     'atomic_write', 'check_averages', 'check_heads', 'check_resumable', 'check_writable', 'convert', 'describe_model',
     'describe_weights', 'find_resumable', 'fit_state_dict', 'has_backbone', 'inspect_checkpoint', 'is_sharded',
     'load_checkpoint_file', 'load_pretrained', 'incompatibilities', 'note_table_windows', 'overwritten_by',
-    'remap_backbone_keys',
-    'read_checkpoint', 'read_weights', 'detect_format', 'remove_drafts', 'replacing', 'save_weights', 'windows_after',
-    'with_state_dict', 'write_json'
+    'remap_backbone_keys', 'read_checkpoint', 'read_weights', 'detect_format', 'remove_drafts', 'replacing',
+    'save_weights', 'unwrapped', 'windows_after', 'with_state_dict', 'write_json'
 ]
 
 replacing = atomic_write  # the old name, for one minor version

@@ -47,7 +47,7 @@ def remap_backbone_keys(model: nn.Module, state_dict: Mapping[Any, Any]) -> Mapp
     if not isinstance(state_dict, Mapping):
         raise SettingError(f'the checkpoint has a {type(state_dict).__name__} where its state dict should be')
     check_metadata(state_dict)
-    state_dict = place_classifier(_unwrapped(model), state_dict)
+    state_dict = place_classifier(unwrapped(model), state_dict)
     keys = [key for key in state_dict if isinstance(key, str)]
     without = [prefix for prefix in backbones if not any(key.startswith(prefix) for key in keys)]
     if without:
@@ -59,7 +59,7 @@ def remap_backbone_keys(model: nn.Module, state_dict: Mapping[Any, Any]) -> Mapp
     metadata = getattr(state_dict, '_metadata', None) or {}
     for prefix, backbone in backbones.items():
         fit_state_dict(state_dict, prefix, backbone, metadata.get(prefix[:-1], {}))
-    whole = _unwrapped(model)
+    whole = unwrapped(model)
     check_values(((name, own) for name, own in chain(whole.named_parameters(), whole.named_buffers())
                   if not name.startswith(tuple(backbones))), state_dict)
     return state_dict
@@ -80,7 +80,7 @@ def check_averages(model: nn.Module, checkpoint: Mapping[Any, Any]) -> None:
     Raises:
         ValueError: naming a weight that is missing, of another shape, or not finite.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     backbones = tuple(dict(_backbones(model)))
     for part, prefix in (('state_dict', ''), ('ema_state_dict', 'module.')):
         for name, own in model.state_dict().items():
@@ -104,7 +104,7 @@ def check_heads(model: nn.Module, state_dict: Mapping[Any, Any], checkpoint: Any
     Raises:
         CheckpointError: naming a parameter of neck or heads for which there is no weight, or one of another shape.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     if not hasattr(model, 'backbone'):
         return
     state_dict = place_classifier(model, state_dict)
@@ -121,7 +121,7 @@ def check_heads(model: nn.Module, state_dict: Mapping[Any, Any], checkpoint: Any
 
 def _backbones(module: nn.Module, prefix: str = '') -> Iterator[Tuple[str, nn.Module]]:
     """Yield each backbone, and the prefix of its keys where MMEngine loads it."""
-    module = _unwrapped(module)
+    module = unwrapped(module)
     if isinstance(module, LoadsAnySwin):
         yield prefix, module
         return
@@ -129,13 +129,15 @@ def _backbones(module: nn.Module, prefix: str = '') -> Iterator[Tuple[str, nn.Mo
         yield from _backbones(child, f'{prefix}{name}.')
 
 
-def _unwrapped(module: nn.Module) -> nn.Module:
-    """Return the module whose names MMEngine uses, without wrappers for distribution and test-time augmentation."""
-    return module.module if is_model_wrapper(module) or isinstance(module, BaseTTAModel) else module
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Return the model in wrappers for distribution and test-time augmentation: that whose names MMEngine uses."""
+    while is_model_wrapper(module) or isinstance(module, BaseTTAModel):
+        module = module.module
+    return module
 
 
 def _children(model: nn.Module) -> List[str]:
-    return [name for name, _ in _unwrapped(model).named_children()]
+    return [name for name, _ in unwrapped(model).named_children()]
 
 
 def _copied_into_parts(state_dict: Mapping[Any, Any], without: List[str], model: nn.Module) -> Mapping[Any, Any]:
@@ -148,7 +150,7 @@ def _copied_into_parts(state_dict: Mapping[Any, Any], without: List[str], model:
         part, _, name = prefix[:-1].rpartition('.')
         if not part or not any(isinstance(key, str) and key.startswith(f'{name}.') for key in state_dict):
             return state_dict
-        parts[part] = _children(_unwrapped(model).get_submodule(part))
+        parts[part] = _children(unwrapped(model).get_submodule(part))
     own = _children(model)
 
     def place(content: Mapping[Any, Any]) -> Dict[str, Any]:

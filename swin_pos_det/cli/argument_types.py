@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-from ..choices import BENCHMARK_MODELS, EXPORT_ENDINGS, WEIGHTS_ENDINGS
+from ..choices import BENCHMARK_MODELS
 
 
 def window_size(text: str, words: Sequence[str] = ()) -> int | tuple[int, int] | str:
@@ -82,32 +82,14 @@ def model_and_python(text: str) -> tuple[str, str]:
     return name, path
 
 
-def predictions_file(name: str) -> str:
-    """Check the name of a file for predictions, pickled as by mmdet or in COCO's format, as an argparse type."""
-    if not name.endswith(('.pkl', '.pickle', '.json')):
-        raise argparse.ArgumentTypeError(f'{name!r} must end in .pkl, .pickle or .json')
-    return name
-
-
-def exported_file(name: str) -> str:
-    """Check the name of a file for an exported backbone, as an argparse type."""
-    if not name.endswith(EXPORT_ENDINGS):
-        raise argparse.ArgumentTypeError(f'{name!r} must end in {" or ".join(EXPORT_ENDINGS)}')
-    return name
-
-
-def onnx_file(name: str) -> str:
-    """Check the name of a file for an exported detector, as an argparse type."""
-    if not name.endswith('.onnx'):
-        raise argparse.ArgumentTypeError(f'{name!r} must end in .onnx')
-    return name
-
-
-def weights_file(name: str) -> str:
-    """Check the name of a file for converted weights, whose ending selects the format, as an argparse type."""
-    if not name.endswith(WEIGHTS_ENDINGS):
-        raise argparse.ArgumentTypeError(f'{name!r} must end in one of {", ".join(WEIGHTS_ENDINGS)}')
-    return name
+def file_name(*endings: str) -> Callable[[str], str]:
+    """Return an argparse type for the name of a file with one of these endings."""
+    def check(name: str) -> str:
+        if not name.endswith(endings):
+            allowed = ' or '.join(filter(None, (', '.join(endings[:-1]), endings[-1])))
+            raise argparse.ArgumentTypeError(f'{name!r} must end in {allowed}')
+        return name
+    return check
 
 
 def device(name: str) -> str:

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import init_dist, is_distributed
-from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from ..checkpoints import is_sharded
+from ..checkpoints import is_sharded, unwrapped
 from ..data.coco_root import apply_coco_root
 from ..engine.amp import has_accelerator
 from ..engine.strategies import check_strategy, choose_runner, run_on_cpu
@@ -149,7 +148,7 @@ def build_runner(cfg: Config, evaluated: str | None = None) -> Runner:
     check_necks(cfg)
     check_strategy(cfg)
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
-    check_channels(runner.model.module if is_model_wrapper(runner.model) else runner.model)
+    check_channels(unwrapped(runner.model))
     if evaluated is not None:
         check_masks_predicted(runner, evaluated)
     use_own_metric(runner)

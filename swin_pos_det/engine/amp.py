@@ -9,11 +9,11 @@ import torch
 from mmengine.config import Config
 from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
+from ..checkpoints import unwrapped
 from ..errors import SettingError
 from ..type_names import type_name
 
@@ -43,7 +43,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Enter autocast in the forward of ``model``, and MMEngine's context for gradient accumulation."""
-        inner = model.module if is_model_wrapper(model) else model
+        inner = unwrapped(model)
         parts = [part for part in (getattr(inner, name, None) for name in ('backbone', 'neck')) if part is not None]
         with ExitStack() as stack:
             stack.enter_context(super().optim_context(model))

@@ -6,9 +6,9 @@ from typing import Any, Dict, Optional, Sequence, Union
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from ..checkpoints import unwrapped
 from ..errors import SettingError, SettingTypeError
 from ..ops.windows import Pair
 
@@ -71,8 +71,7 @@ class ElasticWindowHook(Hook):
 
     @staticmethod
     def _backbone(runner: Runner) -> Any:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        backbone = getattr(model, 'backbone', None)
+        backbone = getattr(unwrapped(runner.model), 'backbone', None)
         if not hasattr(backbone, 'set_window_size'):
             raise SettingTypeError(f'ElasticWindowHook needs a SwinPosTransformer as the backbone of the model, '
                                    f'got {type(backbone).__name__}')

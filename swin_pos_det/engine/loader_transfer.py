@@ -7,8 +7,8 @@ import torch
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 
+from ..checkpoints import unwrapped
 from .amp import has_accelerator
 
 
@@ -40,5 +40,4 @@ class PinnedTransferHook(Hook):
         loop = runner.train_loop
         loop.dataloader.pin_memory = True
         restart_workers(loop)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        model.data_preprocessor._non_blocking = True
+        unwrapped(runner.model).data_preprocessor._non_blocking = True

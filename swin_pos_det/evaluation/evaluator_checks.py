@@ -9,10 +9,10 @@ from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import METRICS
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from ..checkpoints import unwrapped
 from ..errors import SettingError
 from ..type_names import resolve_type
 from .coco_metric import SwinPosCocoMetric
@@ -65,8 +65,7 @@ def check_masks_predicted(runner: Runner, part: str) -> None:
     Raises:
         SettingError: if it certainly predicts none.
     """
-    model = runner.model
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrapped(runner.model)
     if not isinstance(model, BaseDetector) or _may_predict_masks(model):
         return
     name = f'{part}_evaluator'

@@ -143,9 +143,9 @@ class WindowAttention(nn.Module):
         """
         if self.q_bias is None:
             qkv = self.qkv(x)
-        elif type(self.qkv) is nn.Linear and not has_hooks(self.qkv):  # hooks of any kind must see the call
+        elif type(self.qkv) is nn.Linear and not has_hooks(self.qkv):
             qkv = F.linear(x, self.qkv.weight, self.projection_bias())
-        else:
+        else:  # hooks of any kind, and adapters (LoRA) in place of the layer, must see a call
             qkv = self.qkv(x) + self.projection_bias()
         return self.normalize_qk(qkv)
 

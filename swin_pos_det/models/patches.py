@@ -51,7 +51,7 @@ class PatchMerging(MMDetPatchMerging):
         self.norm_order = norm_order
         if post and norm_cfg is not None:
             self.norm = build_norm_layer(norm_cfg, out_channels)[1]
-        record_modules(self, PatchMerging)
+        record_modules(self, PatchMerging)  # cpu_inference replaces the forward only as long as they are these
 
     def forward(self, x: Tensor, input_size: Pair) -> Tuple[Tensor, Pair]:
         """Merge (B, H * W, C) tokens of maps of ``input_size`` = (H, W) to (B, H' * W', C') tokens and (H', W')."""

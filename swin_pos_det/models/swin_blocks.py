@@ -59,7 +59,7 @@ class FeedForward(FFN):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        record_modules(self, FeedForward)
+        record_modules(self, FeedForward)  # feed_forward replaces the layers only as long as they are these
 
     def forward(self, x: Tensor, identity: Tensor, norm: Optional[nn.Module] = None) -> Tensor:
         """Return ``identity`` plus the result for ``x``, after ``norm`` if given and stochastic depth: all (..., C)."""
@@ -102,7 +102,7 @@ class SwinBlock(BaseModule):
             ffn_drop=drop_rate,
             dropout_layer=dict(type='DropPath', drop_prob=drop_path_rate),
             act_cfg=act_cfg)
-        record_modules(self, SwinBlock)
+        record_modules(self, SwinBlock)  # cpu_inference replaces the forward only as long as they are these
 
     def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """Transform (B, L, C) tokens, partitioned into windows by ``plan``, into the same shape."""

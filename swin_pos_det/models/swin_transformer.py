@@ -173,7 +173,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
 
         self.resampling = resampling
         self.padding = padding
-        self._warned = False
+        self._warned = False  # that the batch has no image sizes, see _valid_sizes
         self.reference_size = None if reference_size is None else size_pair('reference_size', reference_size)
         rules = window_rules(window_size, window_policy, len(depths), self.reference_size)
         tables = table_windows(table_window_size, rules, pretrained_window_sizes, self.position)
@@ -201,7 +201,7 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
         self._freeze_unused()
         self._freeze_stages()
 
-    @cpu_inference.not_compiled
+    @cpu_inference.not_compiled  # large images on a CPU: eager inference is faster than a compiled graph
     def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
         """Compute the feature maps of a batch of images.
 
@@ -346,4 +346,4 @@ class SwinPosTransformer(LoadsAnySwin, BaseModule):
                 self.init_cfg = cfgs
         for cfg in pretrained:
             load_pretrained(self, cfg['checkpoint'], prefix=cfg.get('prefix'))
-        self._is_init = True
+        self._is_init = True  # as MMEngine's method notes it

@@ -19,7 +19,6 @@ HIDDEN_LOGIT = -10000.0
 # A mask that many windows of a plan share is kept with it up to this many tokens: 256 KB in float32.
 MAX_KEPT_MASK = 256
 
-
 # CUDA's memory-efficient kernels need rows that start at multiples of 16 bytes: of 8 numbers in half precision.
 ALIGNMENT = 8
 # On CUDA, up to MAX_JOINED_WINDOWS windows of up to MAX_JOINED_TOKENS tokens are attended to in one call with any

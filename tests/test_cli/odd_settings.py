@@ -159,7 +159,7 @@ ODD_SETTINGS = (
         arguments=(*TEST, '--out', 'a.txt'), tool='test.py', how='usage'),
     Odd('export under another ending', "'a.pth' must end in .onnx or .pt2", 'no such tool',
         arguments=('CONFIG', '--out', 'a.pth'), tool='deployment/export_backbone.py', how='usage'),
-    Odd('conversion under another ending', "'a.txt' must end in one of .safetensors, .pth", 'no such tool',
+    Odd('conversion under another ending', "'a.txt' must end in .safetensors, .pth", 'no such tool',
         arguments=('weights.pth', 'a.txt'), tool='model_converters/convert_swin.py', how='usage'),
     Odd('damaged image', 'cut.png is damaged', 'no such tool',
         arguments=('CONFIG', '--image', 'cut.png'), tool='analysis_tools/plot_position.py'),

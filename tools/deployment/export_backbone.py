@@ -7,7 +7,8 @@ from rich.table import Table
 
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
-from swin_pos_det.cli.argument_types import count, exported_file
+from swin_pos_det.choices import EXPORT_ENDINGS
+from swin_pos_det.cli.argument_types import count, file_name
 from swin_pos_det.cli.arguments import add_common_arguments, note_unused
 from swin_pos_det.cli.main import run_cli
 from swin_pos_det.errors import UserError
@@ -29,7 +30,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('config', help='path of the config file')
     parser.add_argument('checkpoint', nargs='?',
                         help="the .pth file (default: what the config's init_cfg names, else random weights)")
-    parser.add_argument('--out', type=exported_file, default='backbone.onnx', metavar='FILE',
+    parser.add_argument('--out', type=file_name(*EXPORT_ENDINGS), default='backbone.onnx', metavar='FILE',
                         help='what to write: .onnx or .pt2 (default: %(default)s)')
     parser.add_argument('--opset', type=int, default=18, help='of ONNX (default: %(default)s)')
     parser.add_argument('--time', nargs=2, type=count, metavar=('H', 'W'),

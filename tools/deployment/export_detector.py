@@ -4,7 +4,7 @@ import sys
 
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
-from swin_pos_det.cli.argument_types import count, onnx_file
+from swin_pos_det.cli.argument_types import count, file_name
 from swin_pos_det.cli.arguments import add_config_arguments, note_unused
 from swin_pos_det.cli.main import run_cli
 from swin_pos_det.errors import UserError
@@ -20,7 +20,7 @@ def get_parser() -> argparse.ArgumentParser:
                'python tools/infer.py model.onnx photos/ --out found')
     parser.add_argument('config', help='path of the config file')
     parser.add_argument('checkpoint', help='the .pth file with the weights')
-    parser.add_argument('--out', type=onnx_file, default='detector.onnx', metavar='FILE',
+    parser.add_argument('--out', type=file_name('.onnx'), default='detector.onnx', metavar='FILE',
                         help='what to write (default: %(default)s)')
     parser.add_argument('--batch', type=count, default=1, metavar='N',
                         help='images at once, all of one size (default: 1)')

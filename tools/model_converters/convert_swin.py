@@ -5,8 +5,8 @@ import sys
 
 DEFER_REGISTRATION = True  # run_cli registers the package, after the command line is parsed
 
-from swin_pos_det.choices import CHECKPOINT_LAYOUTS, RESAMPLING_MODES
-from swin_pos_det.cli.argument_types import weights_file, window_size
+from swin_pos_det.choices import CHECKPOINT_LAYOUTS, RESAMPLING_MODES, WEIGHTS_ENDINGS
+from swin_pos_det.cli.argument_types import file_name, window_size
 from swin_pos_det.cli.arguments import add_traceback_argument
 from swin_pos_det.cli.main import run_cli
 from swin_pos_det.errors import UserError
@@ -20,7 +20,7 @@ def get_parser() -> argparse.ArgumentParser:
         epilog='Example: python tools/model_converters/convert_swin.py swin_timm.safetensors swin.pth --window 12')
     parser.add_argument('input', metavar='IN', help='a .pth, .bin or .safetensors file of a backbone, classifier or '
                                                     'detector')
-    parser.add_argument('output', type=weights_file, metavar='OUT',
+    parser.add_argument('output', type=file_name(*WEIGHTS_ENDINGS), metavar='OUT',
                         help='the file to write; .safetensors writes that format')
     parser.add_argument('--to', choices=CHECKPOINT_LAYOUTS, default='mmdet',
                         help='target format: mmdet, timm (num_classes=0), hf (SwinBackbone), torchvision or microsoft '

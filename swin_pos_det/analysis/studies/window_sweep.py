@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from ...checkpoints import write_json
+from ...checkpoints import unwrapped, write_json
 from ...cli.runner import build_runner, prepare_testing
 from ...errors import SettingError
 from ...evaluation.evaluator_checks import use_own_metric
@@ -105,8 +104,7 @@ def sweep(cfg: Config, checkpoint: str, windows: Sequence[Window], scales: Seque
 
 
 def _backbone(runner: Runner) -> Any:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    return model.backbone
+    return unwrapped(runner.model).backbone
 
 
 def _evaluate(runner: Runner, cfg: Config, scale: float) -> Dict[str, float]:
