@@ -1,7 +1,9 @@
 """The content of an installed package."""
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,16 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[1]
+
+
+def test_syntax_is_that_of_the_oldest_python():
+    """Parse every file as Python 3.9; `ruff` reports newer names of the standard library's typing."""
+    required = re.search(r"python_requires='>=(\d+)\.(\d+),", (ROOT / 'setup.py').read_text('utf-8'))
+    oldest = tuple(int(part) for part in required.groups())
+    files = [path for name in ('swin_pos_det', 'tools', 'configs', 'tests') for path in (ROOT / name).rglob('*.py')]
+    assert len(files) > 400
+    for path in [*files, *ROOT.glob('*.py')]:
+        ast.parse(path.read_text('utf-8'), str(path), feature_version=oldest)
 
 
 def test_citation():

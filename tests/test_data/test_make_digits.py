@@ -29,7 +29,7 @@ def test_makes_and_draws(tool, tmp_path, capsys):
         assert sheet.height >= 240
     printed = capsys.readouterr()
     assert str(out) in printed.out
-    assert '100%' in printed.err  # progress
+    assert '3/3' in printed.err  # progress
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
