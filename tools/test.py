@@ -26,6 +26,7 @@ def get_parser() -> argparse.ArgumentParser:
                         help='of onnxruntime: cpu, cuda or tensorrt, in the order of preference (default: cpu)')
     parser.add_argument('--work-dir', metavar='DIR',
                         help='where the metrics go (default: work_dir of the config, else work_dirs/<config name>)')
+    parser.add_argument('--classwise', action='store_true', help='also report AP by class')
     parser.add_argument('--out', type=file_name('.pkl', '.pickle', '.json'), metavar='FILE',
                         help="also write all predictions to this file: .pkl as mmdet does, or .json in COCO's format, "
                              'for tools/analysis_tools/eval_coco.py')
@@ -87,6 +88,7 @@ def test(args: argparse.Namespace) -> None:
 
     from swin_pos_det.checkpoints import check_writable
     from swin_pos_det.cli.checkpoint_checks import check_checkpoint, check_evaluable
+    from swin_pos_det.cli.following import report_classes
     from swin_pos_det.cli.runner import build_runner, check_data, load_config, prepare_testing
     from swin_pos_det.deployment.onnx_model import use_onnx_model
     from swin_pos_det.engine.fast_inference import FastInferenceHook
@@ -103,6 +105,8 @@ def test(args: argparse.Namespace) -> None:
         check_evaluable(args.checkpoint)
         check_data(cfg, ['test'], meta)
         prepare_testing(cfg, args.checkpoint)
+    if args.classwise:
+        report_classes(cfg, 'test')
     if args.out is not None:
         check_writable(args.out)
     if not args.show:

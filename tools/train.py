@@ -33,8 +33,11 @@ def get_parser() -> argparse.ArgumentParser:
                              'last one in the work dir')
     parser.add_argument('--early-stop', type=count, metavar='N',
                         help='stop when N evaluations in a row have not raised the best value of the metric of '
-                             'save_best (of the first metric, if that is not set or auto)')
+                             'save_best (of the AP of masks, else of boxes, if that is not set or auto)')
     parser.add_argument('--classwise', action='store_true', help='report AP by class in each evaluation')
+    parser.add_argument('--val-pictures', nargs='?', type=count, const=8, metavar='N',
+                        help='draw N validation images at each evaluation, annotations beside predictions (default: '
+                             '8), into vis_data/vis_image of the work dir, and into the viewers below')
     parser.add_argument('--tensorboard', action='store_true', help='also log to TensorBoard, into the work dir')
     parser.add_argument('--wandb', action='store_true', help='also log to Weights & Biases')
     parser.add_argument('--allow-nonfinite', action='store_true',

@@ -11,3 +11,4 @@ optim_wrapper = dict(
     paramwise_cfg=dict(
         norm_decay_mult=0.,
         custom_keys=dict(relative_position_bias_table=dict(decay_mult=0.), absolute_pos_embed=dict(decay_mult=0.))))
+default_hooks = dict(checkpoint=dict(save_best='auto'))

@@ -38,5 +38,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', T_max=4, by_epoch=True, convert_to_iter_based=True, eta_min=1e-5),
 ]
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2, save_best='auto'))
 randomness = dict(seed=0)

@@ -2,3 +2,4 @@ _base_ = ['mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_amp-ms-crop-3x_coco.py', '../_
 
 custom_imports = dict(imports=['swin_pos_det'], allow_failed_imports=False)
 model = dict(backbone=dict(type='SwinPosTransformer'))
+default_hooks = dict(checkpoint=dict(save_best='auto'))

@@ -2,3 +2,4 @@ _base_ = ['mmdet::mask2former/mask2former_swin-t-p4-w7-224_8xb2-lsj-50e_coco.py'
 
 custom_imports = dict(imports=['swin_pos_det'], allow_failed_imports=False)
 model = dict(backbone=dict(type='SwinPosTransformer'))
+default_hooks = dict(checkpoint=dict(save_best='auto'))

@@ -1,4 +1,4 @@
-"""Flags of a training: viewers of its curves, AP by class, and early stopping."""
+"""Flags of a training: viewers of its curves, AP by class, pictures, early stopping, and the best checkpoint."""
 from __future__ import annotations
 
 import argparse
@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from mmengine.config import Config
 
+from ..engine.visualization_hook import use_own_visualization
 from ..errors import MissingPackageError, SettingError
 from ..type_names import type_name
-from .metric_checks import given_metrics
+from .metric_checks import main_metric
 from .runner import add_hook
 
 # COCO metrics have three decimals. With 0, the hook takes an equal value for a better one and never stops on a plateau.
@@ -22,17 +23,19 @@ _VIEWERS = {
 
 
 def follow_training(cfg: Config, args: argparse.Namespace) -> None:
-    """Set a config, in place, to what ``--tensorboard``, ``--wandb``, ``--classwise`` and ``--early-stop`` ask for.
+    """Set a config, in place, to what the flags of ``tools/train.py`` ask for.
 
     Raises:
         MissingPackageError: if the package of a viewer is not installed.
-        SettingError: if there is no evaluator that can report AP by class or a metric to follow.
+        SettingError: if there is no evaluator that can report AP by class, no hook that draws, or no metric to follow.
     """
     for flag in _VIEWERS:
         if getattr(args, flag):
             add_viewer(cfg, flag)
     if args.classwise:
-        report_classes(cfg)
+        report_classes(cfg, 'val')
+    if args.val_pictures is not None:
+        draw_validation(cfg, args.val_pictures)
     if args.early_stop is not None:
         metric = followed_metric(cfg)
         add_hook(cfg, type='EarlyStoppingHook', monitor=metric, rule='greater', min_delta=_MIN_GAIN,
@@ -55,25 +58,55 @@ def add_viewer(cfg: Config, flag: str) -> None:
         cfg.visualizer.vis_backends = [*present, dict(type=backend)]
 
 
-def report_classes(cfg: Config) -> None:
-    """Turn on AP by class in the COCO metrics of the validation.
+def report_classes(cfg: Config, part: str) -> None:
+    """Turn on AP by class in the COCO metrics of a config, in place.
+
+    Args:
+        cfg: changed.
+        part: ``'val'`` or ``'test'``.
 
     Raises:
-        SettingError: if the validation has none.
+        SettingError: if the part has none.
     """
-    changed = [metric for metric in _evaluators(cfg) if type_name(metric).endswith(('CocoMetric', 'PhotosMetric'))]
+    changed = [metric for metric in _evaluators(cfg, part)
+               if type_name(metric).endswith(('CocoMetric', 'PhotosMetric'))]
     if not changed:
-        raise SettingError('--classwise needs a CocoMetric as val_evaluator')
+        raise SettingError(f'--classwise needs a CocoMetric as {part}_evaluator')
     for metric in changed:
         metric['classwise'] = True
+
+
+def draw_validation(cfg: Config, number: int) -> None:
+    """Set a config, in place, to draw the same images at each evaluation, annotations beside predictions.
+
+    Args:
+        cfg: changed.
+        number: of images.
+
+    Raises:
+        SettingError: if the config is not one of a detector, with MMDetection's hook for pictures.
+    """
+    settings = (cfg.get('default_hooks') or {}).get('visualization') or {}
+    if type_name(settings) not in ('DetVisualizationHook', 'SwinPosVisualizationHook'):
+        raise SettingError('--val-pictures needs a detector, and default_hooks.visualization = dict(type='
+                           '"DetVisualizationHook") in the config')
+    settings.update(type='mmdet.SwinPosVisualizationHook', draw=True, val_images=number)
+    use_own_visualization(cfg)
+
+
+def name_best_metric(cfg: Config) -> None:
+    """Replace ``save_best='auto'`` by the main metric of the validation, in place, if it is known.
+
+    MMEngine takes the first value of an evaluation. That may be the AP of boxes beside masks, the AP of one class, or
+    the pixel accuracy beside the mean IoU.
+    """
     checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    if checkpoint.get('save_best') == 'auto':
-        # MMEngine takes the first value of an evaluation, which now is the AP of the first class.
-        checkpoint['save_best'] = (given_metrics(_evaluators(cfg)) or ['auto'])[0]
+    if checkpoint.get('save_best') in ('auto', ['auto']):
+        checkpoint['save_best'] = main_metric(_evaluators(cfg)) or 'auto'
 
 
 def followed_metric(cfg: Config) -> str:
-    """Return the metric of ``save_best``, else the first of the validation, as ``save_best='auto'`` takes it.
+    """Return the metric of ``save_best``, else the main one of the validation, as ``save_best='auto'`` takes it.
 
     Raises:
         SettingError: if neither names one.
@@ -82,13 +115,13 @@ def followed_metric(cfg: Config) -> str:
     best = best[0] if isinstance(best, (list, tuple)) and best else best
     if best and best != 'auto':
         return best
-    given = given_metrics(_evaluators(cfg))
-    if not given:
+    main = main_metric(_evaluators(cfg))
+    if main is None:
         raise SettingError('--early-stop needs a metric to follow: set default_hooks.checkpoint.save_best to one of '
                            "val_evaluator's")
-    return given[0]
+    return main
 
 
-def _evaluators(cfg: Config) -> list[Mapping]:
-    found = cfg.get('val_evaluator') or []
+def _evaluators(cfg: Config, part: str = 'val') -> list[Mapping]:
+    found = cfg.get(f'{part}_evaluator') or []
     return [found] if isinstance(found, Mapping) else list(found)

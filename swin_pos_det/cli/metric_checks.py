@@ -10,10 +10,12 @@ from mmengine.config import Config
 
 from ..choices import MAX_DETS
 from ..errors import SettingError
-from ..evaluation.coco_metric import item_names
+from ..evaluation.coco_metric import importance, item_names
 from ..type_names import resolve_type, type_name
 from .errors import closest
 
+# Metrics of other libraries whose best value MMEngine's CheckpointHook knows to be the highest.
+_SEGMENTATION = ('mIoU', 'mDice')
 _MAP_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 
 
@@ -65,6 +67,33 @@ def given_metrics(evaluators: Any) -> list[str] | None:
         prefix = metric.get('prefix') or kind.default_prefix
         found += [f'{prefix}/{name}' for name in ([] if metric.get('format_only') else _coco_names(metric))]
     return found
+
+
+def main_metric(evaluators: Any) -> str | None:
+    """Return the metric by which a model is judged: AP of masks, else of boxes, top-1 accuracy or mean IoU.
+
+    Args:
+        evaluators: one or several, as configured.
+
+    Returns:
+        The name; None if no evaluator is of a known kind.
+    """
+    names: list[str] = []
+    for metric in evaluators if isinstance(evaluators, Sequence) else [evaluators]:
+        names += given_metrics(metric) or _names_elsewhere(metric)
+    return min(names, key=importance, default=None)
+
+
+def _names_elsewhere(metric: Mapping[str, Any]) -> list[str]:
+    """Return the main metric of mmpretrain's and mmsegmentation's default evaluators."""
+    prefix, kind = metric.get('prefix'), type_name(metric)
+    if kind == 'Accuracy' and isinstance(metric.get('thrs', 0.), (int, float)):
+        ranks = metric.get('topk', 1)
+        return [f'{prefix or "accuracy"}/top1'] if 1 in ([ranks] if isinstance(ranks, int) else ranks) else []
+    if kind == 'IoUMetric':
+        first = metric.get('iou_metrics', ['mIoU'])[0]
+        return [f'{prefix}/{first}' if prefix else first] if first in _SEGMENTATION else []
+    return []
 
 
 def _computes_as_coco(kind: type[CocoMetric]) -> bool:

@@ -18,6 +18,7 @@ from ..checkpoints import CheckpointError, find_resumable
 from ..engine.restart import may_restart, resume_after_restart
 from ..errors import UserError
 from .checkpoint_checks import check_checkpoint
+from .following import name_best_metric
 from .metric_checks import check_followed_metrics
 from .runner import add_hook, build_runner, check_data, join_processes
 from .setting_checks import check_optimizer
@@ -79,6 +80,7 @@ def train_config(cfg: Config, argv: Sequence[str], resume: str | None = None, al
             :func:`~swin_pos_det.cli.runner.build_runner`.
     """
     check_optimizer(cfg)
+    name_best_metric(cfg)
     check_followed_metrics(cfg)
     for hook in ('mmdet.TrainingGuardHook', 'mmdet.NothingFoundHook'):
         add_hook(cfg, type=hook, allow_nonfinite=allow_nonfinite)

@@ -1,8 +1,8 @@
-"""Pictures of predictions while a runner tests."""
+"""Pictures of predictions while a runner tests or validates."""
 from __future__ import annotations
 
 import os.path as osp
-from typing import Optional, Sequence, Union
+from typing import Any, Optional, Sequence, Set, Union
 
 import mmcv
 import numpy as np
@@ -25,11 +25,38 @@ class SwinPosVisualizationHook(DetVisualizationHook):
     MMDetection's hook names a picture like its image, so the later of two images with one name in different folders
     overwrites the earlier, and a relative work dir gets a nested folder for every batch. Here pictures
     have the images' names if those are distinct, else their paths below their common folder. Takes the
-    arguments of ``DetVisualizationHook``.
+    arguments of ``DetVisualizationHook``, and:
+
+    Args:
+        val_images: draw that many images, spread evenly, the same at each validation, under their own names. Default:
+            every ``interval``-th, other ones each time.
+        **kwargs: see ``DetVisualizationHook``.
     """
 
     _names: Optional[dict[str, str]] = None
     _folder = ''
+
+    def __init__(self, val_images: Optional[int] = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.val_images = val_images
+        self._drawn: Set[int] = set()  # batches of the validation of which the first image is drawn
+
+    def before_val(self, runner: Runner) -> None:
+        """Choose the images to draw."""
+        if self.val_images is not None:
+            batches = len(runner.val_dataloader)
+            chosen = np.linspace(0, batches - 1, min(self.val_images, batches))
+            self._drawn = set(chosen.round().astype(int).tolist())
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict,
+                       outputs: Sequence[DetDataSample]) -> None:
+        """Draw the first image of a batch, if it is one of those chosen."""
+        if self.val_images is None:
+            super().after_val_iter(runner, batch_idx, data_batch, outputs)
+        elif self.draw and batch_idx in self._drawn:
+            name = f'val_{batch_idx:06d}_{osp.splitext(osp.basename(_path(outputs[0].img_path)))[0]}'
+            self._visualizer.add_datasample(name, self._read(outputs[0].img_path), data_sample=outputs[0],
+                                            pred_score_thr=self.score_thr, step=runner.iter)
 
     def before_test(self, runner: Runner) -> None:
         """Choose the folder and the names of the pictures."""

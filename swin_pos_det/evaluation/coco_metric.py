@@ -39,6 +39,13 @@ def item_names(proposal_nums: Sequence[int]) -> dict[str, str]:
             f'AR_s@{last}': 'ARs', f'AR_m@{last}': 'ARm', f'AR_l@{last}': 'ARl'}
 
 
+def importance(name: str) -> tuple[bool, int, bool]:
+    """Return a key that sorts metrics: AP of masks first, then of boxes, further values, and AP of single classes."""
+    kind, _, item = name.rpartition('/')[2].partition('_')
+    kinds = ('segm', 'bbox')
+    return name.endswith('_precision'), kinds.index(kind) if kind in kinds else len(kinds), item != 'mAP'
+
+
 @METRICS.register_module()
 class SwinPosCocoMetric(CocoMetric):
     """``CocoMetric`` that is right for any ids, refuses settings without a right result, and may use faster-coco-eval.
@@ -144,7 +151,8 @@ class SwinPosCocoMetric(CocoMetric):
                 measured.update(self._fast_recall(predictions))
             else:
                 measured.update(self._measure(metric, records))
-        return measured
+        # save_best='auto' of MMEngine's CheckpointHook takes the first.
+        return OrderedDict(sorted(measured.items(), key=lambda pair: importance(pair[0])))
 
     def _open(self, path: str, sort_categories: bool = False) -> None:
         """Read the annotation file, in any of JSON's encodings."""

@@ -1,6 +1,7 @@
 """MMEngine's hook that saves checkpoints, corrected."""
 from __future__ import annotations
 
+import os.path as osp
 import re
 from numbers import Real
 from typing import Any, Dict, List, Optional, Set, Tuple
@@ -101,14 +102,28 @@ class CheckpointHook(MMEngineCheckpointHook):
                 self.best_ckpt_path_dict[key] = None
 
     def _remove_drafts(self, runner: Runner) -> None:
-        parts = map(re.escape, re.split(r'\{[^{}]*\}', self.filename_tmpl))
-        name = re.compile(r'(best_.+_)?' + r'\d+'.join(parts))
+        name = re.compile(r'(best_.+_)?' + self._name_pattern())
         for folder in {runner.work_dir, self.out_dir}:
             if '://' not in folder:
                 removed = remove_drafts(folder, lambda of: bool(name.fullmatch(of)) or of in (POINTER, RECORD))
                 if removed:
                     runner.logger.info(f'removed from {folder}, half-written by a training that was killed: '
                                        f'{", ".join(removed)}')
+
+    def _name_pattern(self) -> str:
+        """Return a regular expression of the names of checkpoints."""
+        return r'\d+'.join(map(re.escape, re.split(r'\{[^{}]*\}', self.filename_tmpl)))
+
+    def _forget_other_metric(self, runner: Runner, key: str) -> None:
+        """Forget the best value of a resumed run that followed another metric than ``key``; its checkpoint stays."""
+        info = runner.message_hub.runtime_info
+        name = re.fullmatch(f'best_(.+)_{self._name_pattern()}', osp.basename(info.get('best_ckpt', '')))
+        if name is not None and name[1] != key.replace('/', '_'):
+            runner.logger.warning(f'the best checkpoint so far, {info["best_ckpt"]}, was chosen by another metric than '
+                                  f'{key}: it stays, and the search for the best starts again')
+            info.pop('best_score', None)
+            del info['best_ckpt']
+            self.best_ckpt_path = None
 
     def _kept(self) -> Set[Optional[str]]:
         """Return the names of the checkpoints to keep."""
@@ -140,10 +155,14 @@ class CheckpointHook(MMEngineCheckpointHook):
             self._remove_requested(runner)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: Dict[str, Any]) -> None:
-        if self.save_best and is_main_process():
-            step = runner.epoch if self.by_epoch else runner.iter
-            keys = metrics if 'auto' in self.key_indicators else self.key_indicators
-            self._files.add(f'best_{key}_{self.filename_tmpl.format(step)}'.replace('/', '_') for key in keys)
+        if self.save_best:
+            # MMEngine takes the first value for 'auto'.
+            keys = list(metrics)[:1] if 'auto' in self.key_indicators else self.key_indicators
+            if len(keys) == 1:
+                self._forget_other_metric(runner, keys[0])
+            if is_main_process():
+                step = runner.epoch if self.by_epoch else runner.iter
+                self._files.add(f'best_{key}_{self.filename_tmpl.format(step)}'.replace('/', '_') for key in keys)
         super()._save_best_checkpoint(runner, metrics)
         if is_main_process():
             self._remove_requested(runner)

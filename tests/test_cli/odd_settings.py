@@ -106,7 +106,7 @@ ODD_SETTINGS = (
     Odd('package of a transform', 'a package is missing: albumentations is not installed', 'traceback',
         config="train_dataloader = dict(dataset=dict(pipeline=[dict(type='Albu', transforms=[])]))"),
     Odd('package of a visualizer', 'a package is missing: Please', 'traceback',
-        config="visualizer = dict(name='odd', vis_backends=[dict(type='TensorboardVisBackend')])"),
+        config="visualizer = dict(name='odd', vis_backends=[dict(type='DVCLiveVisBackend')])"),
     # Settings that do not fit each other or the data.
     Odd('channels', 'model.neck.in_channels is [32, 64, 128, 256], but a backbone with embed_dims=48', 'late',
         ('model.backbone.embed_dims=48', )),

@@ -23,7 +23,7 @@ val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=recipe)
 test_dataloader = val_dataloader
 """
 # The packages whose absence is what a row is about.
-PACKAGES = {'package of a transform': 'albumentations', 'package of a visualizer': 'tensorboard'}
+PACKAGES = {'package of a transform': 'albumentations', 'package of a visualizer': 'dvclive'}
 
 
 @pytest.fixture(scope='module')

@@ -22,6 +22,7 @@ SMALL = f'{RELEASE}/swin_small_patch4_window7_224.pth'
 FAST = Config.fromfile(FOLDER.parent / '_base_/fast_training.py').custom_hooks
 PLUGIN = {
     'custom_hooks': FAST,
+    'default_hooks.checkpoint.save_best': 'auto',
     'custom_imports.imports': ['swin_pos_det'],
     'custom_imports.allow_failed_imports': False,
     'model.backbone.type': 'SwinPosTransformer',

@@ -84,6 +84,31 @@ def test_so_does_the_best(tmp_path, seen):
     assert sorted(path.name for path in tmp_path.glob('*.pth')) == ['best_acc_epoch_2.pth', 'epoch_2.pth']
 
 
+@METRICS.register_module(force=True)
+class TwoMetrics(Rising):
+    """A value that falls, and another whose values are below it."""
+
+    def compute_metrics(self, results):
+        Rising.rounds += 1
+        return {'kind_x/map': 0.9 / Rising.rounds, 'other_map': 0.1 * Rising.rounds, 'map': 0.01 * Rising.rounds}
+
+
+@pytest.mark.parametrize('save_best', ['auto', 'kind_x/map', 'other_map', 'map'])
+def test_a_resumed_search_for_the_best_does_not_compare_different_metrics(tmp_path, monkeypatch, save_best):
+    monkeypatch.setattr(Rising, 'rounds', 0)
+    settings = dict(evaluated(), val_evaluator=dict(type='TwoMetrics'))
+    make_runner(tmp_path, 1, save_best='kind_x/map', settings=settings).train()
+    make_runner(tmp_path, 3, save_best=save_best, rule='greater',
+                settings=dict(settings, load_from=str(tmp_path / 'epoch_1.pth'), resume=True)).train()
+    best = sorted(path.name for path in tmp_path.glob('best_*.pth'))
+    if save_best in ('auto', 'kind_x/map'):
+        assert best == ['best_kind_x_map_epoch_1.pth'], 'the first is the best'
+    else:
+        assert best == sorted(['best_kind_x_map_epoch_1.pth', f'best_{save_best}_epoch_3.pth'])
+    info = load_checkpoint_file(tmp_path / 'epoch_3.pth')['message_hub']['runtime_info']
+    assert info['best_score'] == pytest.approx(dict(other_map=0.3, map=0.03).get(save_best, 0.9))
+
+
 def test_a_full_disk_leaves_the_last_good_one(tmp_path, monkeypatch):
     make_runner(tmp_path, 1).train()
 

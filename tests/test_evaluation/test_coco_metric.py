@@ -120,3 +120,13 @@ def test_settings_of_a_config_are_refused_before_anything_is_built():
     check_evaluators(cfg, ['test'])
     cfg = Config(dict(test_evaluator=dict(type='CocoMetric', ann_file='none.json', no_such_setting=1)))
     check_evaluators(cfg, ['test'])  # the registry tells of that
+
+
+@pytest.mark.parametrize('metric', ['segm', ['bbox', 'segm'], ['proposal', 'bbox', 'segm'], 'bbox'])
+@pytest.mark.parametrize('classwise', [True, False])
+def test_the_first_value_is_the_one_to_choose_the_best_checkpoint_by(files, metric, classwise):
+    path, gt, results = files
+    names = list(run(SwinPosCocoMetric(path, metric, classwise=classwise), list(samples(gt, results))))
+    assert names[0] == ('coco/bbox_mAP' if metric == 'bbox' else 'coco/segm_mAP')
+    of_classes = [name.endswith('_precision') for name in names]
+    assert of_classes == sorted(of_classes) and sum(of_classes) == (len(CLASSES) if classwise else 0)

@@ -39,8 +39,10 @@ def check(tool, tmp_path, capsys):
 
 
 def test_nothing_is_wrong(check, tmp_path):
-    status, out, _ = check(lambda scene: None, '--sheet', tmp_path / 'sheet.png', '--fix', tmp_path / 'new.json')
+    status, out, _ = check(lambda scene: None, '--sheet', tmp_path / 'sheet.png', '--fix', tmp_path / 'new.json',
+                           '--statistics', tmp_path / 'statistics.png')
     assert status == 0
+    assert imread(str(tmp_path / 'statistics.png')).std() > 10
     assert 'nothing is wrong' in out
     assert 'nothing had to be repaired' in out
     assert json.loads((tmp_path / 'new.json').read_text()) == annotations('t')

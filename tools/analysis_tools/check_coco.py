@@ -25,6 +25,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument('--classes', nargs='+', metavar='NAME',
                         help='with --fix: bring the categories into this order (default: by id)')
     parser.add_argument('--sheet', metavar='PNG', help='with IMAGES: draw the boxes of 24 images into one picture')
+    parser.add_argument('--statistics', metavar='PNG',
+                        help='plot objects and images of each class and the sizes of objects')
     add_traceback_argument(parser)
     return parser
 
@@ -32,9 +34,11 @@ def get_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Check as the command line says; return 1 if something is wrong."""
     from swin_pos_det.analysis.annotation_sheet import write_annotation_sheet
+    from swin_pos_det.analysis.statistics_plot import plot_statistics
     from swin_pos_det.checkpoints.atomic import check_writable, write_json
     from swin_pos_det.cli.survey_table import print_survey
     from swin_pos_det.data.annotation_file import read_json
+    from swin_pos_det.data.objects import Objects
     from swin_pos_det.data.repair import repair
     from swin_pos_det.data.statistics import survey
     from swin_pos_det.errors import MissingFileError, SettingError
@@ -63,6 +67,9 @@ def run(args: argparse.Namespace) -> int:
         wrong = print_survey(found, console)
     if args.sheet and found.classes:
         console.print(f'{write_annotation_sheet(content, args.images, args.sheet)} shows the boxes', soft_wrap=True)
+    if args.statistics and found.classes:
+        path = plot_statistics({osp.basename(args.annotations): Objects(content)}, args.statistics)
+        console.print(f'{path} shows the statistics', soft_wrap=True)
     return int(wrong)
 
 

@@ -28,6 +28,8 @@ _CHECKOUT = Path(__file__).parents[3]
 # The folder of configs/ and tools/, which an installed package contains.
 HOME = _CHECKOUT if (_CHECKOUT / 'configs').is_dir() else Path(__file__).parents[2] / '.mim'
 SCALES = 0.5, 1., 2.
+# A study compares the last epochs.
+_LAST_ONLY = 'default_hooks.checkpoint.save_best=None'
 
 
 def config_named(name: str) -> Path:
@@ -124,7 +126,7 @@ def _run_one(training: Training, home: Path, seed: int, max_epochs: int, jobs: i
     steps: List[Tuple[str, Callable[[], List[str]]]] = []
     if finished_checkpoint(home, max_epochs) is None:
         steps.append(('train', lambda: ['train.py', str(training.config), '--work-dir', str(home), '--resume',
-                                        '--cfg-options', f'randomness.seed={seed}', *options]))
+                                        '--cfg-options', f'randomness.seed={seed}', _LAST_ONLY, *options]))
     else:
         bar.advance()
     for sweep in sweeps:
