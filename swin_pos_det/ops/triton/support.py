@@ -26,7 +26,7 @@ HAS_LIBRARY = hasattr(torch.library, 'register_autograd')  # torch 2.4
 
 def unsupported(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_heads: int, scale: float,
                 pad: Optional[Tensor], rotate: Optional[Rotation], dropout: float) -> Optional[str]:
-    """Return the reason why the kernel cannot take the door's arguments; None if it can."""
+    """Return the reason why the kernel does not support the arguments of window_attention; None if it does."""
     if dropout:
         return 'dropout on attention weights'
     if rotate is not None:
