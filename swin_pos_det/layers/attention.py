@@ -122,7 +122,10 @@ class WindowAttention(nn.Module):
         return self.proj_drop(self.proj(x))
 
     def weights(self, x: Tensor, plan: WindowPlan) -> Tensor:
-        """Return attention weights (nW, heads, N, N) [query, key] of all images' windows, in the plan's order."""
+        """Return attention weights (nW, heads, N, N) [query, key] of the nW windows of N tokens of all images.
+
+        They are in the plan's order, see :class:`~swin_pos_det.ops.windows.WindowPlan`; each row sums to 1.
+        """
         return attention_weights(**self.inputs(x, plan))
 
     def inputs(self, x: Tensor, plan: WindowPlan) -> Dict[str, Any]:
