@@ -92,6 +92,7 @@ def test_each_addition_trains(pets, index):
     cfg = small(read("_base_ = 'boxes.py'\n" + addition, 'more.py'), pets / 'work')
     runner = build_runner(cfg)
     runner.train()
+    assert {'CompactMasksHook', 'MergedOptimizerHook'} <= {type(hook).__name__ for hook in runner.hooks}
     assert runner.epoch == 1
     assert all(torch.isfinite(value).all() for value in runner.model.state_dict().values())
     if own:
