@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from mmdet.models.task_modules import DeltaXYWHBBoxCoder
 from torch import Tensor, nn
 
-from ..models.data_preprocessor import SwinPosDataPreprocessor
+from ..models.data_preprocessor import SwinPosDataPreprocessor, attach_valid_sizes
 from . import operators
 
 _ABSENT = -1.  # the score of a box that takes no part
@@ -36,8 +36,8 @@ class Preprocessor(nn.Module):
 
     def __init__(self, preprocessor: nn.Module) -> None:
         super().__init__()
-        own = isinstance(preprocessor, SwinPosDataPreprocessor)
-        self.swaps = preprocessor._swaps if own else preprocessor._channel_conversion
+        self.tells_sizes = isinstance(preprocessor, SwinPosDataPreprocessor)
+        self.swaps = preprocessor._swaps if self.tells_sizes else preprocessor._channel_conversion
         self.normalises = preprocessor._enable_normalize
         if self.normalises:
             self.register_buffer('mean', preprocessor.mean.clone())
@@ -46,13 +46,16 @@ class Preprocessor(nn.Module):
         self.pad_value = float(preprocessor.pad_value)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W), BGR from 0 to 255 -> the same with H and W rounded up to the divisor."""
+        """(B, 3, H, W), BGR from 0 to 255 -> the same with H and W rounded up to the divisor, which may be hidden."""
         x = images.flip(1) if self.swaps else images
         if self.normalises:
             x = (x - self.mean) / self.std
         height, width = x.shape[-2:]
         right, bottom = ((side + self.divisor - 1) // self.divisor * self.divisor - side for side in (width, height))
-        return F.pad(x, (0, right, 0, bottom), value=self.pad_value)
+        padded = F.pad(x, (0, right, 0, bottom), value=self.pad_value)
+        if self.tells_sizes:
+            attach_valid_sizes(padded, [(height, width)] * images.shape[0])
+        return padded
 
 
 def decode(coder: DeltaXYWHBBoxCoder, anchors: Tensor, deltas: Tensor, limit: Tensor) -> Tensor:

@@ -180,12 +180,6 @@ def _check_head(name: str, head: nn.Module) -> None:
 def _check_backbone(detector: nn.Module) -> None:
     if isinstance(detector.backbone, SwinPosTransformer):
         check_window_policy(detector.backbone)
-        preprocessor = detector.data_preprocessor
-        if detector.backbone.padding == 'mask' and isinstance(preprocessor, SwinPosDataPreprocessor) and (
-                preprocessor.pad_size_divisor > 1):
-            raise SettingError("backbone.padding='mask' with a SwinPosDataPreprocessor hides the padding to "
-                               f'pad_size_divisor={preprocessor.pad_size_divisor}, which an exported graph does not: '
-                               "use data_preprocessor.type='DetDataPreprocessor', whose padding takes part")
     channels = input_channels(detector)
     if channels not in (None, 3):
         raise SettingError(f'backbone.in_channels is {channels}: detectors of images with 3 channels can be exported')

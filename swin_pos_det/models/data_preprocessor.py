@@ -27,7 +27,8 @@ def attach_valid_sizes(images: Tensor, sizes: Sequence[Pair]) -> None:
     Raises:
         ValueError: if there are not B sizes, or one does not lie within the batch.
     """
-    sizes = [(int(h), int(w)) for h, w in sizes]
+    # int() would make a constant of a side that is a symbol, as it is while a graph for any size is made.
+    sizes = [tuple(side if isinstance(side, torch.SymInt) else int(side) for side in size) for size in sizes]
     canvas = tuple(images.shape[-2:])
     if len(sizes) != images.shape[0] or not all(1 <= h <= canvas[0] and 1 <= w <= canvas[1] for h, w in sizes):
         raise SettingError(f'valid sizes {sizes} do not fit a batch of shape {tuple(images.shape)}')

@@ -11,7 +11,9 @@ from ..ops.windows import Pair
 
 def downsample_sizes(valid: Optional[Sequence[Pair]], stride: Pair) -> Optional[List[Pair]]:
     """Return valid sizes after a layer of the given stride: rounded up, as the layer pads its input with zeros."""
-    return None if valid is None else [(-(-h // stride[0]), -(-w // stride[1])) for h, w in valid]
+    # Of numbers that are not negative: in an exported graph sides are symbols, and ONNX's Div of integers rounds to zero.
+    return None if valid is None else [
+        tuple((side + step - 1) // step for side, step in zip(size, stride)) for size in valid]
 
 
 def mask_padding(x: Tensor, valid: Optional[Sequence[Pair]], hw_shape: Optional[Pair] = None) -> Tensor:
