@@ -11,7 +11,7 @@ from ..ops.windows import Pair
 
 def downsample_sizes(valid: Optional[Sequence[Pair]], stride: Pair) -> Optional[List[Pair]]:
     """Return valid sizes after a layer of the given stride: rounded up, as the layer pads its input with zeros."""
-    # Of numbers that are not negative: in an exported graph sides are symbols, and ONNX's Div of integers rounds to zero.
+    # Not -(-side // step): sides are symbols in an exported graph, and ONNX's Div of integers rounds towards zero.
     return None if valid is None else [
         tuple((side + step - 1) // step for side, step in zip(size, stride)) for size in valid]
 

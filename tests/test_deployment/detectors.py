@@ -1,13 +1,16 @@
 """Tiny detectors of each kind that can be exported, with random weights that find something."""
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Dict, Tuple
 
 import torch
+from mmdet.registry import MODELS as REGISTRY
 from mmengine.config import Config
-from torch import nn
+from mmengine.model import BaseModule
+from torch import Tensor, nn
 
 from swin_pos_det.apis import build_detector
+from swin_pos_det.models import SwinPosTransformer, SwinPosTransformerV2
 from tests.models import randomise
 
 CLASSES = ('cat', 'dog', 'cow')
@@ -43,7 +46,7 @@ def _two_stage(kind: str, roi: dict, masks: bool) -> dict:
 def _dense(kind: str, head: dict) -> dict:
     return dict(type=kind, backbone=BACKBONE, neck=NECK, bbox_head=dict(
         num_classes=3, in_channels=8, feat_channels=8, stacked_convs=1, **head),
-        test_cfg=dict(TEST, nms_pre=60, min_bbox_size=0))
+        test_cfg=dict(TEST, nms_pre=150, min_bbox_size=0))
 
 
 STANDARD = dict(type='StandardRoIHead', bbox_roi_extractor=_extractor(3), bbox_head=BOX_HEAD)
@@ -58,6 +61,51 @@ MODELS = dict(
     atss=_dense('ATSS', dict(type='ATSSHead', bbox_coder=CODER, anchor_generator=dict(
         type='AnchorGenerator', strides=[4, 8], ratios=[1.], octave_base_scale=4, scales_per_octave=1),
         norm_cfg=dict(type='GN', num_groups=2))))
+
+
+# Changes of each kind to a single feature map of stride 4, for files: a graph of a third of the size.
+ONE_LEVEL = dict(backbone=dict(depths=(2, ), num_heads=(2, ), strides=(4, ), out_indices=(0, )),
+                 neck=dict(in_channels=[8], num_outs=1))
+_ONE_EXTRACTOR = dict(featmap_strides=[4])
+ONE_LEVEL_HEADS = dict(
+    faster_rcnn=dict(rpn_head=dict(anchor_generator=dict(strides=[4])), roi_head=dict(
+        bbox_roi_extractor=_ONE_EXTRACTOR)),
+    cascade_mask_rcnn=dict(rpn_head=dict(anchor_generator=dict(strides=[4])), roi_head=dict(
+        bbox_roi_extractor=_ONE_EXTRACTOR, mask_roi_extractor=_ONE_EXTRACTOR)),
+    retinanet=dict(bbox_head=dict(anchor_generator=dict(strides=[4]))),
+    atss=dict(bbox_head=dict(anchor_generator=dict(strides=[4]))))
+
+
+# Every scheme, joined where they can be: the time of an export grows with the number of backbones.
+SCHEMES = ('none', 'relative_only', 'absolute+peg+relative', 'linear_cpb+rope_axial', 'log_cpb+rope_mixed')
+
+
+@REGISTRY.register_module()
+class SumOfBackbones(BaseModule):
+    """Add the feature maps of a block of each of :data:`SCHEMES`, so that one graph holds them all.
+
+    Args:
+        first, second: settings of all of Swin V1, and of V2.
+    """
+
+    def __init__(self, first: Dict[str, Any], second: Dict[str, Any], **settings: Any) -> None:
+        super().__init__()
+        self.each = nn.ModuleList(
+            kind(position=scheme, **settings, **own)
+            for kind, own in ((SwinPosTransformer, first), (SwinPosTransformerV2, second)) for scheme in SCHEMES
+            if not (scheme == 'relative_only' and kind is SwinPosTransformerV2))  # it has no appearance to leave out
+
+    def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
+        """(B, 3, H, W) -> one feature map."""
+        return (sum(backbone(images)[0] for backbone in self.each) / len(self.each)**0.5, )
+
+
+def one_level(kind: str, **model: Any) -> nn.Module:
+    """Return :func:`tiny_detector` with one feature map."""
+    cfg = Config(dict(model=ONE_LEVEL))
+    for change in (ONE_LEVEL_HEADS[kind], model):
+        cfg.merge_from_dict(dict(model=change))
+    return tiny_detector(kind, **cfg.model.to_dict())
 
 
 def tiny_config(kind: str, **model: Any) -> Config:

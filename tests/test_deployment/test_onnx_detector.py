@@ -218,7 +218,7 @@ def test_infer_runs_a_file_without_a_config(exported, photos, tmp_path, monkeypa
     assert 'the following arguments are required' in capsys.readouterr().err
 
 
-def test_evaluation_gives_torchs_numbers(exported, photos, tmp_path, monkeypatch):
+def test_evaluation_gives_torchs_numbers(exported, photos, tmp_path, monkeypatch, capsys):
     """On a part of the demo's images, with two thirds of what torch finds as the truth."""
     detector, path, _ = exported
     monkeypatch.chdir(tmp_path)
@@ -243,6 +243,22 @@ def test_evaluation_gives_torchs_numbers(exported, photos, tmp_path, monkeypatch
     want, got = ({key: value for key, value in each.items() if 'mAP' in key} for each in found.values())
     assert want.keys() == got.keys() and len(want) == 12 and 0.2 < want['coco/bbox_mAP'] < 1
     assert all(abs(want[key] - got[key]) <= 1e-3 for key in want), (want, got)
+    check_ap_in_float16(path, monkeypatch, capsys)
+
+
+def check_ap_in_float16(path, monkeypatch, capsys):
+    """Check what the tool says of float16, of four of the images."""
+    import onnx
+
+    from swin_pos_det.deployment import detector_export
+    monkeypatch.setattr(detector_export, 'to_onnx', lambda *args: onnx.load(path))
+    capsys.readouterr()
+    arguments = ['config.py', 'weights.pth', '--out', 'half.onnx', '--fp16', '--ap-images', '4']
+    assert load_tool('deployment/export_detector.py').main(arguments) == 0
+    lines = re.findall(r'coco/(\w+)_mAP of 4 images: (\d\.\d+) in torch, (\d\.\d+) in float16', capsys.readouterr().out)
+    assert [kind for kind, *_ in lines] == ['bbox', 'segm']
+    # Of all six images, with nothing found in two, it would be two thirds of that.
+    assert all(0.2 < float(one) < 1 and abs(float(one) - float(other)) < 0.1 for _, one, other in lines), lines
 
 
 def test_backends_that_do_not_fit(exported, tmp_path, monkeypatch, capsys):

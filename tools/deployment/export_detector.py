@@ -98,9 +98,26 @@ def print_ap(args: argparse.Namespace) -> None:
             print(f'note: the AP was not measured: {error}', file=sys.stderr)
             return
         cfg.test_dataloader.dataset.indices = args.ap_images
-        found.append(build_runner(cfg, evaluated='test').test())
+        runner = build_runner(cfg, evaluated='test')
+        count = evaluate_own_images(runner)
+        found.append(runner.test())
     for name in (name for name in found[0] if name.endswith('mAP')):
-        print(f'{name} of {args.ap_images} images: {found[0][name]:.4f} in torch, {found[1][name]:.4f} in float16')
+        print(f'{name} of {count} images: {found[0][name]:.4f} in torch, {found[1][name]:.4f} in float16')
+
+
+def evaluate_own_images(runner) -> int:
+    """Leave the other images of the annotation file out of the metrics, where nothing is found; return the number."""
+    from swin_pos_det.evaluation.annotations import as_coco
+
+    dataset = runner.test_loop.dataloader.dataset
+    own = {dataset.get_data_info(index)['img_id'] for index in range(len(dataset))}
+    for metric in runner.test_loop.evaluator.metrics:
+        truth = getattr(metric, '_coco_api', None)
+        if truth is not None:
+            notes = [note for note in truth.dataset['annotations'] if note['image_id'] in own]
+            metric._coco_api = as_coco(dict(truth.dataset, annotations=notes, images=[
+                image for image in truth.dataset['images'] if image['id'] in own]))
+    return len(own)
 
 
 def main(argv=None) -> int:

@@ -41,7 +41,7 @@ def main() -> None:
 def calibrate(detector: nn.Module, module: nn.Module, spread: float, image) -> None:
     """Give a layer's outputs for an image the mean 0 and a standard deviation, in each channel."""
     outputs = []
-    handle = module.register_forward_hook(lambda _, inputs, out: outputs.append(out.detach().transpose(0, 1).flatten(1)))
+    handle = module.register_forward_hook(lambda *call: outputs.append(call[2].detach().transpose(0, 1).flatten(1)))
     predict(detector, [image])
     handle.remove()
     values = torch.cat(outputs, 1)
