@@ -1,7 +1,7 @@
 """Tiny detectors of each kind that can be exported, with random weights that find something."""
 from __future__ import annotations
 
-from typing import Any, Dict, Tuple
+from typing import Any, Tuple
 
 import torch
 from mmdet.registry import MODELS as REGISTRY
@@ -76,8 +76,9 @@ ONE_LEVEL_HEADS = dict(
     atss=dict(bbox_head=dict(anchor_generator=dict(strides=[4]))))
 
 
-# Every scheme, joined where they can be: the time of an export grows with the number of backbones.
-SCHEMES = ('none', 'relative_only', 'absolute+peg+relative', 'linear_cpb+rope_axial', 'log_cpb+rope_mixed')
+# Every position scheme, joined where they can be: the time of an export grows faster than the number of backbones.
+SCHEMES = {SwinPosTransformer: ('relative_only', 'absolute+peg+relative', 'linear_cpb+rope_axial'),
+           SwinPosTransformerV2: ('none', 'log_cpb+rope_mixed')}
 
 
 @REGISTRY.register_module()
@@ -85,15 +86,13 @@ class SumOfBackbones(BaseModule):
     """Add the feature maps of a block of each of :data:`SCHEMES`, so that one graph holds them all.
 
     Args:
-        first, second: settings of all of Swin V1, and of V2.
+        paddings: of Swin V1 and of V2.
     """
 
-    def __init__(self, first: Dict[str, Any], second: Dict[str, Any], **settings: Any) -> None:
+    def __init__(self, paddings: Tuple[str, str], **settings: Any) -> None:
         super().__init__()
-        self.each = nn.ModuleList(
-            kind(position=scheme, **settings, **own)
-            for kind, own in ((SwinPosTransformer, first), (SwinPosTransformerV2, second)) for scheme in SCHEMES
-            if not (scheme == 'relative_only' and kind is SwinPosTransformerV2))  # it has no appearance to leave out
+        self.each = nn.ModuleList(kind(position=scheme, padding=padding, **settings)
+                                  for (kind, schemes), padding in zip(SCHEMES.items(), paddings) for scheme in schemes)
 
     def forward(self, images: Tensor) -> Tuple[Tensor, ...]:
         """(B, 3, H, W) -> one feature map."""

@@ -206,7 +206,7 @@ FILES = {
     'every position scheme': ('retinanet', 1, dict(data_preprocessor=SIZED, backbone=dict(
         _delete_=True, type='SumOfBackbones', embed_dims=8, depths=(1, ), num_heads=(2, ), strides=(4, ),
         mlp_ratio=2, out_indices=(0, ), drop_path_rate=0., window_size=5, table_window_size=7,
-        pretrain_img_size=32, first=dict(padding='attend'), second=dict(padding='mask')))),
+        pretrain_img_size=32, paddings=('attend', 'mask')))),
     'two images, Swin V2, hidden padding': ('atss', 2, dict(
         backbone=dict(type='SwinPosTransformerV2', padding='mask'), data_preprocessor=SIZED)),
 }
@@ -232,7 +232,7 @@ def test_files_of_other_kinds(tmp_path, name):
 
 
 def test_no_position_scheme_is_left_out():
-    assert {name for scheme in SCHEMES for name in scheme.split('+')} == set(POSITIONS)
+    assert {name for schemes in SCHEMES.values() for scheme in schemes for name in scheme.split('+')} == set(POSITIONS)
 
 
 @needs_onnx
