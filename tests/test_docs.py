@@ -100,6 +100,8 @@ NOT_RUN = {
         'needs COCO and days of a GPU: tests/test_configs/test_position_configs.py builds them',
     r'python tools/(train|test).py configs/classification':
         'takes a minute and needs mmpretrain: tests/test_configs/test_classification.py trains and tests it',
+    r'python tools/(train|test).py configs/segmentation':
+        'takes a minute and needs mmseg: tests/test_configs/test_segmentation.py trains and tests it',
     r'python tools/finetune.py data/pets|python tools/train.py work_dirs/pets/config.py':
         'downloads weights: tests/test_tools/test_finetune.py trains a small detector',
     r'python tools/\w+.py boxes.py': 'tests/test_configs/test_small_data.py runs all commands of its page',
@@ -187,6 +189,8 @@ def test_commands_run(command, capsys):
 RUN_ELSEWHERE = {
     "load_from = 'https://": 'tests/test_configs/test_small_data.py',
     'skip_unreadable_images': 'tests/test_data/test_image_loading.py',
+    'SwinPosSegDataPreProcessor': 'tests/test_models/test_padding_elsewhere.py',
+    'SwinPosClsDataPreprocessor': 'tests/test_models/test_padding_elsewhere.py',
     'BaseHTTPRequestHandler': 'tests/test_deployment/test_onnx_detector.py',
 }
 # Those of small_data.md have a test of their own, which trains with them.

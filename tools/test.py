@@ -48,6 +48,8 @@ def use_test_time_augmentation(cfg) -> None:
 
     from swin_pos_det.type_names import type_name
 
+    if 'tta_model' not in cfg and cfg.get('default_scope') != 'mmdet':
+        raise UserError(f"--tta needs tta_model and tta_pipeline in a config of {cfg.get('default_scope')}")
     if 'tta_model' not in cfg:
         warnings.warn('the config has no tta_model: results of all views go through one NMS at IoU 0.5', stacklevel=2)
         cfg.tta_model = dict(type='mmdet.SwinPosTTAModel')
@@ -83,7 +85,6 @@ def _is_exported(args: argparse.Namespace) -> bool:
 
 def test(args: argparse.Namespace) -> None:
     """Evaluate as the command line says."""
-    from mmdet.engine.hooks.utils import trigger_visualization_hook
     from mmdet.utils import setup_cache_size_limit_of_dynamo
 
     from swin_pos_det.checkpoints import check_writable
@@ -92,7 +93,7 @@ def test(args: argparse.Namespace) -> None:
     from swin_pos_det.cli.runner import build_runner, check_data, load_config, prepare_testing
     from swin_pos_det.deployment.onnx_model import use_onnx_model
     from swin_pos_det.engine.fast_inference import FastInferenceHook
-    from swin_pos_det.engine.visualization_hook import use_own_visualization
+    from swin_pos_det.engine.visualization_hook import show_predictions
     from swin_pos_det.evaluation.detections import ResultsFileHook
 
     setup_cache_size_limit_of_dynamo()
@@ -112,11 +113,7 @@ def test(args: argparse.Namespace) -> None:
     if not args.show:
         note_unused(get_parser(), args, ['wait_time'], 'without --show')
     if args.show or args.show_dir:
-        if 'visualization' not in cfg.get('default_hooks', {}):
-            raise UserError('--show and --show-dir need default_hooks.visualization = dict(type='
-                            '"DetVisualizationHook") in the config')
-        cfg = trigger_visualization_hook(cfg, args)
-        use_own_visualization(cfg)
+        show_predictions(cfg, args.show, args.show_dir, args.wait_time)
     if args.tta:
         use_test_time_augmentation(cfg)
     runner = build_runner(cfg, evaluated='test')

@@ -15,13 +15,14 @@ from .resume import ResumeHook, ResumeResampledHook
 from .strategies import ResumableFSDPStrategy, check_strategy, choose_runner, wrap_swin_blocks
 from .training_guard import TrainingGuardHook
 from .vectorized_assigners import VectorizedAssignersHook
-from .visualization_hook import SwinPosVisualizationHook
+from .visualization_hook import SwinPosClsVisualizationHook, SwinPosSegVisualizationHook, SwinPosVisualizationHook
 
 __all__ = [
     'CPUAmpOptimWrapper', 'CheckpointHook', 'CompactMasksHook', 'DeferredScalarsHook', 'ElasticWindowHook',
     'FastInferenceHook', 'MergedOptimizerHook', 'MissedEvaluationHook', 'NothingFoundHook', 'PinnedTransferHook',
     'RequireFullCheckpointHook', 'ResumableFSDPStrategy', 'ResumeHook', 'ResumeResampledHook',
-    'SwinLayerDecayOptimWrapperConstructor', 'SwinPosVisualizationHook', 'TrainingGuardHook', 'VectorizedAssignersHook',
+    'SwinLayerDecayOptimWrapperConstructor', 'SwinPosClsVisualizationHook', 'SwinPosSegVisualizationHook',
+    'SwinPosVisualizationHook', 'TrainingGuardHook', 'VectorizedAssignersHook',
     'WholeDetectorHook', 'check_strategy', 'choose_runner', 'resume_after_restart', 'speed_up', 'use_mixed_precision',
     'wrap_swin_blocks'
 ]

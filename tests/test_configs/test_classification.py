@@ -94,7 +94,7 @@ def test_the_data():
         DigitScansDataset('test')
 
 
-def test_the_nano_config_trains_and_is_tested(mmpretrain, tmp_path, monkeypatch):
+def test_the_nano_config_trains_and_is_tested(mmpretrain, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     nano = str(FOLDER / 'swin-pos-nano_digits.py')
     few = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'train_dataloader.batch_size=8']
@@ -103,6 +103,11 @@ def test_the_nano_config_trains_and_is_tested(mmpretrain, tmp_path, monkeypatch)
     assert load_tool('train.py').main([nano, '--work-dir', 'run', '--cfg-options', *few]) == 0
     checkpoint = torch.load('run/epoch_1.pth', map_location='cpu', weights_only=False)
     assert checkpoint['meta']['iter'] == 2
-    assert load_tool('test.py').main([nano, 'run/epoch_1.pth', '--work-dir', 'tested', '--cfg-options', *few]) == 0
+    test = load_tool('test.py').main
+    assert test([nano, 'run/epoch_1.pth', '--work-dir', 'tested', '--show-dir', 'shown', '--cfg-options', *few]) == 0
     (scores, ) = (json.loads(path.read_text()) for path in Path('tested').glob('*/*.json'))
     assert 0 <= scores['accuracy/top1'] <= 100
+    assert sorted(path.name for path in Path('tested').glob('*/shown/*')) == [f'{i:06d}.png' for i in range(16)]
+    capsys.readouterr()
+    assert test([nano, 'run/epoch_1.pth', '--tta', '--cfg-options', *few]) == 1
+    assert 'tta_model and tta_pipeline in a config of mmpretrain' in capsys.readouterr().err

@@ -14,7 +14,8 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import Config
 from mmengine.structures import InstanceData, PixelData
 
-from swin_pos_det.engine.visualization_hook import use_own_visualization
+from swin_pos_det.engine.visualization_hook import show_predictions, use_own_visualization
+from swin_pos_det.errors import SettingError
 from swin_pos_det.visualization import class_palette
 from swin_pos_det.visualization.visualizer import SwinPosVisualizer
 
@@ -122,3 +123,45 @@ def test_configs_of_mmdet_get_them():
     before = other.to_dict()
     use_own_visualization(other)
     assert other.to_dict() == before
+
+
+@pytest.mark.parametrize(('given', 'want'), [
+    (dict(type='DetVisualizationHook'), dict(type='mmdet.SwinPosVisualizationHook')),
+    (dict(type='mmseg.SegVisualizationHook', interval=5), dict(type='mmdet.SwinPosSegVisualizationHook', interval=5)),
+    (dict(type='VisualizationHook', enable=False, interval=9, resize=64),
+     dict(type='mmdet.SwinPosClsVisualizationHook', draw_args=dict(resize=64))),
+    (dict(type='TrackVisualizationHook'), dict(type='TrackVisualizationHook')),
+], ids=lambda value: value['type'])
+def test_a_librarys_hook_draws_every_image(given, want):
+    cfg = Config(dict(default_hooks=dict(visualization=given)))
+    show_predictions(cfg, False, 'shown', 2.)
+    assert cfg.default_hooks.visualization == dict(want, draw=True, test_out_dir='shown')
+
+
+def test_a_config_without_a_hook_is_refused():
+    for hooks in (None, dict(), dict(visualization=None)):
+        with pytest.raises(SettingError, match='SegVisualizationHook'):
+            show_predictions(Config(dict(default_hooks=hooks)), True, None, 2.)
+
+
+def test_images_without_files_are_named_by_number(tmp_path, monkeypatch):
+    """mmpretrain's visualizer, by a stand-in, and a data set that holds its images in memory."""
+    monkeypatch.chdir(tmp_path)
+    calls = []
+    SwinPosVisualizer.get_instance('numbers')
+    hook = HOOKS.build(dict(type='mmdet.SwinPosClsVisualizationHook', draw=True, test_out_dir='shown',
+                            draw_args=dict(resize=64)))
+    hook._visualizer = SimpleNamespace(visualize_cls=lambda *args, **settings: calls.append((*args, settings)))
+    dataset = type('Scans', (), dict(__len__=lambda self: 2, get_data_info=lambda self, i: dict(sample_idx=i)))()
+    runner = SimpleNamespace(work_dir='work', timestamp='now', test_dataloader=SimpleNamespace(dataset=dataset))
+    hook.before_test(runner)
+    blue = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
+    blue[:, 0] = 255
+    samples = [DetDataSample(metainfo=dict(sample_idx=index)) for index in range(2)]
+    hook.after_test_iter(runner, 0, dict(inputs=blue), samples)
+    assert [settings['out_file'] for *_, settings in calls] == [f'work/now/shown/{i:06d}.png' for i in range(2)]
+    image, sample, settings = calls[1]
+    assert (image.shape, image[0, 0].tolist(), sample, settings['resize']) == ((4, 5, 3), [0, 0, 255], samples[1], 64)
+    hook.test_out_dir, samples[0] = None, DetDataSample()
+    with pytest.raises(SettingError, match='sample_idx'):
+        hook.after_test_iter(runner, 0, dict(inputs=blue), samples[:1])

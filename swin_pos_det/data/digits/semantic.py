@@ -1,4 +1,4 @@
-"""The embedded data for semantic segmentation with mmsegmentation.
+"""The embedded data for semantic segmentation with mmsegmentation: which pixels show a digit.
 
 mmsegmentation's data sets are MMEngine's, so these parts need no mmsegmentation; only the pipelines in the configs do.
 """
@@ -14,16 +14,13 @@ from mmdet.registry import DATASETS, TRANSFORMS
 from mmengine.dataset import BaseDataset
 from pycocotools import mask as coco_mask
 
-from .dataset import PALETTE
-from .on_photos import CLASSES, make_digits_on_photos
+from .on_photos import make_digits_on_photos
 from .sources import check_split
-
-IGNORED = 255  # mmsegmentation's label of pixels that have no class
 
 
 @DATASETS.register_module()
 class DigitsOnPhotosSegDataset(BaseDataset):
-    """Handwritten digits on photographs for semantic segmentation: the photograph and the ten digits are classes.
+    """Handwritten digits on photographs for semantic segmentation, with two classes: photograph and digit.
 
     The images are those of :class:`~swin_pos_det.data.DigitsOnPhotosDataset`, made on first use. The pipeline loads
     the labels with :class:`LoadDigitsSegMap`.
@@ -38,7 +35,7 @@ class DigitsOnPhotosSegDataset(BaseDataset):
         SettingError: for another split, or a folder that was made with other numbers.
         MissingPackageError: if a package that ships digits or photographs is not installed.
     """
-    METAINFO = dict(classes=('photo', *CLASSES), palette=[(0, 0, 0), *PALETTE])
+    METAINFO = dict(classes=('photo', 'digit'), palette=[(0, 0, 0), (255, 225, 25)])
 
     def __init__(self, split: str, data_root: str | None = None, num_train: int | None = None,
                  num_val: int | None = None, seed: int | None = None, **kwargs: Any) -> None:
@@ -48,41 +45,39 @@ class DigitsOnPhotosSegDataset(BaseDataset):
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Make the data if necessary; return a dict per image, with its path and its objects' labels and masks."""
+        """Make the data if necessary; return a dict per image, with its path, its size and its digits' masks."""
         root = make_digits_on_photos(**self._recipe)
-        return read_objects(root, self.split)
+        return read_masks(root, self.split)
 
 
-def read_objects(root: Path, split: str) -> list[dict]:
+def read_masks(root: Path, split: str) -> list[dict]:
     """Read a split of the embedded data.
 
     Returns:
-        For each image ``img_path``, ``height``, ``width`` (px), ``objects``, and mmsegmentation's own keys. An object
-        is (label, compressed RLE): 1 to 10 in the order of the digits, or 255 for a crowd, which may hold any digits.
+        For each image ``img_path``, ``height`` and ``width`` (px), ``masks``, compressed RLE of what is visible of
+        each digit or heap of digits, and the keys that mmsegmentation's transforms expect.
     """
     content = json.loads((root / 'annotations' / f'{split}.json').read_text(encoding='utf-8'))
-    objects: dict[int, list] = {image['id']: [] for image in content['images']}
+    masks: dict[int, list] = {image['id']: [] for image in content['images']}
     for item in content['annotations']:
-        label = IGNORED if item['iscrowd'] else item['category_id']
-        objects[item['image_id']].append((label, item['segmentation']))
+        masks[item['image_id']].append(item['segmentation'])
     return [dict(img_path=str(root / split / image['file_name']), height=image['height'], width=image['width'],
-                 objects=objects[image['id']], seg_fields=[], reduce_zero_label=False, label_map=None)
+                 masks=masks[image['id']], seg_fields=[], reduce_zero_label=False, label_map=None)
             for image in content['images']]
 
 
 @TRANSFORMS.register_module()
 class LoadDigitsSegMap(BaseTransform):
-    """Paint the objects of :class:`DigitsOnPhotosSegDataset` into one map of labels, at the image's own size.
+    """Paint the masks of :class:`DigitsOnPhotosSegDataset` into a map of labels, at the image's own size.
 
-    Adds ``gt_seg_map``, (H, W) uint8: 0 for the photograph, 1 to 10 for the digits, 255 (ignored) for crowds. In a
-    test pipeline it belongs after ``Resize``, since predictions are compared at the image's own size.
+    Adds ``gt_seg_map``, (H, W) uint8: 1 where there is a digit, else 0. In a test pipeline it belongs after
+    ``Resize``, since predictions are compared at the image's own size.
     """
 
     def transform(self, results: dict) -> dict:
         """Add the map to an item."""
-        labels = np.zeros((results['height'], results['width']), np.uint8)
-        for label, rle in results['objects']:
-            labels[coco_mask.decode(rle).astype(bool)] = label
-        results['gt_seg_map'] = labels
+        masks = results['masks']
+        results['gt_seg_map'] = (coco_mask.decode(coco_mask.merge(masks)) if masks else
+                                 np.zeros((results['height'], results['width']), np.uint8))
         results['seg_fields'].append('gt_seg_map')
         return results
