@@ -1,4 +1,4 @@
-# A nano Swin with a thin UPerNet that finds the embedded digits on photographs, for a CPU: trains in about a minute.
+# A nano Swin with a thin UPerNet that finds the embedded digits on photographs, for a CPU: trains in two minutes.
 _base_ = ['mmseg::_base_/models/upernet_swin.py', '../_base_/digits_on_photos_semantic.py']
 custom_imports = dict(imports=['swin_pos_det'], allow_failed_imports=False)
 
