@@ -144,7 +144,8 @@ def user_folder(tmp_path_factory):
     """Return a folder with the files that commands and snippets name: a tiny detector, images, annotations."""
     folder = tmp_path_factory.mktemp('user')
     cfg = Config.fromfile(ROOT / 'configs/swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits.py')
-    cfg.test_dataloader.dataset.update(data_root=str(folder / 'digits'), num_train=1, num_val=1)
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        loader.dataset.update(data_root=str(folder / 'digits'), num_train=1, num_val=1)
     cfg.test_dataloader.dataset.pipeline[1].scale = (64, 64)
     cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
     cfg.model.test_cfg.rcnn.max_per_img = 4

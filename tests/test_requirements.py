@@ -1,0 +1,46 @@
+"""The packages that a plain installation brings are those that are imported."""
+from __future__ import annotations
+
+import ast
+import re
+import sys
+
+import pytest
+
+from tests.test_tools.conftest import ROOT
+
+# What distributions are imported as, where that is not their name.
+IMPORTED_AS = {'pillow': 'PIL', 'pyyaml': 'yaml', 'faster-coco-eval': 'faster_coco_eval'}
+STACK = {'mmcv', 'mmdet', 'mmengine', 'cv2'}
+
+
+def required(*files):
+    lines = [line for file in files for line in (ROOT / 'requirements' / f'{file}.txt').read_text().splitlines()]
+    names = [re.match(r'[\w-]+', line)[0] for line in lines if line and not line.startswith('#')]
+    return {IMPORTED_AS.get(name, name) for name in names}
+
+
+def imported(path, at_the_top):
+    """Return the packages that a file imports: when it is imported itself, or anywhere."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if at_the_top else ast.walk(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition('.')[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module.partition('.')[0])
+    return found
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason='the list of the standard modules is of Python 3.10')
+def test_what_the_package_imports_is_required():
+    # Modules that import triton or faster-coco-eval at their top are imported on demand.
+    known = required('runtime', 'triton', 'faster') | STACK | set(sys.stdlib_module_names) | {'swin_pos_det'}
+    files = [*(ROOT / 'swin_pos_det').rglob('*.py'), *(ROOT / 'tools').rglob('*.py')]
+    assert len(files) > 150
+    unknown = {(str(path.relative_to(ROOT)), name) for path in files for name in imported(path, True) - known}
+    assert not {(path, name) for path, name in unknown if not path.startswith('tools/dev/')}
+    anywhere = set().union(*(imported(path, False) for path in files))
+    assert required('runtime') <= anywhere
+    assert 'tqdm' not in anywhere
