@@ -82,10 +82,14 @@ def _write_gradients(grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, q: Tensor, 
     """Write the gradients of some windows' q, k, v (nW, heads, N, channels of a head); add that of the bias."""
     exact = torch.promote_types(q.dtype, torch.float32)
     weights = torch.matmul(q, k.transpose(-2, -1)).to(exact).mul_(scale)
-    weights = (weights if mask is None else weights.add_(mask)).softmax(-1)
+    if mask is not None:
+        weights += mask
+    # Both softmaxes in place: with new tensors, the third set of scores is where a training step needs most memory.
+    torch.softmax(weights, -1, out=weights)
     grad_v.copy_(torch.matmul(weights.to(grad.dtype).transpose(-2, -1), grad))
     scores = torch.matmul(grad, v.transpose(-2, -1)).to(exact)
-    scores = torch.ops.aten._softmax_backward_data(scores, weights, -1, exact)
+    torch.ops.aten._softmax_backward_data.out(scores, weights, -1, exact, grad_input=scores)
+    del weights  # the sum over windows takes its place
     if grad_bias is not None:
         grad_bias += scores.sum(0)
     scores = scores.mul_(scale).to(q.dtype)
