@@ -154,10 +154,11 @@ PATCHES: Tuple[Patch, ...] = (
     Patch(
         name='configs by package',
         what="`MODULE2PACKAGE` has `swin_pos_det`: `_base_ = 'swin_pos_det::swin_pos/...'` finds the configs of the "
-             'installed package.',
-        why="MMEngine refuses `::` for packages that are not in its own list of OpenMMLab's.",
+             'installed package; and it finds `mmseg` by its module.',
+        why="MMEngine refuses `::` for packages that are not in its own list of OpenMMLab's, and looks for mmseg as "
+            '`mmsegmentation`, which the maintained fork is not called.',
         unnecessary_since='no release yet',
-        changes=(Change(MODULE2PACKAGE, 'swin_pos_det', _to('swin_pos_det')), )),
+        changes=tuple(Change(MODULE2PACKAGE, module, _to(module)) for module in ('swin_pos_det', 'mmseg'))),
     Patch(
         name='loader processes',
         what='`build_dataloader` of both runners lets loader processes end seconds after their parent was killed.',
