@@ -27,8 +27,10 @@ class ProgressBar:
     def __init__(self, description: str, total: Optional[int], *, transient: bool = False,
                  disable: bool = False) -> None:
         text = TextColumn('{task.description}', markup=False, table_column=Column(no_wrap=True, overflow='ellipsis'))
+        console = Console(stderr=True)
+        disable = disable or transient and not console.is_terminal  # some releases of rich write an empty line then
         self._progress = Progress(text, BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(),
-                                  TimeRemainingColumn(), console=Console(stderr=True), transient=transient,
+                                  TimeRemainingColumn(), console=console, transient=transient,
                                   redirect_stdout=False, redirect_stderr=False, disable=disable)
         self._task = self._progress.add_task(description, total=total)
 
