@@ -1,4 +1,4 @@
-"""The packages that a plain installation brings are those that are imported."""
+"""The packages that a plain installation brings are enough, except for the embedded data."""
 from __future__ import annotations
 
 import ast
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.test_tools.conftest import ROOT
+from tests.test_tools.conftest import ROOT, load_tool
 
 # What distributions are imported as, where that is not their name.
 IMPORTED_AS = {'pillow': 'PIL', 'pyyaml': 'yaml', 'faster-coco-eval': 'faster_coco_eval'}
@@ -44,3 +44,17 @@ def test_what_the_package_imports_is_required():
     anywhere = set().union(*(imported(path, False) for path in files))
     assert required('runtime') <= anywhere
     assert 'tqdm' not in anywhere
+
+
+@pytest.mark.parametrize(('config', 'missing', 'says'), [
+    ('swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits', ('sklearn', 'sklearn.datasets'), 'scikit-learn'),
+    ('swin_pos/mask-rcnn_swin-pos-nano-p4-w7_fpn_digits', ('skimage', ), 'scikit-image')])
+def test_the_embedded_data_name_their_packages(tmp_path, monkeypatch, capsys, config, missing, says):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.setenv('SWIN_POS_DET_DATA', str(tmp_path / 'data'))
+    for name in missing:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert load_tool('train.py').main([f'{ROOT}/configs/{config}.py']) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith('error: ') and f'{says}, which is not installed: pip install' in line

@@ -60,6 +60,23 @@ def test_images_of_one_name_are_both_kept(images, tmp_path, monkeypatch):
     assert len(picture) == 80 and (picture != 128).any()
 
 
+@pytest.mark.parametrize('number, drawn', [(1, [0]), (2, [0, 3]), (9, [0, 1, 2, 3])])
+def test_the_same_images_are_drawn_at_each_validation(images, tmp_path, number, drawn):
+    made = SwinPosVisualizer.get_instance(f'validation {number}', vis_backends=[dict(type='LocalVisBackend')],
+                                          save_dir=str(tmp_path))
+    made.dataset_meta = dict(classes=('cat', ), palette=None)
+    hook = HOOKS.build(dict(type='mmdet.SwinPosVisualizationHook', draw=True, val_images=number))
+    hook._visualizer = made
+    runner = SimpleNamespace(val_dataloader=[None] * 4)
+    for runner.iter in (10, 27):
+        hook.before_val(runner)
+        for batch, path in enumerate(images):
+            hook.after_val_iter(runner, batch, {}, [sample(path)])
+    names = ['val_000000_1', 'val_000001_1', 'val_000002_2', 'val_000003_3_red']
+    assert sorted(path.name for path in (tmp_path / 'vis_data/vis_image').iterdir()) == sorted(
+        f'{names[batch]}_{step}.png' for batch in drawn for step in (10, 27))
+
+
 def test_any_number_of_classes_and_odd_palettes():
     image = np.full((80, 80, 3), 128, np.uint8)
     for palette, color in ((None, class_palette(300)[299]), ('random', class_palette(300)[299]),

@@ -3,8 +3,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
+from swin_pos_det.visualization import InstanceDrawer
 from tests.test_data import folders
 
 from .conftest import ROOT, load_tool
@@ -34,6 +37,37 @@ def there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folders.write_coco(Path('data'))
     Path('config.py').write_text(DATA)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Return what is drawn: images, labels, boxes and masks."""
+    calls, draw = [], InstanceDrawer.draw
+
+    def note(self, image, **given):
+        calls.append((image, given))
+        return draw(self, image, **given)
+
+    monkeypatch.setattr(InstanceDrawer, 'draw', note)
+    return calls
+
+
+def test_annotations_follow_the_augmentation(tool, drawn, capsys):
+    """Balloons are red and kites are white, in resized and flipped images too."""
+    assert tool.main(['config.py', '--out', 'sheets', '--per-sheet', '5', '--seed', '1']) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == ['sheets/sheet_1.png', 'sheets/sheet_2.png']
+    assert len(drawn) == folders.TRAIN
+    assert len({image.shape for image, _ in drawn}) > 1
+    middles = set()
+    for image, given in drawn:
+        for label, (left, top, right, bottom), mask in zip(given['labels'], given['boxes'], given['masks']):
+            x, y = int(left + right) // 2, int(top + bottom) // 2
+            assert np.allclose(image[y, x], [(255, 0, 0), (255, 255, 255)][label], atol=40), 'RGB'
+            assert mask.shape == image.shape[:2] and mask[y, x]
+            middles.add((label, x / image.shape[1] > 0.5))
+    assert middles == {(label, side) for label in (0, 1) for side in (True, False)}, 'some are flipped'
+    for name in ('sheet_1.png', 'sheet_2.png'):
+        assert cv2.imread(f'sheets/{name}').std() > 20
 
 
 def test_the_same_seed_gives_the_same_pictures(tool):

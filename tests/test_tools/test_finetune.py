@@ -1,27 +1,40 @@
 """finetune.py: from a folder to a report; the config it writes; its lines for mistakes."""
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
+import multiprocessing
+import os
+import re
+import signal
 from collections import OrderedDict
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
+from mmengine.runner import EpochBasedTrainLoop
 from mmengine.visualization import Visualizer
+from safetensors.torch import save_file
 
+from swin_pos_det.checkpoints import load_checkpoint_file, read_weights
+from swin_pos_det.cli import finetune_config
 from swin_pos_det.cli.runner import check_data
 from swin_pos_det.visualization.visualizer import SwinPosVisualizer
 from tests.test_data import folders
 
 from .conftest import ROOT, load_tool
 
+GOLDEN = Path(__file__).parents[1] / 'golden'
 SMALL = """
 model = dict(
-    backbone=dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1)),
-    neck=dict(in_channels=[8, 16, 32, 64], out_channels=16), rpn_head=dict(in_channels=16, feat_channels=16),
+    backbone=dict(embed_dims=8, depths=(2, 2, 2), num_heads=(1, 2, 4), strides=(4, 2, 2), out_indices=(0, 1, 2),
+                  mlp_ratio=2),
+    neck=dict(in_channels=[8, 16, 32], out_channels=16), rpn_head=dict(in_channels=16, feat_channels=16),
     roi_head=dict(bbox_roi_extractor=dict(out_channels=16), bbox_head=dict(in_channels=16, fc_out_channels=16){}),
     test_cfg=dict(rcnn=dict(score_thr=0., max_per_img=5)))
 val_dataloader = dict(dataset=dict(pipeline={{{{_base_.test_pipeline}}}}))
@@ -56,21 +69,55 @@ def write_config(masks):
     return 'small.py'
 
 
-@pytest.mark.parametrize(('write', 'masks'), [(folders.write_one_json, True), (folders.write_voc, False)])
-def test_from_a_folder_to_a_report(tool, train_tool, tmp_path, capsys, write, masks):
+def write_weights(name, path):
+    """Write another library's checkpoint as a file of its own, as safetensors if it is to be called so."""
+    checkpoint = load_checkpoint_file(GOLDEN / f'{name}.pth')['checkpoint']
+    if path.endswith('.safetensors'):
+        save_file({key: value.contiguous() for key, value in checkpoint.items()}, path)
+    else:
+        torch.save(checkpoint, path)
+    return path
+
+
+def assert_started_from(checkpoint, weights):
+    """Assert that a detector's backbone has tables that a training of a few steps makes of those of a file."""
+    state = load_checkpoint_file(checkpoint)['state_dict']
+    given = read_weights(load_checkpoint_file(weights)).state_dict
+    tables = [key for key in given if key.endswith('relative_position_bias_table')]
+    assert len(tables) == 6 and min(float(given[key].std()) for key in tables) > 0.3
+    assert max(float((state[f'backbone.{key}'] - given[key]).abs().max()) for key in tables) < 0.05
+
+
+@pytest.mark.parametrize(('write', 'masks', 'weights'), [
+    (folders.write_one_json, True, ('swin_hf5_saved', 'model.safetensors')),
+    (folders.write_voc, False, ('swin_microsoft', 'swin.pth'))])
+def test_from_a_folder_to_a_report(tool, train_tool, test_tool, tmp_path, monkeypatch, capsys, write, masks, weights):
     data, out = tmp_path / 'data', tmp_path / 'out'
     data.mkdir()
     write(data)
     before = {path: path.read_bytes() for path in data.rglob('*') if path.is_file()}
-    assert tool.main(['data', '--out', 'out', '--config', write_config(masks), '--epochs', '2', *OPTIONS]) == 0
-    printed = capsys.readouterr().out
+    start = write_weights(*weights)
+    argv = ['data', '--out', 'out', '--config', write_config(masks), '--epochs', '2', '--weights', start, *OPTIONS]
+    if masks:
+        printed = kill_in_the_second_epoch(tool, argv)
+        assert (out / 'run/epoch_1.pth').is_file() and not (out / 'run/metrics.json').exists()
+        assert tool.main(argv) == 1
+        assert 'continue it with --resume' in capsys.readouterr().err
+        assert tool.main(['data', '--out', 'out', '--resume', *OPTIONS]) == 0
+        assert (out / 'run/epoch_2.pth').is_file() and not (out / 'run/epoch_1.pth').exists()
+        printed += capsys.readouterr().out
+    else:
+        assert tool.main(argv) == 0
+        printed = capsys.readouterr().out
     assert {path: path.read_bytes() for path in data.rglob('*') if path.is_file()} == before
     for text in ('anchor scale', 'image size', 'box AP', 'balloon', 'nothing is wrong',
                  'boxes and masks' if masks else 'learns boxes'):
         assert text in printed
     assert ('mask AP' in printed) == masks
     best, = (out / 'run').glob(f'best_coco_{"segm" if masks else "bbox"}_mAP_epoch_*.pth')
+    assert_started_from(best, start)
     metrics = json.loads((out / 'run/metrics.json').read_text())
+    assert len(metrics['runs']) == (2 if masks else 1)
     assert metrics['checkpoint'] == str(best)
     assert {name.partition('_')[0] for name in metrics['final']} == ({'bbox', 'segm'} if masks else {'bbox'})
     assert list((out / 'run').glob('*/vis_data/vis_image/val_img_*.png'))
@@ -82,16 +129,82 @@ def test_from_a_folder_to_a_report(tool, train_tool, tmp_path, capsys, write, ma
     for number, part in ((len(folders.PARTS['train']), 'train'), (len(folders.PARTS['val']), 'val')):
         found = json.loads((out / f'annotations/{part}.json').read_text())
         assert abs(len(found['images']) - number) <= 1
+    steps = -(-len(json.loads((out / 'annotations/train.json').read_text())['images']) // 4)
+    assert metrics['iterations'] == 2 * steps, 'no step of a resumed training is lost or counted twice'
     check_data(cfg, ['train', 'val', 'test'])
-    assert tool.main(['data', '--out', 'out']) == 1
-    assert 'continue it with --resume' in capsys.readouterr().err
-    if masks:
-        assert tool.main(['data', '--out', 'out', '--resume', *OPTIONS, 'train_cfg.max_epochs=3']) == 0
-        assert (out / 'run/epoch_3.pth').is_file() and not (out / 'run/epoch_2.pth').exists()
-    else:
-        options = [*OPTIONS, 'train_cfg.max_epochs=1']
-        assert train_tool.main(['out/config.py', '--work-dir', 'again', *options]) == 0
-        assert Path('again/epoch_1.pth').is_file()
+    if not masks:
+        train_with_all_flags(train_tool, monkeypatch)
+        train = capsys.readouterr().out
+        assert test_tool.main(['out/config.py', 'again/epoch_1.pth', '--work-dir', 'tested', '--classwise', '--out',
+                               'found.json', '--show-dir', 'shown', *OPTIONS]) == 0
+        test = capsys.readouterr().out
+        for printed in (train, test):
+            assert re.search(r'coco/kite_precision: -?\d', printed)
+        assert {path.name for path in Path('tested').glob('*/shown/*')} == {
+            f'{index}.jpg' for index in folders.PARTS['val']}
+        assert Path('found.json').is_file()
+
+
+def kill_in_the_second_epoch(tool, argv):
+    """Run the tool in another process, which is killed without a chance to clean up; return what it has printed."""
+    def run():
+        torch.set_num_threads(1)  # others do not survive the fork
+        cv2.setNumThreads(0)
+        run_epoch = EpochBasedTrainLoop.run_epoch
+        EpochBasedTrainLoop.run_epoch = lambda loop: (os.kill(os.getpid(), signal.SIGKILL) if loop.epoch == 1 else
+                                                      run_epoch(loop))
+        with Path('printed.txt').open('w', buffering=1) as file, contextlib.redirect_stdout(file):
+            tool.main(argv)
+
+    child = multiprocessing.get_context('fork').Process(target=run)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    return Path('printed.txt').read_text()
+
+
+def train_with_all_flags(train_tool, monkeypatch):
+    """Train as on the command line; check what is logged where."""
+    viewers = [name for name in ('tensorboard', 'wandb') if importlib.util.find_spec(name)]
+    monkeypatch.setenv('WANDB_MODE', 'offline')
+    assert train_tool.main(['out/config.py', '--work-dir', 'again', '--classwise', '--val-pictures', '2',
+                            '--early-stop', '1', *(f'--{name}' for name in viewers), *OPTIONS, 'train_cfg.max_epochs=1',
+                            'default_hooks.checkpoint.save_best=auto']) == 0
+    assert Path('again/epoch_1.pth').is_file() and Path('again/best_coco_bbox_mAP_epoch_1.pth').is_file()
+    pictures = sorted(path.name for path in Path('again').glob('*/vis_data/vis_image/*.png'))
+    assert len(pictures) == 2 and pictures[0].startswith('val_000000_'), 'the first and the last image'
+    if 'tensorboard' in viewers:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        event, = Path('again').glob('*/vis_data/events.out.tfevents.*')
+        logged = EventAccumulator(str(event.parent))
+        logged.Reload()
+        tags = logged.Tags()
+        assert {'loss', 'lr', 'coco/bbox_mAP', 'coco/kite_precision'} <= set(tags['scalars'])
+        assert len(logged.Scalars('loss')) == 2 and len(tags['images']) == 2
+    if 'wandb' in viewers:
+        assert list(Path('again').glob('*/vis_data/wandb/offline-run-*/*.wandb'))
+
+
+def test_a_folder_of_coco(tool, coco_root, capsys):
+    """Some real images: the choices are explained, and a detector of masks is trained for an epoch."""
+    for part, number in (('train', 8), ('val', 3)):
+        content = json.loads((coco_root / f'annotations/instances_{part}2017.json').read_text())
+        used = sorted({item['image_id'] for item in content['annotations']})[:number]
+        content['images'] = [image for image in content['images'] if image['id'] in used]
+        content['annotations'] = [item for item in content['annotations'] if item['image_id'] in used]
+        for path in (Path('data/annotations'), Path(f'data/{part}2017')):
+            path.mkdir(parents=True, exist_ok=True)
+        Path(f'data/annotations/instances_{part}2017.json').write_text(json.dumps(content))
+        for image in content['images']:
+            Path(f'data/{part}2017', image['file_name']).symlink_to(coco_root / f'{part}2017' / image['file_name'])
+    small = [f'{part}_dataloader.dataset.pipeline.1.scale=(96,96)' for part in ('val', 'test')]
+    assert tool.main(['data', '--out', 'out', '--config', write_config(True), '--epochs', '1', '--batch-size',
+                      '4', *OPTIONS, 'train_dataloader.dataset.pipeline.2.scales=[(96,96)]', *small]) == 0
+    printed = ' '.join(capsys.readouterr().out.split())
+    for line in (r'image size \d+ x \d+ px: \w+', r'anchor scale [\d.]+: \w+', 'learns boxes and masks', 'mask AP'):
+        assert re.search(line, printed), line
+    assert list(Path('out/run').glob('best_coco_segm_mAP_epoch_1.pth'))
+    assert Path('out/run/predictions.png').is_file()
 
 
 def change_json(change):
@@ -176,6 +289,25 @@ def test_weights(tool, capsys):
     assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint=str(Path('backbone.pth').absolute()))
     Path('out/config.py').unlink()
     assert dry_run(tool, capsys, '--weights', 'https://a/b.pth')[0].load_from == 'https://a/b.pth'
+
+
+@pytest.mark.parametrize('name', sorted(path.stem for path in GOLDEN.glob('swin*.pth')))
+def test_weights_of_every_library(tmp_path, name):
+    """A classifier's or a backbone's file, of V1 and V2, is found to be one, and is loaded whole."""
+    path = write_weights(name, str(tmp_path / 'weights.pth'))
+    found = finetune_config._weights(path)
+    assert found == dict(init_cfg=dict(type='Pretrained', checkpoint=path))
+    v2 = name.startswith('swinv2')
+    backbone = MODELS.build(dict(
+        type='SwinPosTransformerV2' if v2 else 'SwinPosTransformer', embed_dims=8, depths=(2, 2, 2),
+        num_heads=(1, 2, 4), strides=(4, 2, 2), out_indices=(0, 1, 2), window_size=6 if v2 else 7, mlp_ratio=2,
+        **(dict(pretrained_window_sizes=(4, 4, 3)) if name in ('swinv2_microsoft', 'swinv2_mmpretrain') else {}),
+        use_abs_pos_embed=name == 'swin_microsoft_det', **found))
+    backbone.init_weights()
+    given = read_weights(load_checkpoint_file(path)).state_dict
+    state = backbone.state_dict()
+    same = [key for key in state if key in given and 'relative_position' not in key and 'absolute' not in key]
+    assert len(same) > 50 and all(torch.equal(state[key], given[key]) for key in same)
 
 
 def test_repairs_go_into_a_copy(tool, capsys):
