@@ -301,7 +301,7 @@ def test_weights_of_every_library(tmp_path, name):
     backbone = MODELS.build(dict(
         type='SwinPosTransformerV2' if v2 else 'SwinPosTransformer', embed_dims=8, depths=(2, 2, 2),
         num_heads=(1, 2, 4), strides=(4, 2, 2), out_indices=(0, 1, 2), window_size=6 if v2 else 7, mlp_ratio=2,
-        **(dict(pretrained_window_sizes=(4, 4, 3)) if name in ('swinv2_microsoft', 'swinv2_mmpretrain') else {}),
+        **(dict(pretrained_window_sizes=[4, 4, 3]) if name in ('swinv2_microsoft', 'swinv2_mmpretrain') else {}),
         use_abs_pos_embed=name == 'swin_microsoft_det', **found))
     backbone.init_weights()
     given = read_weights(load_checkpoint_file(path)).state_dict
