@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError
-from . import cpu_training, reference, sdpa, triton
+from . import cpu_training, reference, sdpa, self_check, triton
 from .heads import Rotation
 from .position_bias import PositionBias
 from .windows import WindowPlan
@@ -78,8 +78,11 @@ def choose(qkv: Tensor, plan: WindowPlan, bias: Optional[PositionBias], num_head
         # With a mask that needs a gradient, SDPA on a CPU leaves its fused kernel and keeps the scores of all windows
         # for the backward pass, which cpu_training recomputes. Without one SDPA recomputes them itself.
         fastest = 'cpu_training'
-    reason = _unsupported(fastest, (qkv, plan, bias, num_heads, scale, pad, rotate, dropout))
-    return fastest if reason is None else 'sdpa'
+    if _unsupported(fastest, (qkv, plan, bias, num_heads, scale, pad, rotate, dropout)) is not None:
+        return 'sdpa'
+    if fastest == 'triton' and not self_check.passes(triton, reference, qkv, plan, bias, num_heads, scale, pad):
+        return 'sdpa'
+    return fastest
 
 
 def requested_impl() -> Optional[str]:
