@@ -22,7 +22,7 @@ case "$*" in
 esac
 while [ "$1" != --record ]; do shift; done
 echo tables > "$2"
-case "$2" in *speed.md) exit "$CUT" ;; esac
+case "$2" in *backbones.md) exit "$CUT" ;; esac
 """
 
 
@@ -49,12 +49,13 @@ def test_each_part_has_a_record(run, tmp_path, failed):
     assert done.returncode == 1
     text = (tmp_path / 'records/gpu.md').read_text()
     assert 'a device' in text and '3 passed' in text and f'- tests: exit status {failed}' in text
-    assert '- [speed](gpu-speed.md): stopped after 195 s' in text
-    for part in ('detector', 'detector-malloc'):
+    assert '- [backbones](gpu-backbones.md): stopped after 145 s' in text
+    for part in ('attention', 'detector', 'detector-malloc'):
         assert f'- [{part}](gpu-{part}.md): exit status 0' in text and (tmp_path / f'records/gpu-{part}.md').is_file()
-    check, speed, detector, malloc, tests = calls(tmp_path)
+    check, attention, backbones, detector, malloc, tests = calls(tmp_path)
     assert check[1:4] == ['--check', '--device', 'cuda']
-    assert speed[0] == 'tools/dev/gpu_speed.py' and '--tiny' not in speed
+    for part, kind in ((attention, 'attention'), (backbones, 'backbones')):
+        assert part[:3] == ['tools/dev/gpu_speed.py', '--part', kind] and '--tiny' not in part
     assert detector[-1] == '' and malloc[-1] == '4294967296'
     assert tests[:4] == ['-m', 'pytest', '-m', 'gpu']
     for part in (detector, malloc):
@@ -68,9 +69,9 @@ def test_on_a_cpu_and_with_wheels(run, tmp_path):
     (tmp_path / 'wheels/some-1.0-py3-none-any.whl').write_text('')
     done = run('--cpu', '--wheels', 'wheels', 'gpu.md')
     assert done.returncode == 0, done.stderr
-    install, check, speed, *_ = calls(tmp_path)
+    install, check, attention, backbones, *_ = calls(tmp_path)
     assert install[:4] == ['-m', 'pip', 'install', '-q'] and 'wheels/some-1.0-py3-none-any.whl' in install
-    assert check[-2] == speed[3 - 1] == 'cpu' and '--tiny' in speed
+    assert check[-2] == attention[4] == backbones[4] == 'cpu' and '--tiny' in attention and '--tiny' in backbones
 
 
 def test_mistakes(run):
@@ -84,17 +85,22 @@ def test_every_way_is_measured_on_a_cpu(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tool, 'WINDOWS', (7, ))
     compiled = []
     monkeypatch.setattr('torch.compile', lambda model, backend: compiled.append(backend) or model)
-    monkeypatch.setattr(sys, 'argv', ['gpu_speed.py', '--device', 'cpu', '--tiny', '--record', str(tmp_path / 'r.md')])
-    assert tool.main() == 0
-    text = (tmp_path / 'r.md').read_text()
-    assert text in capsys.readouterr().out
-    rows = [line.split(' | ') for line in text.splitlines() if line.startswith('| 7 | ')]
-    attention, backbones = rows[:2], rows[2:]
-    assert [row[1] for row in attention] == ['float16', 'bfloat16']
-    assert all(float(error) < 0.02 for row in attention for error in row[3:7])
-    assert [row[3] for row in backbones] == [*tool.FORWARD, *tool.TRAIN, 'mmdet', 'ours, compiled']
-    assert all(float(row[4]) > 0 for row in backbones) and compiled == ['eager']
-    assert 'triton is skipped' in text
+    rows = {}
+    for part in ('attention', 'backbones'):
+        path = tmp_path / f'{part}.md'
+        monkeypatch.setattr(
+            sys, 'argv', ['gpu_speed.py', '--part', part, '--device', 'cpu', '--tiny', '--record', str(path)])
+        assert tool.main() == 0
+        text = path.read_text()
+        assert text in capsys.readouterr().out
+        rows[part] = [line.strip('| ').split(' | ') for line in text.splitlines() if line.startswith('| 7 | ')]
+    measured = [row for row in rows['attention'] if row[2] == 'sdpa']
+    assert [row[1] for row in measured] == ['float16', 'bfloat16']
+    assert all(float(error) < 0.02 for row in measured for error in row[3:7])
+    others = [row for row in rows['attention'] if row[2] == 'triton']
+    assert [row[3][:44] for row in others] == ["SettingError: attention implementation 'trit"] * 2
+    assert [row[3] for row in rows['backbones']] == [*tool.FORWARD, *tool.TRAIN, 'mmdet', 'ours, compiled']
+    assert all(float(row[4]) > 0 for row in rows['backbones']) and compiled == ['eager']
 
 
 def test_time_that_is_over_ends_the_list(tmp_path):

@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, List, Tuple
 
 # What the parts of run_gpu_checks.sh import.
 NEEDED = ('torch', 'mmengine', 'mmcv.ops', 'mmdet', 'pycocotools', 'safetensors', 'rich', 'scipy', 'matplotlib',
@@ -75,18 +75,14 @@ def gradients(inputs: Any, plan: Any, heads: int) -> List[Any]:
     return [x.float() for x in (out.detach(), *torch.autograd.grad((out.float() * weights).sum(), inputs))]
 
 
-def implementations(inputs: Any, plan: Any, heads: int, skipped: Dict[str, None]) -> Iterator[str]:
-    """Yield those that can take the inputs; note why others are skipped."""
-    from swin_pos_det.errors import SettingError
-    from swin_pos_det.ops import use_impl
-    for name in ('sdpa', 'triton'):
-        try:
-            with use_impl(name):
-                attention(inputs, plan, heads)
-        except SettingError as error:
-            skipped[f'{name} is skipped: {error}'] = None
-        else:
-            yield name
+def measure(inputs: Any, plan: Any, heads: int, want: List[Any], timer: Callable[..., Any]) -> List[float]:
+    """Return relative errors of output and gradients, and times of a forward, and of a forward and backward."""
+    import torch
+    got = gradients(inputs, plan, heads)
+    errors = [((a - b).norm() / b.norm()).item() for a, b in zip(got, want)]
+    both = timer(lambda: gradients(inputs, plan, heads))
+    with torch.no_grad():
+        return [*errors, timer(lambda: attention(inputs, plan, heads)), both]
 
 
 def check_attention(record: Record, device: str, tiny: bool, timer: Callable[..., Any]) -> None:
@@ -94,29 +90,22 @@ def check_attention(record: Record, device: str, tiny: bool, timer: Callable[...
     import torch
 
     from swin_pos_det.ops import use_impl
-    rows: List[Tuple[Any, ...]] = []
-    skipped: Dict[str, None] = {}
+    record.table('window', 'dtype', 'attention', 'error of output', 'of qkv.grad', 'of table.grad', 'of pad.grad',
+                 'forward, ms', 'forward and backward, ms')
     for window in WINDOWS[:2] if tiny else WINDOWS:
         for dtype in (torch.float16, torch.bfloat16):
             inputs, plan, heads = attention_inputs(window, 1 if tiny else 2, dtype, device, tiny)
             exact = tuple(x.detach().float().requires_grad_() for x in inputs)
             with use_impl('reference'):
                 want = gradients(exact, plan, heads)
-            for name in implementations(inputs, plan, heads, skipped):
-                with use_impl(name):
-                    got = gradients(inputs, plan, heads)
-                    both = timer(lambda inputs=inputs, plan=plan, heads=heads: gradients(inputs, plan, heads))
-                    with torch.no_grad():
-                        forward = timer(lambda inputs=inputs, plan=plan, heads=heads: attention(inputs, plan, heads))
-                errors = [((a - b).norm() / b.norm()).item() for a, b in zip(got, want)]
-                rows.append((window, str(dtype)[6:], name, *errors, forward, both))
+            for name in ('sdpa', 'triton'):
+                try:
+                    with use_impl(name):
+                        found = measure(inputs, plan, heads, want, timer)
+                except Exception as error:  # not supported, not compiled: the others go on
+                    found = [f'{type(error).__name__}: {str(error)[:200]}']
+                record.row(window, str(dtype)[6:], name, *found)
             del inputs, exact, want
-    for line in skipped:
-        record.write(line)
-    record.table('window', 'dtype', 'attention', 'error of output', 'of qkv.grad', 'of table.grad', 'of pad.grad',
-                 'forward, ms', 'forward and backward, ms')
-    for row in rows:
-        record.row(*row)
 
 
 def build(run: str, window: int, device: str, tiny: bool) -> Any:
@@ -248,7 +237,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--device', choices=['cuda', 'cpu'], default='cuda')
     parser.add_argument('--record', type=Path, help='the Markdown file to write')
-    parser.add_argument('--seconds', type=float, default=175., help='no case begins later (default: 175)')
+    parser.add_argument('--part', choices=['attention', 'backbones'], default='attention', help='what to time')
+    parser.add_argument('--seconds', type=float, default=130., help='no backbone begins later (default: 130)')
     parser.add_argument('--tiny', action='store_true', help='small sizes, to try the script')
     parser.add_argument('--check', action='store_true', help='only look for packages and device')
     parser.add_argument('--about', action='store_true', help='only describe device and versions')
@@ -263,10 +253,12 @@ def main() -> int:
         parser.error('--record is needed')
     import swin_pos_det  # noqa: F401  registers the backbone
     record, timer = Record(args.record), make_timer(args.device, 0. if args.tiny else 0.4)
-    record.write(f'# Attention and Swin backbones\n\n{about(args.device)}. Half precision; medians of 0.4 s; errors '
-                 'are relative, against the formula in float32 on the same inputs.')
-    check_attention(record, args.device, args.tiny, timer)
-    check_backbones(record, args.device, args.tiny, timer, ends)
+    record.write(f'# Swin: {args.part}\n\n{about(args.device)}. Half precision; medians of 0.4 s; errors are relative, '
+                 'against the formula in float32 on the same inputs.')
+    if args.part == 'attention':
+        check_attention(record, args.device, args.tiny, timer)
+    else:
+        check_backbones(record, args.device, args.tiny, timer, ends)
     return 0
 
 
