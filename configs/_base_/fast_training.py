@@ -7,6 +7,8 @@ custom_hooks = [
     dict(type='CompactMasksHook'),
     # An assignment loops over the objects, and waits for the device twice for each.
     dict(type='VectorizedAssignersHook'),
+    # Box losses of all anchors without an object are multiplied by 0; on a CPU, suppression compares all boxes.
+    dict(type='VectorizedHeadsHook'),
     # Swin-T has 219 parameter groups of three settings. 'auto': fused where torch has it, else foreach on a GPU;
     # 'default': torch's choice, bit for bit the same weights on a CPU.
     dict(type='MergedOptimizerHook', implementation='auto'),

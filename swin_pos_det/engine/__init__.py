@@ -15,6 +15,7 @@ from .resume import ResumeHook, ResumeResampledHook
 from .strategies import ResumableFSDPStrategy, check_strategy, choose_runner, wrap_swin_blocks
 from .training_guard import TrainingGuardHook
 from .vectorized_assigners import VectorizedAssignersHook
+from .vectorized_heads import VectorizedHeadsHook
 from .visualization_hook import SwinPosClsVisualizationHook, SwinPosSegVisualizationHook, SwinPosVisualizationHook
 
 __all__ = [
@@ -23,6 +24,6 @@ __all__ = [
     'RequireFullCheckpointHook', 'ResumableFSDPStrategy', 'ResumeHook', 'ResumeResampledHook',
     'SwinLayerDecayOptimWrapperConstructor', 'SwinPosClsVisualizationHook', 'SwinPosSegVisualizationHook',
     'SwinPosVisualizationHook', 'TrainingGuardHook', 'VectorizedAssignersHook',
-    'WholeDetectorHook', 'check_strategy', 'choose_runner', 'resume_after_restart', 'speed_up', 'use_mixed_precision',
-    'wrap_swin_blocks'
+    'VectorizedHeadsHook', 'WholeDetectorHook', 'check_strategy', 'choose_runner', 'resume_after_restart', 'speed_up',
+    'use_mixed_precision', 'wrap_swin_blocks'
 ]

@@ -3,13 +3,13 @@ from __future__ import annotations
 
 from typing import Any, Iterator, Tuple
 
-from mmdet.models.task_modules.assigners import MaxIoUAssigner
+from mmdet.models.task_modules.assigners import BboxOverlaps2D, MaxIoUAssigner
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from torch import nn
 
-from ..models.assigners import VectorizedMaxIoUAssigner
+from ..models.assigners import VectorizedBboxOverlaps2D, VectorizedMaxIoUAssigner
 
 
 def assigners_of(model: nn.Module) -> Iterator[Tuple[Any, Any, MaxIoUAssigner]]:
@@ -35,6 +35,9 @@ class VectorizedAssignersHook(Hook):
         for holder, key, assigner in self._replaced:
             holder[key] = vectorized = VectorizedMaxIoUAssigner.__new__(VectorizedMaxIoUAssigner)
             vectorized.__dict__.update(assigner.__dict__)
+            calculator = assigner.iou_calculator
+            if type(calculator) is BboxOverlaps2D:
+                vectorized.iou_calculator = VectorizedBboxOverlaps2D(calculator.scale, calculator.dtype)
         print_log(f'vectorized assigners: {len(self._replaced)}', logger='current')
 
     def after_train(self, runner: Any) -> None:

@@ -8,6 +8,7 @@ Every choice of an implementation is made here; ``layers/`` and ``models/`` say 
   whole patches.
 - ``feed_forward``: feed-forward networks in training; ``cpu_inference``: whole blocks, for inference on a CPU;
   ``cuda_graphs``: recorded forwards.
+- ``nms``: suppression that stops early; ``elementwise``: what the last bit of a sigmoid depends on.
 - ``runtime``: how the code is being run (traced, under autocast, with hooks); ``optimizations``: switches.
 """
 from .window_attention import IMPLEMENTATIONS, use_impl

@@ -280,8 +280,8 @@ def weights(tmp_path_factory):
 
 
 PARTS = {'preprocessing', 'backbone, forward', 'neck, forward', 'rpn_head, forward', 'roi_head, forward',
-         'assigning and sampling', 'mask targets', 'neck and heads, backward', 'backbone, backward', 'optimizer',
-         'losses for the log', 'other'}
+         'rpn_head, losses and boxes', 'roi_head, losses and boxes', 'assigning and sampling', 'mask targets',
+         'neck and heads, backward', 'backbone, backward', 'optimizer', 'losses for the log', 'other'}
 
 
 @pytest.mark.slow

@@ -40,9 +40,9 @@ def digits(tmp_path_factory):
 
 def fast_hooks(implementation: str) -> list:
     hooks = Config.fromfile(FAST).custom_hooks
-    assert [hook.type for hook in hooks] == ['CompactMasksHook', 'VectorizedAssignersHook', 'MergedOptimizerHook',
-                                             'DeferredScalarsHook', 'PinnedTransferHook']
-    hooks[2]['implementation'] = implementation
+    assert [hook.type for hook in hooks] == ['CompactMasksHook', 'VectorizedAssignersHook', 'VectorizedHeadsHook',
+                                             'MergedOptimizerHook', 'DeferredScalarsHook', 'PinnedTransferHook']
+    hooks[3]['implementation'] = implementation
     return hooks
 
 

@@ -23,8 +23,8 @@ _SAME_AS_MMDET = dict(window_policy='fixed', padding='attend', reference_size=No
 _OWN = ('table_window_size', 'resampling', *_SAME_AS_MMDET)
 # 'mmdet': its backbone and settings; 'ours': this backbone, mmdet's settings; 'fast': with the config's fast hooks.
 DETECTORS = ('ours', 'mmdet', 'fast')
-_FAST_HOOKS = ('CompactMasksHook', 'VectorizedAssignersHook', 'MergedOptimizerHook', 'DeferredScalarsHook',
-               'PinnedTransferHook')
+_FAST_HOOKS = ('CompactMasksHook', 'VectorizedAssignersHook', 'VectorizedHeadsHook', 'MergedOptimizerHook',
+               'DeferredScalarsHook', 'PinnedTransferHook')
 
 
 def load_model_config(path: str, backbone: str) -> Any:
@@ -267,7 +267,9 @@ class DetectorCell:
             elif name.endswith('head'):
                 for method in ('loss', 'loss_and_predict', 'predict'):
                     if hasattr(child, method):
-                        yield child, method, f'{name}, forward'
+                        yield child, method, f'{name}, losses and boxes'
+                for layers in _layers(child):
+                    yield layers, 'forward', f'{name}, forward'
         if not self.train:
             return
         for module in self.model.modules():
@@ -312,6 +314,13 @@ class DetectorCell:
         with _replaced(self.optimizer, 'backward', split):
             yield
         handle.remove()
+
+
+def _layers(head: nn.Module) -> Iterator[nn.Module]:
+    """Yield the parts of a head whose ``forward`` is the network: itself, or extractors and heads of its own."""
+    inner = [child for name, child in head.named_children() if name.endswith(('head', 'extractor'))]
+    for child in inner or [head]:
+        yield from child if isinstance(child, nn.ModuleList) else [child]
 
 
 @contextlib.contextmanager

@@ -232,6 +232,7 @@ _LEGEND = f"""\
   one, which is measured at images of 64 times the window.
 - *detector*: mmdet: its backbone and settings; ours: this backbone, mmdet's settings; fast: ours with
   configs/_base_/fast_training.py. Objects have COCO's sizes and polygons for masks, {OBJECTS} for each image.
+- *losses and boxes*: of a head, without its layers: targets, losses, proposals, suppression.
 - *operators; waits*: operators of torch that would launch a kernel on a GPU (no views, none inside mmcv's compiled
   extensions), and those at which the host would wait for it (numbers and sizes that are read, masks of bools as
   indices, copies to the host), counted in one step with parameters of a group updated together, as on a GPU."""
