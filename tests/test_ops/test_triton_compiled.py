@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from itertools import product
 from typing import Any, Dict, List, NamedTuple, Tuple
 
 import pytest
@@ -15,12 +16,18 @@ triton = pytest.importorskip('triton', reason='triton is not installed (requirem
 from swin_pos_det.ops.triton import launch  # noqa: E402  only after the skip where triton is missing
 from swin_pos_det.ops.triton.support import INTERPRETED, MAX_TOKENS  # noqa: E402  the same
 
+from .interpreted import version_of  # noqa: E402  the same
+
 pytestmark = pytest.mark.skipif(INTERPRETED, reason='the interpreter compiles nothing')
 
 KERNELS = ('forward_small', 'backward_small', 'forward_large', 'backward_queries', 'backward_keys', 'expand_table',
            'table_gradient', 'pad_gradient')
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # of a program, at most (CUDA C++ programming guide, table 21)
-MAX_SPILLED = 64  # bytes of a thread, in the backward pass of edge windows, which need all registers; others spill none
+# Bytes of a thread that programs spill at most. Those of backward_keys hold the sums of logits' gradients of 32 keys
+# and all queries, and use all 255 registers. Measured with triton 3.9.0, and with 3.7.1, which orders loads otherwise.
+MAX_SPILLED = dict(backward_keys=16 if version_of('triton') >= (3, 9) else 24)
+# Tiles of tokens' channels that a kernel loads.
+TILES = dict(forward_small=3, backward_small=4, forward_large=3, backward_queries=5, backward_keys=4)
 
 
 class Launch(NamedTuple):
@@ -118,28 +125,29 @@ def usage(code: Any, folder: Any) -> Tuple[int, int]:
 
 CASES = {
     'window 7': dict(),
-    'window 7, mask the batch': dict(mask='batch'),
     'window 12': dict(size=(29, 31), window=(12, 12), shift=(6, 6)),
     'window 16': dict(size=(40, 50), window=(16, 16), shift=(8, 8)),
+    'window 7, mask the batch': dict(mask='batch'),
+    'window 12, mask the batch': dict(size=(29, 31), window=(12, 12), shift=(6, 6), mask='batch'),
+    'window 7, no padding': dict(size=(14, 21)),
+    'window 12, no padding': dict(size=(24, 36), window=(12, 12), shift=(6, 6)),
 }
 
 
 @pytest.mark.parametrize(('case', 'capability', 'dtype'), [
-    *((case, capability, torch.float16) for case in CASES for capability in SHARED_MEMORY),
-    *((case, 90, torch.bfloat16) for case in ('window 7', 'window 12')), ('window 7', 80, torch.bfloat16)], ids=str)
+    each for each in product(CASES, SHARED_MEMORY, (torch.float16, torch.bfloat16))
+    if 'no padding' not in each[0] or each[1:] == (90, torch.float16)], ids=str)  # a case takes up to 8 s
 def test_kernels_fit_the_card(launches, tmp_path, case, capability, dtype):
     train(dtype=dtype, **CASES[case])
     for found in {found.code: found for found in launches}.values():
         code = compiled(found, capability)
         registers, spilled = usage(code, tmp_path)
-        print(f'sm_{capability} {case} {found.name} {"edge" if found.arguments.get("EDGE") else ""}: {registers} '
-              f'registers, {code.metadata.shared} bytes shared')
-        most = MAX_SPILLED if found.arguments.get('EDGE') and found.name.startswith('backward') else 0
-        assert spilled <= most, (found.name, registers, spilled)
+        print(f'sm_{capability} {case} {str(dtype)[6:]} {found.name} {"edge" if found.arguments.get("EDGE") else ""}: '
+              f'{registers} registers, {code.metadata.shared} bytes shared')
+        assert spilled <= MAX_SPILLED.get(found.name, 0), (found.name, registers, spilled)
         assert code.metadata.shared <= SHARED_MEMORY[capability], found.name
-        if 'qkv' in found.arguments:
-            wide = re.search(r'cp\.async\S* .*, 0x10|ld\.global\S*v4\.b32', code.asm['ptx'])
-            assert wide, f'{found.name} loads no 16 bytes at once'
+        wide = re.findall(r'cp\.async\S* .*, 0x10|ld\.global\S*v4\.b32', code.asm['ptx'])
+        assert len(wide) >= TILES.get(found.name, 0), f'{found.name} loads no 16 bytes at once'
 
 
 def test_sizes_are_not_compiled_in(launches):

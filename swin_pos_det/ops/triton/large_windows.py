@@ -13,7 +13,18 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .tiles import LOG2E, hidden_at, load_keys, load_tile, locate, mask_logits, regions_at, store_tile, tokens_at
+from .tiles import (
+    LOG2E,
+    hidden_at,
+    load_keys,
+    load_tile,
+    locate,
+    mask_logits,
+    regions_at,
+    store_tile,
+    tokens_at,
+    unhoisted,
+)
 
 NOT_SPECIALIZED = ['H', 'W', 'wh', 'ww', 'sh', 'sw', 'windows', 'before', 'group_before']
 
@@ -148,20 +159,21 @@ def backward_keys(qkv, pad, bias, sizes, lse, delta, grad, grad_qkv, table_sums,
         if REST_Q > 0:
             rest_sum = tl.zeros([REST_Q, BLOCK_K], ACC)
     if LEARN_PAD:
-        k_sum, v_sum = tl.zeros([BLOCK_K, BLOCK_D], ACC), tl.zeros([BLOCK_K, BLOCK_D], ACC)
+        k_sum, v_sum = tl.zeros([BLOCK_D], ACC), tl.zeros([BLOCK_D], ACC)
     for number in range(group, windows, tl.num_programs(0) // heads // blocks):
         image, row, col = locate(number, H, W, wh, ww, sh, sw, EDGE, OWN_SIZES)
-        y_k, x_k, token_k, real_k = tokens_at(key, row, col, H, W, wh, ww, sh, sw, EDGE)
+        w = unhoisted(ww, number, EDGE and not OWN_SIZES)  # with images' own sizes more is spilled: 48 bytes, not 16
+        y_k, x_k, token_k, real_k = tokens_at(key, row, col, H, W, wh, w, sh, sw, EDGE)
         k, v = load_keys(qkv + image * H * W * 3 * C + at, pad, at, token_k, real_k, C, D, BLOCK_D, HAS_PAD)
         rows = ((before + number) * heads.to(tl.int64) + head) * area
         ds, dk, dv = block_gradients(qkv, bias, sizes, lse, delta, grad, k, v, key, y_k, x_k, real_k, 0, head, image,
-                                     row, col, rows, C, H, W, wh, ww, sh, sw, side, SCALE, D, BLOCK_D, BLOCK_Q, ACC,
+                                     row, col, rows, C, H, W, wh, w, sh, sw, side, SCALE, D, BLOCK_D, BLOCK_Q, ACC,
                                      EDGE, HIDE, OWN_SIZES)
         if LEARN_TABLE:
             table_sum += ds.to(ACC)
         if REST_Q > 0:
             ds, dk_rest, dv_rest = block_gradients(qkv, bias, sizes, lse, delta, grad, k, v, key, y_k, x_k, real_k,
-                                                   BLOCK_Q, head, image, row, col, rows, C, H, W, wh, ww, sh, sw, side,
+                                                   BLOCK_Q, head, image, row, col, rows, C, H, W, wh, w, sh, sw, side,
                                                    SCALE, D, BLOCK_D, REST_Q, ACC, EDGE, HIDE, OWN_SIZES)
             dk += dk_rest
             dv += dv_rest
@@ -171,8 +183,8 @@ def backward_keys(qkv, pad, bias, sizes, lse, delta, grad, grad_qkv, table_sums,
         store_tile(to + C, token_k, 3 * C, real_k, dk, D, BLOCK_D)
         store_tile(to + 2 * C, token_k, 3 * C, real_k, dv, D, BLOCK_D)
         if LEARN_PAD:
-            k_sum += tl.where(real_k[:, None], 0., dk)
-            v_sum += tl.where(real_k[:, None], 0., dv)
+            k_sum += tl.sum(tl.where(real_k[:, None], 0., dk), 0)
+            v_sum += tl.sum(tl.where(real_k[:, None], 0., dv), 0)
     if LEARN_TABLE:
         query = tl.arange(0, BLOCK_Q)
         to_sums = table_sums + ((group_before + group) * heads.to(tl.int64) + head) * area * area + key[None, :]
@@ -181,6 +193,6 @@ def backward_keys(qkv, pad, bias, sizes, lse, delta, grad, grad_qkv, table_sums,
             query = BLOCK_Q + tl.arange(0, REST_Q)
             tl.store(to_sums + query[:, None] * area, rest_sum, mask=(query < area)[:, None] & (key < area)[None, :])
     if LEARN_PAD:
-        program = ((group_before + group) * blocks.to(tl.int64) + block) * heads + head
-        tl.store(pad_sums + program * 2 * D + d, tl.sum(k_sum, 0), mask=d < D)
-        tl.store(pad_sums + program * 2 * D + D + d, tl.sum(v_sum, 0), mask=d < D)
+        program = (group * blocks.to(tl.int64) + block) * heads + head
+        tl.store(pad_sums + program * 2 * D + d, k_sum, mask=d < D)
+        tl.store(pad_sums + program * 2 * D + D + d, v_sum, mask=d < D)

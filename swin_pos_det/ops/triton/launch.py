@@ -26,7 +26,6 @@ PROGRAMS = 132 * 8
 BLOCK_Q, BLOCK_K = 64, 32  # queries and keys of a tile of large windows
 
 
-
 class Kind(NamedTuple):
     """Interior or edge windows of all images, see :mod:`.tiles`.
 
@@ -191,11 +190,12 @@ def _expand(call: Call, table: Optional[Tensor], like: Tensor) -> Tensor:
 
 def _sums(call: Call, lse: Tensor, programs_each: int, pad_rows_each: int, learn_pad: bool,
           learn_table: bool) -> Tuple[Tensor, Tensor]:
-    """Make buffers for the sums of groups. Rows of interior windows, which have no padding, stay zero."""
-    groups = sum(groups for _, groups, _ in call.grouped(programs_each))
-    table_sums = lse.new_empty(groups if learn_table else 0, call.heads, call.area, call.area)
-    rows = groups * pad_rows_each if learn_pad else 0
-    return table_sums, lse.new_zeros(rows, call.heads, 2, call.constants['D'])
+    """Make buffers for the sums of groups; interior windows have no padding."""
+    groups = [(groups, kind.flags['HAS_PAD']) for kind, groups, _ in call.grouped(programs_each)]
+    table_rows = sum(count for count, _ in groups) if learn_table else 0
+    pad_rows = sum(count for count, has_pad in groups if has_pad) * pad_rows_each if learn_pad else 0
+    return (lse.new_empty(table_rows, call.heads, call.area, call.area),
+            lse.new_empty(pad_rows, call.heads, 2, call.constants['D']))
 
 
 def _backward_small(call: Call, grad: Tensor, qkv: Tensor, pad: Tensor, bias: Tensor, sizes: Tensor, out: Tensor,

@@ -1,8 +1,8 @@
 """The kernels as operators of torch, so that autograd, fake tensors, ``torch.compile`` and FLOP counters know them.
 
 ``swin_pos_det::window_attention`` has a registered derivative, which tracing uses. In eager mode the same derivative
-goes through an ``autograd.Function`` around the operator below autograd, which takes the host a third of the time; with
-few images the host is what a GPU waits for.
+goes through an ``autograd.Function`` around the operator below autograd, which takes the host less time, in training's
+forward pass less than half (docs/benchmark.md); with few images the host is what a GPU waits for.
 """
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ for _schema in (
         f'window_attention(Tensor qkv, Tensor? pad, Tensor? table, Tensor? sizes, {_settings}) -> (Tensor, Tensor)',
         'window_attention_backward(Tensor grad, Tensor qkv, Tensor? pad, Tensor? table, Tensor? sizes, Tensor out, '
         f'Tensor lse, {_settings}, bool learn_pad, bool learn_table) -> (Tensor, Tensor, Tensor)'):
-    _library.define(_schema, tags=torch.Tag.pt2_compliant_tag)
+    _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order))
 for _device in ('CUDA', 'CPU'):  # on the CPU, triton's interpreter
     _library.impl('window_attention', launch.forward, _device)
     _library.impl('window_attention_backward', launch.backward, _device)

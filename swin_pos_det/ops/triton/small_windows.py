@@ -22,6 +22,7 @@ from .tiles import (
     regions_at,
     store_tile,
     tokens_at,
+    unhoisted,
 )
 
 NOT_SPECIALIZED = ['H', 'W', 'wh', 'ww', 'sh', 'sw', 'windows', 'before', 'group_before']
@@ -77,7 +78,7 @@ def backward_small(qkv, pad, bias, sizes, lse, grad, grad_qkv, table_sums, pad_s
     """Compute ``grad_qkv`` (B, L, 3 C), and sums over the windows of a program.
 
     These are ``table_sums`` (groups, heads, N, N) of the gradients of logits, and ``pad_sums`` (groups, heads, 2, D) of
-    those of the keys and values of padding.
+    those of the keys and values of padding, for groups of edge windows only.
 
     With ``P`` the weights and ``O = P V``: ``dV = P^T dO``, ``dP = dO V^T``, ``dS = P * (dP - rowsum(P * dP))``,
     ``dQ = scale * dS K``, ``dK = scale * dS^T Q`` (Dao et al., FlashAttention, https://arxiv.org/abs/2205.14135,
@@ -93,13 +94,14 @@ def backward_small(qkv, pad, bias, sizes, lse, grad, grad_qkv, table_sums, pad_s
         k_sum, v_sum = tl.zeros([BLOCK_D], ACC), tl.zeros([BLOCK_D], ACC)
     for number in range(group, windows, tl.num_programs(0) // heads):
         image, row, col = locate(number, H, W, wh, ww, sh, sw, EDGE, OWN_SIZES)
-        y, x, token, real = tokens_at(slot, row, col, H, W, wh, ww, sh, sw, EDGE)
+        w = unhoisted(ww, number, EDGE)
+        y, x, token, real = tokens_at(slot, row, col, H, W, wh, w, sh, sw, EDGE)
         base = qkv + image * H * W * 3 * C + at
         q = load_tile(base, token, 3 * C, real, D, BLOCK_D)
         k, v = load_keys(base, pad, at, token, real, C, D, BLOCK_D, HAS_PAD)
         do = load_tile(grad + image * H * W * C + at, token, C, real, D, BLOCK_D)
         of_pairs = tl.load(bias + (head * BLOCK + slot[:, None]) * BLOCK + slot[None, :])
-        logits = window_logits(q, k, of_pairs, y, x, real, sizes, image, row, col, H, W, wh, ww, sh, sw, SCALE, BLOCK,
+        logits = window_logits(q, k, of_pairs, y, x, real, sizes, image, row, col, H, W, wh, w, sh, sw, SCALE, BLOCK,
                                ACC, EDGE, HIDE, OWN_SIZES)
         rows = ((before + number) * heads.to(tl.int64) + head) * area
         weights = tl.exp2(logits - tl.load(lse + rows + slot, mask=slot < area, other=float('inf'))[:, None])
@@ -118,10 +120,11 @@ def backward_small(qkv, pad, bias, sizes, lse, grad, grad_qkv, table_sums, pad_s
         if LEARN_PAD:
             k_sum += tl.sum(tl.where(real[:, None], 0., dk), 0)
             v_sum += tl.sum(tl.where(real[:, None], 0., dv), 0)
-    program = (group_before + group) * heads.to(tl.int64) + head
     if LEARN_TABLE:
+        program = (group_before + group) * heads.to(tl.int64) + head
         tl.store(table_sums + program * area * area + slot[:, None] * area + slot[None, :], table_sum,
                  mask=(slot < area)[:, None] & (slot < area)[None, :])
     if LEARN_PAD:
+        program = group.to(tl.int64) * heads + head
         tl.store(pad_sums + program * 2 * D + d, k_sum, mask=d < D)
         tl.store(pad_sums + program * 2 * D + D + d, v_sum, mask=d < D)

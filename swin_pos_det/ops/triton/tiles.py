@@ -24,6 +24,16 @@ def row_of(slot, ww):
 
 
 @triton.jit
+def unhoisted(ww, number, EDGE: tl.constexpr):
+    """Return ``ww``, which looks to the compiler as if it depended on the window's number: fewer than 2**30.
+
+    Without this, edge kernels compute rows, columns and regions of slots once, before the loop over windows. These
+    fill the registers, and the tiles are spilled.
+    """
+    return ww + (number >> 30) if EDGE else ww
+
+
+@triton.jit
 def interior_side(length, side, shift):
     """Return how many windows along an axis are interior."""
     return tl.maximum(length - shift, 0) // side

@@ -1,6 +1,4 @@
-"""Tests in triton's interpreter. They need a process of their own, which ``test_triton.py`` starts: triton reads
-``TRITON_INTERPRET`` when it is imported, and interprets all kernels from then on.
-"""
+"""Tests in triton's interpreter. See :func:`tests.test_ops.interpreted.run_interpreted`."""
 from __future__ import annotations
 
 import pytest
