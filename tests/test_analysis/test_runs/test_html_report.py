@@ -106,7 +106,8 @@ def test_numbers(run):
     assert found.palette is None, "the two classes do not get COCO's first two colours, both red"
 
 
-def test_the_page(run, capsys):
+def test_the_page(run, capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '250')  # the table would shorten a long path
     work_dir, results, masks = run
     report_run(work_dir, num_images=3, html=True, results=results)
     assert 'report.html' in capsys.readouterr().out.replace('\n', '')
