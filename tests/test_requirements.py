@@ -33,7 +33,7 @@ def imported(path, at_the_top):
     return found
 
 
-@pytest.mark.skipif(sys.version_info < (3, 10), reason='the list of the standard modules is of Python 3.10')
+@pytest.mark.skipif(sys.version_info < (3, 10), reason='sys.stdlib_module_names was added in Python 3.10')
 def test_what_the_package_imports_is_required():
     # Modules that import triton or faster-coco-eval at their top are imported on demand.
     known = required('runtime', 'triton', 'faster') | STACK | set(sys.stdlib_module_names) | {'swin_pos_det'}

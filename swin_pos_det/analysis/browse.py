@@ -64,7 +64,7 @@ def _item(dataset: Any, index: int, seed: int) -> dict[str, Any]:
     """Return an item of a data set; its augmentation depends on index and seed only."""
     # Transforms draw from these three generators.
     random.seed(f'{seed} {index}')
-    np.random.seed([seed, index])  # noqa: NPY002
+    np.random.seed([seed, index])  # noqa: NPY002  mmdet's transforms draw from the global generator
     torch.manual_seed(seed * len(dataset) + index)
     return dataset[index]
 

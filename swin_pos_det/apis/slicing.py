@@ -39,7 +39,7 @@ class Tile(NamedTuple):
 
 @dataclass(frozen=True)
 class Slicing:
-    """How a large image is cut into tiles.
+    """Size and overlap of the tiles of a large image.
 
     Attributes:
         size: side of the square tiles, in pixels of the image; at least 32.
@@ -145,7 +145,7 @@ def merge_order(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, cut: 
 
 
 class _Found(NamedTuple):
-    """What was found in a view."""
+    """Detections of one view: a tile or the whole image."""
     boxes: np.ndarray  # (N, 4)
     scores: np.ndarray
     labels: np.ndarray

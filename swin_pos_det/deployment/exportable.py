@@ -43,8 +43,8 @@ def check_exportable(detector: nn.Module) -> None:
     """
     for name, part, base, methods in _parts(detector):
         if not isinstance(part, base) or any(getattr(type(part), each) is not getattr(base, each) for each in methods):
-            raise SettingError(f'{name} of the detector is a {type(part).__name__}, which cannot be exported: it is '
-                               f'not, or does not predict as, a {base.__name__}')
+            raise SettingError(f'{name} of the detector is a {type(part).__name__}, which cannot be exported: the '
+                               f'export supports {base.__name__} and subclasses that keep its prediction methods')
     _check_backbone(detector)
     _check_settings(detector)
 

@@ -32,7 +32,7 @@ class ConfusionMatrix:
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """How well the objects of an image were found.
+    """Counts of correct, missed and false detections in an image.
 
     Attributes:
         image_id: of the annotations.

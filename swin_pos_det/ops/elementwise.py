@@ -1,4 +1,4 @@
-"""What the last bit of an elementwise function depends on."""
+"""Split tensors for elementwise functions on a CPU, whose last bit depends on the place of an element."""
 from __future__ import annotations
 
 from typing import List, Sequence

@@ -1,4 +1,4 @@
-"""What cannot be exported is refused in one line that names the part."""
+"""The export refuses unsupported detectors in one line that names the part."""
 from __future__ import annotations
 
 import pytest
@@ -10,8 +10,8 @@ from tests.test_deployment.detectors import tiny_config
 @pytest.mark.parametrize(('kind', 'settings', 'message'), [
     ('mask_rcnn', dict(backbone=dict(window_policy='fit')), "window_policy='fit' chooses windows by the size"),
     ('mask_rcnn', dict(roi_head=dict(bbox_roi_extractor=dict(type='GenericRoIExtractor', finest_scale=None))),
-     'roi_head.bbox_roi_extractor of the detector is a GenericRoIExtractor, which cannot be exported: it is not, or '
-     'does not predict as, a SingleRoIExtractor'),
+     'roi_head.bbox_roi_extractor of the detector is a GenericRoIExtractor, which cannot be exported: the export '
+     'supports SingleRoIExtractor and subclasses that keep its prediction methods'),
     ('mask_rcnn', dict(roi_head=dict(bbox_roi_extractor=dict(roi_layer=dict(type='RoIPool', sampling_ratio=None)))),
      'roi_head.bbox_roi_extractor.roi_layer of the detector is a RoIPool'),
     ('mask_rcnn', dict(roi_head=dict(mask_roi_extractor=dict(roi_layer=dict(pool_mode='max')))),

@@ -25,7 +25,7 @@ def test_it_passes_its_check(monkeypatch, window, dtype, padding, train):
     qkv, pad = torch.zeros(1, 2000, 288, device=CUDA, dtype=dtype), torch.zeros(288, device=CUDA)
     arguments = qkv, plan, bias, 3, 32**-.5, pad, None, 0.
     if unsupported(*arguments):
-        pytest.skip(f'not on this machine: {unsupported(*arguments)}')
+        pytest.skip(f'the kernel does not support this GPU or these arguments: {unsupported(*arguments)}')
     with torch.set_grad_enabled(train):
         assert door.choose(*arguments) == 'triton'  # else a warning says why
     assert len(self_check._passed) == 1

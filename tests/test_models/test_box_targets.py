@@ -15,7 +15,7 @@ SETTINGS = dict(in_channels=2, fc_out_channels=2, roi_feat_size=1, num_classes=5
 
 class OwnTargets(Shared2FCBBoxHead):
     def _get_targets_single(self, *args, **kwargs):
-        raise NotImplementedError
+        raise NotImplementedError('a head that overrides it must be recognised without a call')
 
 
 def sampled(positive: int, negative: int) -> SimpleNamespace:

@@ -14,9 +14,9 @@ import torch
 
 triton = pytest.importorskip('triton', reason='triton is not installed (requirements/triton.txt)')
 from swin_pos_det.ops.triton import launch  # noqa: E402  only after the skip where triton is missing
-from swin_pos_det.ops.triton.support import INTERPRETED, MAX_TOKENS  # noqa: E402  the same
+from swin_pos_det.ops.triton.support import INTERPRETED, MAX_TOKENS  # noqa: E402  imports triton too
 
-from .interpreted import version_of  # noqa: E402  the same
+from .interpreted import version_of  # noqa: E402  local imports come last
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason='the interpreter compiles nothing')
 

@@ -71,11 +71,10 @@ def test_annotations_follow_the_augmentation(tool, drawn, capsys):
 
 
 def test_the_same_seed_gives_the_same_pictures(tool):
-    read = lambda: [path.read_bytes() for path in sorted(Path('work_dirs/config/browse').iterdir())]  # noqa: E731
     seen = []
     for seed, number in ((3, 8), (3, 8), (4, 8), (3, 2)):
         assert tool.main(['config.py', '--seed', str(seed), '--number', str(number), '--per-sheet', '4']) == 0
-        seen.append(read())
+        seen.append([path.read_bytes() for path in sorted(Path('work_dirs/config/browse').iterdir())])
     assert seen[0] == seen[1] != seen[2]
     assert [len(sheets) for sheets in seen] == [2, 2, 2, 1], 'earlier sheets are removed'
 

@@ -17,7 +17,7 @@ def run_interpreted(*tests: str) -> None:
     """Run tests, named relative to tests/test_ops, with the interpreter; all of them must run and pass."""
     pytest.importorskip('triton', reason='triton is not installed (requirements/triton.txt)')
     if version_of('triton') < (3, 7) and version_of('numpy') >= (2, 4):
-        pytest.skip("triton's interpreter needs triton 3.7 with numpy 2.4")
+        pytest.skip("the interpreter of triton before 3.7 fails with numpy 2.4 and newer")
     found = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider',
                             *(str(TESTS / test) for test in tests)],
                            cwd=TESTS.parents[1], env=dict(os.environ, TRITON_INTERPRET='1'), text=True,

@@ -1,4 +1,4 @@
-"""What the machine lacks for the set-up."""
+"""Check that the machine has what the set-up needs."""
 from __future__ import annotations
 
 import importlib.util

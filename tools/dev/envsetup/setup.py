@@ -22,7 +22,7 @@ BUILD_TOOLS = ('setuptools<80', 'wheel', 'ninja')
 VENVS = {'openmmlab': '.venv', 'onedl': '.venv-onedl'}  # the stacks own the same import names: one environment each
 REQUIREMENTS = {'openmmlab': ('runtime', 'openmmlab', 'demo', 'classification', 'segmentation', 'docs', 'test'),
                 'onedl': ('runtime', 'onedl', 'demo', 'onedl-classification', 'onedl-segmentation', 'docs', 'test')}
-# Without a device, torch compiles for CUDA only if it is told for which ones.
+# Without a CUDA device, torch needs TORCH_CUDA_ARCH_LIST to compile CUDA code.
 _TORCH = '''
 import json, os, sys, sysconfig, torch
 cuda = torch.version.cuda if torch.cuda.is_available() or os.environ.get('TORCH_CUDA_ARCH_LIST') else None
